@@ -1,0 +1,28 @@
+"""Cross-architecture contrastive learning of video encoders, straight from video files.
+
+encoder = cacl.load_encoder("runs/demo")          # a trained 3D CNN, ready for use
+model = cacl.create_model("r2plus1d18", width=0.5)
+"""
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cacl.checkpoint import load_encoder
+    from cacl.models import create_model
+
+__version__ = version("cacl")
+__all__ = ["__version__", "create_model", "load_encoder"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports torch only when something that needs it is asked for: `cacl --help` must not wait for it."""
+    if name == "create_model":
+        from cacl.models import create_model
+
+        return create_model
+    if name == "load_encoder":
+        from cacl.checkpoint import load_encoder
+
+        return load_encoder
+    raise AttributeError(f"module 'cacl' has no attribute {name!r}")

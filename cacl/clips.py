@@ -1,0 +1,104 @@
+"""The nouns of the data path: what a video file holds, which clip of it is taken, and what a batch looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+
+class SeekPoint(NamedTuple):
+    """A frame at which decoding may start, proven while scanning: a seek to `pts` yields exactly frame `frame`."""
+
+    frame: int
+    pts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoRecord:
+    """One usable video file, as a full decode found it (not as its header claims)."""
+
+    path: str
+    """Relative to the root of the catalog, or absolute."""
+    frames: int
+    """Frames that decode, from the first to the last. Frame numbers everywhere are positions in this sequence."""
+    declared_frames: int
+    """Frames that the header promises; 0 where it promises nothing."""
+    rate: float
+    """Average frames per second."""
+    width: int
+    """Pixels, as displayed (after the rotation)."""
+    height: int
+    """Pixels, as displayed (after the rotation)."""
+    codec: str
+    rotation: int = 0
+    """Counter-clockwise quarter turns in degrees (0, 90, 180, 270) that bring a decoded frame upright."""
+    label: str | None = None
+    split: str | None = None
+    """`train`, `test`, or None where no list names the file."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """Further columns of a CSV list, by name: other labels of the same video."""
+    seek_points: tuple[SeekPoint, ...] = ()
+    """In rising order; decoding from frame 0 is always possible and not listed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewPlan:
+    """One augmented view of a clip: the same crop, flip and colours for each of its frames."""
+
+    top: int
+    """Upper edge of the square crop, in pixels of the displayed frame; like `left` and `side` an even number."""
+    left: int
+    side: int
+    flip: bool
+    """Mirror left and right, after the crop."""
+    color: np.ndarray
+    """float32 [3, 4]: out = color[:, :3] @ rgb + color[:, 3], with rgb in [0, 1]; not clamped afterwards."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipPlan:
+    """Everything that decides a sample, before any file is opened."""
+
+    index: int
+    """Position in the endless stream of training samples, or in the list of evaluation clips."""
+    video: int
+    """Position in the catalog."""
+    start: int
+    stride: int
+    length: int
+    """The clip is frames start, start + stride, ... (length of them)."""
+    order: tuple[int, ...]
+    """The shuffled copy of the clip is its frames in this order; the identity leaves it alone."""
+    views: tuple[ViewPlan, ...]
+    """(query, key) for training, one centre view for evaluation."""
+
+    @property
+    def frame_numbers(self) -> range:
+        return range(self.start, self.start + self.length * self.stride, self.stride)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipBatch:
+    """Decoded and augmented clips, in the order of their plans."""
+
+    views: Tensor
+    """float16 [V, B, 3, T, H, W], RGB in about [0, 1]."""
+    order: Tensor
+    """uint8 [B, T]."""
+    video: Tensor
+    """int64 [B], positions in the catalog."""
+    index: Tensor
+    """int64 [B], see ClipPlan.index."""
+
+    @property
+    def query(self) -> Tensor:
+        return self.views[0]
+
+    @property
+    def key(self) -> Tensor:
+        return self.views[1]

@@ -1,0 +1,339 @@
+"""The configuration of a run: one frozen dataclass per section, read from TOML, checked at once, written back in full.
+
+    config = load(Path("configs/demo.toml"), overrides=["optim.lr=0.1"])
+
+Every value has one home here, with its meaning beside it. Unknown keys are errors that name the nearest known one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from cacl.errors import ConfigError
+
+T = TypeVar("T")
+
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+AboveZero = Annotated[float, Field(gt=0)]
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def section(cls: type[T]) -> type[T]:
+    cls.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]  # pydantic reads it; its default ignores unknown keys
+    return dataclasses.dataclass(frozen=True, slots=True, kw_only=True)(cls)
+
+
+@section
+class DataConfig:
+    root: str = ""
+    """A folder of videos, or a CSV file that lists them."""
+    layout: Literal["auto", "ucf101", "hmdb51", "kinetics", "classes", "csv", "folder"] = "auto"
+    """How labels and splits are told; `auto` recognises the files that each data set ships."""
+    split: Positive = 1
+    """Which of the official splits (UCF101 and HMDB51 have three)."""
+    test_share: Share = 0.0
+    """Share of each class held out as test where no list says which videos are; drawn from the names, so it stays."""
+    max_rejected: Share = 0.1
+    """Stop when more than this share of the videos found cannot be used."""
+    cache: str = ""
+    """Folder for scan results; empty: the user's cache folder."""
+
+
+@section
+class ClipConfig:
+    frames: Annotated[int, Field(ge=2, le=255)] = 16
+    """T: frames in a clip."""
+    stride: Positive = 2
+    """Frames of the video from one clip frame to the next. Shorter videos take the largest stride that fits."""
+    size: Annotated[int, Field(ge=16)] = 112
+    """Height and width of a view, in pixels."""
+
+
+@section
+class AugmentConfig:
+    crop: tuple[AboveZero, AboveZero] = (0.875, 0.875)
+    """Side of the square crop as a share of the short side, drawn between these two; published is 112/128."""
+    flip: Share = 0.5
+    """Probability of mirroring left and right."""
+    brightness: Share = 0.4
+    """Strength b: a factor between 1 - b and 1 + b; so for contrast and saturation."""
+    contrast: Share = 0.4
+    saturation: Share = 0.4
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """Turns of the colour circle, either way."""
+    jitter: Share = 0.8
+    """Probability that the four above are applied."""
+    grey: Share = 0.2
+    """Probability of dropping the colour."""
+
+
+@section
+class LoaderConfig:
+    backend: Literal["auto", "host", "dali", "reference"] = "auto"
+    """`dali` decodes and augments on the GPU, `host` on the CPU; `reference` is the slow, readable form."""
+    threads: Count = 0
+    """Decoding threads per process; 0: all cores of the machine shared among its processes."""
+    prefetch: Positive = 3
+    """Batches decoded ahead of the training step."""
+
+
+@section
+class TransformerConfig:
+    embedder: str = "resnet50"
+    """Turns a frame into a token: any timm model by name, or `light`, a small convolutional stem."""
+    weights: str = ""
+    """File with the embedder's weights (.safetensors or .pth); empty: random."""
+    frozen: bool = True
+    """Keep the embedder fixed, in evaluation mode (the published recipe, with pre-trained weights)."""
+    width: Positive = 768
+    depth: Positive = 6
+    heads: Positive = 6
+
+
+@section
+class ModelConfig:
+    cnn: Literal["c3d", "r3d10", "r3d18", "r3d34", "r2plus1d10", "r2plus1d18"] = "c3d"
+    width: AboveZero = 1.0
+    """Multiplier of every channel count of the CNN; 1 ends in a 512-d average pool."""
+    embedding: Positive = 128
+    """D: length of the contrasted embeddings."""
+    dropout: Share = 0.5
+    """In the order head."""
+    transformer: TransformerConfig = TransformerConfig()
+
+
+@section
+class ContrastConfig:
+    pairs: Literal["cross", "authors", "cnn", "transformer", "none"] = "cross"
+    """Which positives count: see `cacl.losses`. `none` trains on the frame order alone."""
+    weight: NonNegative = 1.0
+    temperature: AboveZero = 0.07
+    queue: Positive = 6400
+    """K: keys of earlier videos kept as negatives."""
+    momentum: Share = 0.999
+    """m: how much of the key encoders stays at each step."""
+    key_groups: Positive = 1
+    """Shuffled batch norm: key batches are permuted and normalised in this many groups per process, so that batch
+    statistics do not give a pair away."""
+
+
+@section
+class OrderConfig:
+    weight: NonNegative = 1.0
+    """Weight of the edit-distance classification; 0 leaves it out."""
+
+
+@section
+class OptimConfig:
+    name: str = "sgd"
+    """Any optimiser of timm's factory: sgd (Nesterov), momentum (plain), adamw, lars, lamb, ..."""
+    lr: AboveZero = 0.01
+    """For the whole batch, as given: it is not scaled by the batch size."""
+    momentum: Share = 0.9
+    weight_decay: NonNegative = 1e-4
+    warmup_epochs: NonNegative = 0.0
+    """Linear, from 0 to lr; cosine to 0 afterwards."""
+    clip_norm: NonNegative = 0.0
+    """Largest norm of the whole gradient; 0: no limit."""
+
+
+@section
+class TrainConfig:
+    epochs: AboveZero = 300.0
+    """Passes over the training videos."""
+    batch: Annotated[int, Field(ge=2)] = 64
+    """Videos per step, over all processes together."""
+    device: str = "auto"
+    """auto, cpu, cuda, ..."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16 runs the encoders under autocast; losses and weights stay fp32. auto: bf16 on CUDA, fp32 elsewhere."""
+    compile: bool = False
+    """Compile the encoders with torch.compile."""
+    log_every: Positive = 20
+    """Steps between two log lines; only these steps wait for the device."""
+    checkpoint_every: Positive = 500
+    """Steps between two checkpoints; one is written at the end in any case."""
+
+
+@section
+class RetrievalConfig:
+    clips: Positive = 10
+    """Evenly spaced clips per video, whose features are averaged."""
+    batch: Positive = 16
+    """Clips per forward pass."""
+
+
+@section
+class Config:
+    name: str = "cacl"
+    run: str = "runs/cacl"
+    """Folder of this run: resolved configuration, logs, checkpoints, features."""
+    seed: Count = 0
+    data: DataConfig = DataConfig()
+    clip: ClipConfig = ClipConfig()
+    augment: AugmentConfig = AugmentConfig()
+    loader: LoaderConfig = LoaderConfig()
+    model: ModelConfig = ModelConfig()
+    contrast: ContrastConfig = ContrastConfig()
+    order: OrderConfig = OrderConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    retrieval: RetrievalConfig = RetrievalConfig()
+
+
+def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Reads a TOML file (or only the defaults), applies `section.key=value` overrides and validates the whole.
+
+    Raises ConfigError with one line per problem.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text())
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: is not valid TOML: {error}") from None
+    for text in overrides:
+        _set(values, text)
+    return from_dict(values)
+
+
+def override(config: Config, overrides: Sequence[str]) -> Config:
+    """The configuration with some keys set anew. Raises ConfigError."""
+    values = to_dict(config)
+    for text in overrides:
+        _set(values, text)
+    return from_dict(values)
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """Validates plain nested values, as TOML or a checkpoint hold them."""
+    try:
+        config = TypeAdapter(Config).validate_python(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(e) for e in error.errors())) from None
+    problems = list(_contradictions(config))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return config
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    return dataclasses.asdict(config)
+
+
+def to_toml(config: Config) -> str:
+    """The resolved configuration; `load` reads it back to an equal one."""
+    return "\n".join(_toml_table("", to_dict(config))).lstrip("\n") + "\n"
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """`key: old -> new` for every leaf in which the two differ."""
+    before, after = dict(_leaves(to_dict(old))), dict(_leaves(to_dict(new)))
+    return [f"{key}: {before[key]} -> {after[key]}" for key in before if before[key] != after[key]]
+
+
+def _contradictions(config: Config) -> Iterator[str]:
+    """Rules that join two keys."""
+    low, high = config.augment.crop
+    if low > high or high > 1:
+        yield f"augment.crop = [{low}, {high}]: give two shares of the short side, the smaller first, at most 1"
+    transformer = config.model.transformer
+    if transformer.width % transformer.heads:
+        yield (
+            f"model.transformer.width = {transformer.width} is not a multiple of "
+            f"model.transformer.heads = {transformer.heads}"
+        )
+    if config.contrast.pairs == "none" and config.order.weight == 0:
+        yield 'contrast.pairs = "none" with order.weight = 0 leaves nothing to train on: raise order.weight'
+    if config.contrast.pairs == "transformer" and config.order.weight > 0:
+        yield 'contrast.pairs = "transformer" trains no CNN, which order.weight > 0 needs: set order.weight = 0'
+    if config.train.batch % config.contrast.key_groups or config.train.batch == config.contrast.key_groups:
+        yield (
+            f"contrast.key_groups = {config.contrast.key_groups} must divide train.batch = {config.train.batch} "
+            "into groups of at least 2"
+        )
+    if config.model.cnn == "c3d" and (config.clip.frames < 8 or config.clip.size < 32):
+        yield (
+            f"clip.frames = {config.clip.frames}, clip.size = {config.clip.size}: c3d halves them until nothing is "
+            "left; it needs at least 8 frames of 32 pixels"
+        )
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {override}: write it as section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string: --set model.cnn=r3d18
+    *sections, leaf = key.strip().split(".")
+    for depth, name in enumerate(sections):
+        values = values.setdefault(name, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {override}: {'.'.join(sections[: depth + 1])} is a value, not a section")
+    values[leaf] = value
+
+
+def _explain(error: Any) -> str:
+    path = [str(part) for part in error["loc"]]
+    key = ".".join(path)
+    if error["type"] == "unexpected_keyword_argument":
+        known = dict(_keys(Config))
+        here = [k for k in known if k.startswith(".".join([*path[:-1], ""]) if path[:-1] else "")]
+        leaves = {k.rsplit(".", 1)[-1]: k for k in reversed(known)}
+        near = difflib.get_close_matches(key, here, 1, 0.6) or difflib.get_close_matches(key, known, 1, 0.6)
+        if not near:
+            near = [leaves[k] for k in difflib.get_close_matches(path[-1], leaves, 1, 0.6)]
+        return f"{key}: no such key" + (f"; did you mean {near[0]}?" if near else "; `cacl train --dry-run` lists all")
+    message = error["msg"].removeprefix("Input ")
+    return f"{key} = {error['input']!r}: {message}"
+
+
+def _keys(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names of all sections and leaves."""
+    return _leaves(dataclasses.asdict(cls()), prefix, sections=True)
+
+
+def _leaves(values: dict[str, Any], prefix: str = "", *, sections: bool = False) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            if sections:
+                yield prefix + name, value
+            yield from _leaves(value, f"{prefix}{name}.", sections=sections)
+        else:
+            yield prefix + name, value
+
+
+def _toml_table(name: str, values: dict[str, Any]) -> Iterator[str]:
+    if name:
+        yield f"\n[{name}]"
+    for key, value in values.items():
+        if not isinstance(value, dict):
+            yield f"{key} = {_toml_value(value)}"
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _toml_table(f"{name}.{key}" if name else key, value)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(_toml_value(v) for v in value) + "]"
+    return repr(value)
