@@ -1,0 +1,79 @@
+"""What tests of several folders share: videos they encode themselves, and real footage where there is some."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from av.video.stream import VideoStream
+
+
+@pytest.fixture(scope="session")
+def make_video() -> Callable[..., Path]:
+    """`make_video(path, frames=..., ...)` encodes a small video and returns its path."""
+    return encode
+
+
+def encode(
+    path: Path,
+    *,
+    frames: int = 24,
+    size: tuple[int, int] = (64, 48),
+    codec: str = "libx264",
+    rate: int | Fraction = 25,
+    gop: int = 12,
+    bframes: int = 0,
+    muxer: dict[str, str] | None = None,
+) -> Path:
+    """Encodes `frames` pictures (see `picture`) of width x height pixels; the suffix of the path gives the container.
+
+    `gop`: frames from one key frame to the next. `muxer`: options of the container, such as {"movflags": "faststart"}.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", options={"fflags": "+bitexact", **(muxer or {})}) as container:
+        stream = container.add_stream(codec, rate=rate)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.gop_size, context.max_b_frames, context.thread_count = gop, bframes, 1
+        context.options = {
+            "libx264": {"preset": "veryfast", "sc_threshold": "0", "crf": "18"},
+            "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"},
+            "mpeg4": {"qscale": "3", "sc_threshold": "1000000000"},
+        }.get(codec, {})
+        for number in range(frames):
+            frame = av.VideoFrame.from_ndarray(picture(number, size), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def picture(number: int, size: tuple[int, int]) -> np.ndarray:
+    """uint8 [H, W, 3]: gradients in red (to the right), green (downwards) and blue (over time); across the upper half
+    eight bars, black or white, that spell the frame number modulo 256 in binary, lowest bit at the left."""
+    width, height = size
+    image = np.empty((height, width, 3), np.uint8)
+    image[..., 0] = np.linspace(0, 255, width)
+    image[..., 1] = np.linspace(0, 255, height)[:, None]
+    image[..., 2] = number * 7 % 256
+    bits = np.arange(width) * 8 // width
+    image[: height // 2] = (number >> bits & 1)[None, :, None] * 255
+    return image
+
+
+@pytest.fixture(scope="session")
+def footage() -> Path:
+    """A folder of real videos (`formats/`, `ut_interaction/`) that does not come with the repository."""
+    named = os.environ.get("CACL_TEST_FOOTAGE")
+    place = Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
+    if named:
+        assert place.is_dir(), f"CACL_TEST_FOOTAGE={named} is no folder"
+    elif not place.is_dir():
+        pytest.skip(f"no footage: CACL_TEST_FOOTAGE is not set and {place} does not exist")
+    return place
