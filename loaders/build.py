@@ -1,0 +1,54 @@
+"""Chooses and builds the backend that turns plans into batches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+
+from cacl.clips import ClipBatch, ClipPlan
+from cacl.config import LoaderConfig
+from cacl.errors import ConfigError
+from cacl.loaders import dali, host, reference
+from cacl.loaders.catalog import Catalog
+from cacl.loaders.threaded import ThreadedBackend
+
+
+class Backend(Protocol):
+    def batches(self, plans: Iterable[Sequence[ClipPlan]]) -> Iterator[ClipBatch]:
+        """One batch for each sequence of plans, in order. Raises DataError naming the file that fails."""
+        ...
+
+
+class Choice(NamedTuple):
+    name: str
+    reason: str
+
+
+def choose_backend(config: LoaderConfig, device: torch.device) -> Choice:
+    """What `auto` stands for on this machine, and why. Raises ConfigError if a backend asked for by name cannot run."""
+    obstacle = dali.obstacle(device)
+    if config.backend == "dali" and obstacle:
+        raise ConfigError(f'loader.backend = "dali" cannot run here: {obstacle}; "host" needs nothing but a CPU')
+    if config.backend != "auto":
+        return Choice(config.backend, "as configured")
+    if device.type == "cuda" and not obstacle:
+        # Its GPU branch has been tested only through its CPU twin; until it has run on a GPU, it must be asked for.
+        return Choice("host", 'the GPU branch of "dali" is not yet verified on a GPU, ask for it by name')
+    return Choice("host", f"decoding and augmenting on the CPU ({obstacle or 'training on the CPU'})")
+
+
+def build_backend(
+    name: str, catalog: Catalog, *, size: int, config: LoaderConfig, device: torch.device, processes: int = 1
+) -> Backend:
+    """The backend of this name for the videos of a catalog, with views of size x size pixels.
+
+    processes: how many share the cores of this machine.
+    """
+    threads = config.threads or max(1, (os.cpu_count() or 1) // processes)
+    if name == "dali":
+        return dali.DaliBackend(catalog, size=size, threads=threads, prefetch=config.prefetch, device=device)
+    load_clip = {"host": host.load_clip, "reference": reference.load_clip}[name]
+    return ThreadedBackend(load_clip, catalog, size=size, threads=threads, prefetch=config.prefetch)

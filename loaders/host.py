@@ -1,0 +1,71 @@
+"""The backend of machines without a GPU: from the decoder's YUV planes to the views, with no RGB frame between.
+
+YUV to RGB and the colours of a view are one 3x4 matrix, and resizing is linear too, so planes are cropped and resized
+first (chroma at a quarter of the cost) and mixed once, straight into half precision.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cacl.clips import ClipPlan, VideoRecord, ViewPlan
+from cacl.loaders.decode import decode_frames, upright
+from cacl.loaders.yuv import as_planar_420, plane, rgb_matrix
+
+
+def load_clip(path: Path, video: VideoRecord, plan: ClipPlan, size: int, out: Tensor) -> None:
+    """Fills out, float16 [V, 3, T, size, size], with the views of one clip."""
+    luma, chroma, to_rgb = decode_planes(path, video, plan)
+    for view, target in zip(plan.views, out, strict=True):
+        make_view(luma, chroma, compose(view.color, to_rgb), view, size, target)
+
+
+def decode_planes(path: Path, video: VideoRecord, plan: ClipPlan) -> tuple[Tensor, Tensor, np.ndarray]:
+    """uint8 [T, H, W] luma, uint8 [2, T, H/2, W/2] chroma (rounded up), both upright, and their matrix to RGB."""
+    planes: tuple[list[np.ndarray], ...] = ([], [], [])
+    to_rgb = np.empty(0)
+    for frame in decode_frames(path, plan.frame_numbers, video.seek_points):
+        frame = as_planar_420(frame)
+        to_rgb = rgb_matrix(frame)
+        for which, images in enumerate(planes):
+            images.append(plane(frame, which))
+    luma, blue, red = (np.stack(images) for images in planes)
+    chroma = np.stack([blue, red])
+    return (
+        torch.from_numpy(np.ascontiguousarray(upright(luma, video.rotation))),
+        torch.from_numpy(np.ascontiguousarray(upright(chroma, video.rotation))),
+        to_rgb,
+    )
+
+
+def compose(color: np.ndarray, to_rgb: np.ndarray) -> np.ndarray:
+    """float64 [3, 4]: first (Y, U, V) to RGB, then the colours of the view."""
+    linear = color[:, :3].astype(np.float64)
+    mixed = linear @ to_rgb
+    mixed[:, 3] += color[:, 3]
+    return mixed
+
+
+def make_view(luma: Tensor, chroma: Tensor, matrix: np.ndarray, view: ViewPlan, size: int, out: Tensor) -> None:
+    """Crops, resizes, mirrors and mixes the planes into out, float16 [3, T, size, size]."""
+    top, left, side = view.top, view.left, view.side
+    y = luma[None, :, top : top + side, left : left + side]
+    uv = chroma[:, :, top // 2 : (top + side) // 2, left // 2 : (left + side) // 2]
+    if view.flip:
+        y, uv = y.flip(-1), uv.flip(-1)
+    y, (u, v) = _resize(y, size)[0], _resize(uv, size)
+    for channel, (from_y, from_u, from_v, offset) in zip(out, matrix.tolist(), strict=True):
+        mixed = torch.add(y * from_y, u, alpha=from_u).add_(v, alpha=from_v).add_(offset)
+        channel.copy_(mixed)
+
+
+def _resize(planes: Tensor, size: int) -> Tensor:
+    """uint8 [P, T, h, w] to float32 [P, T, size, size], antialiased where it shrinks."""
+    if planes.shape[-1] == size:
+        return planes.float()
+    return F.interpolate(planes.float(), (size, size), mode="bilinear", antialias=True)

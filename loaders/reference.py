@@ -1,0 +1,48 @@
+"""The readable backend: one clip at a time, whole RGB frames, one step after the other.
+
+It defines what a view is; every other backend is tested against it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from av.video.reformatter import Interpolation
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+from cacl.clips import ClipPlan, VideoRecord, ViewPlan
+from cacl.loaders.decode import decode_frames, upright
+from cacl.loaders.yuv import source_colorspace
+
+EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+"""Without the last two, swscale's fast paths darken by about 1 of 255 and repeat chroma columns."""
+
+
+def load_clip(path: Path, video: VideoRecord, plan: ClipPlan, size: int, out: Tensor) -> None:
+    """Fills out, float16 [V, 3, T, size, size], with the views of one clip, RGB in about [0, 1]."""
+    frames = torch.from_numpy(decode_rgb(path, video, plan))
+    for view, target in zip(plan.views, out, strict=True):
+        target.copy_(make_view(frames, view, size))
+
+
+def decode_rgb(path: Path, video: VideoRecord, plan: ClipPlan) -> np.ndarray:
+    """uint8 [T, 3, H, W]: the frames of the clip, upright."""
+    images = [
+        frame.reformat(format="rgb24", src_colorspace=source_colorspace(frame), interpolation=EXACT).to_ndarray()
+        for frame in decode_frames(path, plan.frame_numbers, video.seek_points)
+    ]
+    return np.ascontiguousarray(upright(np.stack(images).transpose(0, 3, 1, 2), video.rotation))
+
+
+def make_view(frames: Tensor, view: ViewPlan, size: int) -> Tensor:
+    """uint8 [T, 3, H, W] to float32 [3, T, size, size]."""
+    x = transforms.crop(frames, view.top, view.left, view.side, view.side).float() / 255
+    x = transforms.resize(x, [size, size], antialias=True)
+    if view.flip:
+        x = transforms.horizontal_flip(x)
+    matrix = torch.from_numpy(view.color)
+    x = torch.einsum("rc,tchw->trhw", matrix[:, :3], x) + matrix[:, 3, None, None]
+    return x.transpose(0, 1)

@@ -1,0 +1,99 @@
+"""Which clip is taken, as pure functions of (seed, epoch, video): nothing here depends on ranks, threads or backends.
+
+Training samples form one endless stream: sample number i is position i % n of epoch i // n. Each epoch visits each of
+the n videos once, in its own order; a batch is a stretch of the stream and may straddle two epochs, so none is ever
+short and none is dropped. The number of the next sample is the whole state of the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+from cacl.clips import ClipPlan, VideoRecord
+from cacl.config import AugmentConfig, ClipConfig
+from cacl.loaders.augment import center_view, draw_view
+from cacl.loaders.draws import Draws
+
+EPOCH_ORDER, SAMPLE, STEP = range(3)  # purposes of a draw, second in its key: their streams never meet
+
+
+class TrainingPlanner:
+    """Plans of the endless training stream over a list of videos."""
+
+    def __init__(self, videos: Sequence[VideoRecord], clip: ClipConfig, augment: AugmentConfig, seed: int) -> None:
+        self.videos, self.clip, self.augment, self.seed = videos, clip, augment, seed
+
+    def plan(self, index: int) -> ClipPlan:
+        epoch, position = divmod(index, len(self.videos))
+        number = epoch_order(self.seed, epoch, len(self.videos))[position]
+        video = self.videos[number]
+        draws = Draws(self.seed, SAMPLE, epoch, number)
+        stride = fitting_stride(video, self.clip)
+        start = draws.integer(0, video.frames - _span(self.clip.frames, stride) + 1)
+        return ClipPlan(
+            index=index,
+            video=number,
+            start=start,
+            stride=stride,
+            length=self.clip.frames,
+            order=draw_order(draws, self.clip.frames),
+            views=(draw_view(draws, video, self.augment), draw_view(draws, video, self.augment)),
+        )
+
+    def batches(self, start: int, stop: int, batch: int, rank: int = 0, world: int = 1) -> Iterator[list[ClipPlan]]:
+        """For steps [start, stop): this rank's share of each batch of `batch` samples over all ranks."""
+        share = batch // world
+        for step in range(start, stop):
+            first = step * batch + rank * share
+            yield [self.plan(index) for index in range(first, first + share)]
+
+
+def evaluation_plans(
+    videos: Sequence[VideoRecord], numbers: Sequence[int], clips: int, clip: ClipConfig, augment: AugmentConfig
+) -> Iterator[ClipPlan]:
+    """For each of these videos in turn, `clips` evenly spaced clips from the first frame to the last, centre crop."""
+    for number in numbers:
+        video = videos[number]
+        stride = fitting_stride(video, clip)
+        last_start = video.frames - _span(clip.frames, stride)
+        for which in range(clips):
+            yield ClipPlan(
+                index=number * clips + which,
+                video=number,
+                start=round(last_start * which / max(1, clips - 1)) if clips > 1 else last_start // 2,
+                stride=stride,
+                length=clip.frames,
+                order=tuple(range(clip.frames)),
+                views=(center_view(video, augment),),
+            )
+
+
+def fitting_stride(video: VideoRecord, clip: ClipConfig) -> int:
+    """The policy for short videos: the stride shrinks to what fits, frames are never repeated.
+
+    Repeated frames would make the frame order ambiguous. The scan rejects videos with fewer frames than a clip.
+    """
+    assert video.frames >= clip.frames, f"{video.path} should not have passed the scan"
+    return min(clip.stride, (video.frames - 1) // (clip.frames - 1))
+
+
+def draw_order(draws: Draws, length: int) -> tuple[int, ...]:
+    """A frame order: n ~ U{1..T} positions are chosen and permuted among themselves, fixed points allowed.
+
+    n = 1 leaves the clip alone. As in the release of Guo et al. (CVPR 2022).
+    """
+    chosen = sorted(draws.permutation(length)[: draws.integer(1, length + 1)])
+    order = list(range(length))
+    for position, source in zip(chosen, draws.permutation(len(chosen)), strict=True):
+        order[position] = chosen[source]
+    return tuple(order)
+
+
+@lru_cache(maxsize=2)  # a batch may straddle two epochs
+def epoch_order(seed: int, epoch: int, videos: int) -> list[int]:
+    return Draws(seed, EPOCH_ORDER, epoch).permutation(videos)
+
+
+def _span(frames: int, stride: int) -> int:
+    return (frames - 1) * stride + 1

@@ -1,0 +1,61 @@
+"""Backends that work clip by clip in threads: PyAV and torch let go of the interpreter while they work."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cacl.clips import ClipBatch, ClipPlan, VideoRecord
+from cacl.loaders.catalog import Catalog
+
+LoadClip = Callable[[Path, VideoRecord, ClipPlan, int, Tensor], None]
+"""(file, record, plan, size, out): fills out, float16 [V, 3, T, size, size]."""
+
+
+class ThreadedBackend:
+    """Decodes the clips of a batch in parallel, and up to `prefetch` batches ahead of the one asked for."""
+
+    def __init__(self, load_clip: LoadClip, catalog: Catalog, *, size: int, threads: int, prefetch: int) -> None:
+        self.load_clip, self.catalog, self.size = load_clip, catalog, size
+        self.threads, self.prefetch = threads, prefetch
+
+    def batches(self, plans: Iterable[Sequence[ClipPlan]]) -> Iterator[ClipBatch]:
+        """One batch for each sequence of plans, in order. Raises DataError naming the file that fails."""
+        # Each thread computes alone: the parallelism is over clips.
+        pool = ThreadPoolExecutor(self.threads, "decode", initializer=torch.set_num_threads, initargs=(1,))
+        pending: deque[tuple[ClipBatch, list[Future[None]]]] = deque()
+        try:
+            for batch in plans:
+                pending.append(self._start(pool, batch))
+                if len(pending) > self.prefetch:
+                    yield _finished(*pending.popleft())
+            while pending:
+                yield _finished(*pending.popleft())
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _start(self, pool: ThreadPoolExecutor, plans: Sequence[ClipPlan]) -> tuple[ClipBatch, list[Future[None]]]:
+        shape = (len(plans[0].views), len(plans), 3, plans[0].length, self.size, self.size)
+        batch = ClipBatch(
+            views=torch.empty(shape, dtype=torch.float16),
+            order=torch.tensor([plan.order for plan in plans], dtype=torch.uint8),
+            video=torch.tensor([plan.video for plan in plans]),
+            index=torch.tensor([plan.index for plan in plans]),
+        )
+        videos = self.catalog.videos
+        jobs = [
+            pool.submit(self.load_clip, self.catalog.file(p.video), videos[p.video], p, self.size, batch.views[:, slot])
+            for slot, p in enumerate(plans)
+        ]
+        return batch, jobs
+
+
+def _finished(batch: ClipBatch, jobs: list[Future[None]]) -> ClipBatch:
+    for job in jobs:
+        job.result()
+    return batch

@@ -1,0 +1,62 @@
+"""Decoded frames as 8-bit 4:2:0 planes, and the affine map that makes RGB of them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import av.video.reformatter as reformatter
+import numpy as np
+from av.video.frame import VideoFrame
+
+PLANAR_420 = {"yuv420p", "yuvj420p"}
+LUMA_WEIGHTS = {1: (0.2126, 0.0722), 9: (0.2627, 0.0593)}
+"""(red, blue) by H.273 matrix coefficients: 1 is BT.709, 9 is BT.2020. All else is read as BT.601."""
+BT601_WEIGHTS = (0.299, 0.114)
+FULL_RANGE = 2
+
+
+def as_planar_420(frame: VideoFrame) -> VideoFrame:
+    """The frame itself where it is 8-bit 4:2:0 already (nearly always), else its conversion."""
+    if frame.format.name in PLANAR_420:
+        return frame
+    return frame.reformat(
+        format="yuv420p",
+        dst_colorspace=reformatter.Colorspace.ITU601,
+        dst_color_range=reformatter.ColorRange.MPEG,
+    )
+
+
+def plane(frame: VideoFrame, which: int) -> np.ndarray:
+    """uint8 [H, W]: one plane (0 luma, 1 and 2 chroma) without the padding at the end of its rows."""
+    data = frame.planes[which]
+    return np.frombuffer(data, np.uint8).reshape(-1, data.line_size)[: data.height, : data.width]
+
+
+def rgb_matrix(frame: VideoFrame) -> np.ndarray:
+    """float64 [3, 4]: RGB in [0, 1] from (Y, U, V) in 0..255, for the colour standard and range the frame states."""
+    full = frame.color_range == FULL_RANGE or frame.format.name == "yuvj420p"
+    return _rgb_matrix(frame.colorspace, full)
+
+
+def source_colorspace(frame: VideoFrame) -> reformatter.Colorspace:
+    """The same choice of standard for PyAV's own conversion."""
+    named = {1: reformatter.Colorspace.ITU709, 9: reformatter.Colorspace.BT2020}
+    return named.get(frame.colorspace, reformatter.Colorspace.ITU601)
+
+
+@lru_cache
+def _rgb_matrix(matrix_coefficients: int, full_range: bool) -> np.ndarray:
+    """ITU-R BT.601, BT.709 and BT.2020 (constants and quantisation as in ITU-T H.273)."""
+    red, blue = LUMA_WEIGHTS.get(matrix_coefficients, BT601_WEIGHTS)
+    green = 1 - red - blue
+    from_ycc = np.array(
+        [
+            [1, 0, 2 * (1 - red)],
+            [1, -2 * blue * (1 - blue) / green, -2 * red * (1 - red) / green],
+            [1, 2 * (1 - blue), 0],
+        ]
+    )
+    black, luma_span, chroma_span = (0, 255, 255) if full_range else (16, 219, 224)
+    linear = from_ycc / np.array([luma_span, chroma_span, chroma_span])
+    offset = -linear @ np.array([black, 128, 128])
+    return np.column_stack([linear, offset])
