@@ -1,0 +1,82 @@
+"""One process or many (started by torchrun): who am I, and exchange of tensors. With one process nothing is started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from cacl.errors import UsageError
+
+
+@contextmanager
+def process_group(device: str) -> Iterator[torch.device]:
+    """Joins the group that torchrun announces in the environment, and yields the device of this process."""
+    chosen = _device(device)
+    if "RANK" not in os.environ:
+        yield chosen
+        return
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield chosen
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def local_world() -> int:
+    """Processes on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def barrier() -> None:
+    if dist.is_initialized():
+        dist.barrier()
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """The first process does what is inside alone, the others after it."""
+    if rank() > 0:
+        barrier()
+    yield
+    if rank() == 0:
+        barrier()
+
+
+def gather(x: Tensor) -> Tensor:
+    """Concatenates the tensors of all ranks, which have the same shape, along the first dimension. No gradient."""
+    if world() == 1:
+        return x
+    parts = [torch.empty_like(x) for _ in range(world())]
+    dist.all_gather(parts, x.contiguous())
+    return torch.cat(parts)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"train.device = {name!r}: no such kind of device; say auto, cpu or cuda") from None
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UsageError(
+                f"train.device = {name!r}: no CUDA device is visible; train.device = auto takes what is there"
+            )
+        if device.index is None:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    return device

@@ -1,0 +1,78 @@
+"""One step of the method: queries, keys, losses; then the momentum copies and the queue."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cacl import distributed
+from cacl.clips import ClipBatch
+from cacl.config import Config
+from cacl.encoders import Encoders
+from cacl.losses import LossParts, contrast_loss, order_loss
+from cacl.momentum import follow, momentum_copy
+from cacl.queue import KeyQueue
+
+
+class Learner(nn.Module):
+    """The whole method. Its state dict is everything that learning changes, apart from the optimiser."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.query = Encoders(config)
+        self.key = momentum_copy(self.query)
+        self.key.order_head = None  # keys are only contrasted
+        self.queue = KeyQueue(config.contrast.queue, config.model.embedding)
+
+    def loss(self, query: nn.Module, batch: ClipBatch, step: int) -> tuple[LossParts, Tensor]:
+        """The losses of one batch, and the new keys [N, D] of all ranks for `update`.
+
+        `query` is self.query or a wrapper of it (data parallel, compiled).
+        """
+        contrast, order = self.config.contrast, self.config.order
+        # Views travel in half precision; networks take fp32, or what autocast makes of it.
+        encoded = query(batch.query.float(), batch.order)
+        total, metrics = torch.zeros((), device=batch.order.device), {}
+        all_keys = self.queue.keys[:0]
+        if contrast.pairs != "none":
+            keys, all_keys = self._encode_keys(batch.key.float(), batch.order, step)
+            embeddings = {f"{name}_q": encoded[name] for name in keys} | {f"{name}_k": keys[name] for name in keys}
+            value, metrics = contrast_loss(embeddings, self.queue.keys, contrast.temperature, contrast.pairs)
+            total = total + contrast.weight * value
+            metrics["contrast"] = value.detach()
+        if order.weight > 0:
+            value, order_metrics = order_loss(encoded["order"], batch.order)
+            total = total + order.weight * value
+            metrics |= order_metrics | {"order": value.detach()}
+        return LossParts(total=total, metrics=metrics), all_keys
+
+    def update(self, keys: Tensor) -> None:
+        """After an optimiser step: the momentum copies follow, the new keys enter the queue."""
+        trained = dict(self.query.named_parameters())
+        moving = [name for name, p in self.key.named_parameters() if trained[name].requires_grad]
+        targets = dict(self.key.named_parameters())
+        follow([targets[n] for n in moving], [trained[n] for n in moving], self.config.contrast.momentum)
+        self.queue.enqueue(keys)
+
+    @torch.no_grad()
+    def _encode_keys(self, clips: Tensor, order: Tensor, step: int) -> tuple[dict[str, Tensor], Tensor]:
+        """The keys of this rank's clips by encoder, and those of all ranks and encoders in one tensor.
+
+        Shuffled batch norm (He et al., MoCo, section 3.3): clips are permuted over all ranks and normalised in other
+        company than their queries, so that batch statistics do not give a pair away.
+        """
+        batch, groups = len(clips), self.config.contrast.key_groups
+        if distributed.world() * groups == 1:
+            keys = self.key(clips, order)
+            return keys, torch.cat(list(keys.values()))
+        first = distributed.rank() * batch
+        clips, order = distributed.gather(clips), distributed.gather(order)
+        # Every rank draws the same permutation.
+        generator = torch.Generator().manual_seed(step)
+        permutation = torch.randperm(len(clips), generator=generator).to(clips.device)
+        mine = permutation[first : first + batch]
+        parts = [self.key(clips[group], order[group]) for group in mine.chunk(groups)]
+        shuffled = {name: distributed.gather(torch.cat([part[name] for part in parts])) for name in parts[0]}
+        keys = {name: torch.empty_like(x).index_copy_(0, permutation, x) for name, x in shuffled.items()}
+        return {name: x[first : first + batch] for name, x in keys.items()}, torch.cat(list(keys.values()))

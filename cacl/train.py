@@ -1,0 +1,316 @@
+"""`cacl train`: from a configuration to a trained checkpoint.
+
+Everything random in step s is a function of (seed, s): the clips, their augmentation, the dropout masks. So is the
+learning rate. A checkpoint therefore needs only the step, the weights, the queue and the optimiser, and a run that was
+stopped goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cacl import checkpoint, distributed
+from cacl import config as configuration
+from cacl.clips import ClipBatch
+from cacl.config import Config
+from cacl.errors import CaclError, CheckpointError, ConfigError, UsageError
+from cacl.learner import Learner
+from cacl.loaders.build import build_backend, choose_backend
+from cacl.loaders.catalog import Catalog, scan
+from cacl.loaders.draws import Draws
+from cacl.loaders.sampling import STEP, TrainingPlanner
+from cacl.optim import create_optimizer, learning_rate
+from cacl.report import Report
+
+MAY_CHANGE = (
+    "name",
+    "run",
+    "data.",
+    "loader.",
+    "retrieval.",
+    "train.device",
+    "train.log_every",
+    "train.checkpoint_every",
+)
+"""Keys that a resumed run may set anew: they change how it runs, not what it computes. The videos are compared by
+their fingerprint, wherever they lie."""
+
+
+class Interrupted(CaclError):
+    """Stopped by a signal, after a checkpoint."""
+
+    exit_code = 130
+
+
+class Trainer:
+    """The state of a run: the learner, its optimiser, and how many steps were taken."""
+
+    def __init__(self, config: Config, videos: int, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.steps = math.ceil(config.train.epochs * videos / config.train.batch)
+        self.warmup_steps = round(config.optim.warmup_epochs * videos / config.train.batch)
+        self.step = 0
+        torch.manual_seed(config.seed)
+        self.bf16 = _bf16(config.train.precision, device)
+        self.learner = Learner(config).to(device)
+        self.optimizer = create_optimizer(self.learner.query, config.optim)
+        self.query = _wrapped(self.learner.query, config, device)
+        self.finite = torch.ones((), dtype=torch.bool, device=device)
+
+    def train_step(self, batch: ClipBatch, *, look: bool) -> dict[str, Tensor]:
+        """One step of the method. Waits for the device only if `look`; raises CaclError if the loss is not finite."""
+        self._seed_step()
+        rate = learning_rate(self.step, self.steps, self.warmup_steps, self.config.optim.lr)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+        with self._autocast():
+            parts, keys = self.learner.loss(self.query, batch, self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        parts.total.backward()
+
+        norm = nn.utils.clip_grad_norm_(self.query.parameters(), self.config.optim.clip_norm or math.inf)
+        self.finite &= parts.total.isfinite() & norm.isfinite()
+        if look and not self.finite:
+            raise CaclError(
+                f"step {self.step}: the loss or its gradient is not finite; the last checkpoint is from before that. "
+                "Lower optim.lr, set optim.clip_norm, or set train.precision = fp32"
+            )
+        self.optimizer.step()
+        self.learner.update(keys)
+        self.step += 1
+        return parts.metrics | {
+            "loss": parts.total.detach(),
+            "gradient_norm": norm.detach(),
+            "learning_rate": torch.tensor(rate),
+        }
+
+    def checkpoint(self, data: str) -> checkpoint.Checkpoint:
+        return checkpoint.Checkpoint(
+            config=self.config,
+            step=self.step,
+            data=data,
+            learner=self.learner.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+        )
+
+    def restore(self, saved: checkpoint.Checkpoint) -> None:
+        self.learner.load_state_dict(saved.learner)
+        self.optimizer.load_state_dict(saved.optimizer)
+        self.step = saved.step
+
+    def _seed_step(self) -> None:
+        torch.manual_seed(Draws(self.config.seed, STEP, self.step, distributed.rank()).integer(0, 2**53))
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+
+
+def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
+    """Trains to the end and returns what came of it: the run folder, steps, seconds, the last logged scalars.
+
+    resume: go on from the checkpoint in the run folder, if there is one. Raises CaclError in one line for whatever a
+    user can mend, Interrupted after a checkpoint when a signal asks to stop.
+    """
+    run = Path(config.run)
+    if (run / checkpoint.LAST).exists() and not resume:
+        raise UsageError(f"{run} already holds a run: --resume goes on with it, --set run=... begins another")
+    with (
+        distributed.process_group(config.train.device) as device,
+        Report(run, enabled=distributed.rank() == 0) as report,
+    ):
+        catalog = training_videos(config, report)
+        _check_batch(config)
+        trainer = Trainer(config, len(catalog.videos), device)
+        if resume:
+            _restore(trainer, run, catalog, report)
+        embedder = config.model.transformer
+        if (
+            trainer.learner.query.transformer
+            and embedder.frozen
+            and not embedder.weights
+            and embedder.embedder != "light"
+        ):
+            report.say(
+                f"note: the frame embedder {embedder.embedder} is frozen with random weights; give a file of "
+                "pre-trained ones as model.transformer.weights, or set model.transformer.frozen = false"
+            )
+        if distributed.rank() == 0:
+            run.mkdir(parents=True, exist_ok=True)
+            (run / "config.toml").write_text(configuration.to_toml(config))
+        return _run(trainer, catalog, report)
+
+
+def training_videos(config: Config, report: Report) -> Catalog:
+    """The videos of the training split; all of them where nothing is said of splits."""
+    if not config.data.root:
+        raise ConfigError("data.root is not set: give a folder of videos, as in --set data.root=path/to/videos")
+    with distributed.main_first():  # the others find its scan in the cache
+        catalog = scan(config.data, min_frames=config.clip.frames, report=report.scanned)
+    catalog.check(config.data.max_rejected)
+    report.rejected(catalog)
+    chosen = catalog.only("train") if any(video.split for video in catalog.videos) else catalog
+    report.say(
+        f"{len(chosen.videos)} training videos of {len(catalog.videos)} in {catalog.root} (layout {catalog.layout})"
+    )
+    if not chosen.videos:
+        raise CaclError(f"{catalog.root}: none of its {len(catalog.videos)} videos belongs to the training split")
+    return chosen
+
+
+def _run(trainer: Trainer, catalog: Catalog, report: Report) -> dict[str, Any]:
+    config, run, started = trainer.config, Path(trainer.config.run), time.monotonic()
+    planner = TrainingPlanner(catalog.videos, config.clip, config.augment, config.seed)
+    choice = choose_backend(config.loader, trainer.device)
+    report.say(f"loader: {choice.name}, {choice.reason}")
+    backend = build_backend(
+        choice.name,
+        catalog,
+        size=config.clip.size,
+        config=config.loader,
+        device=trainer.device,
+        processes=distributed.local_world(),
+    )
+    plans = planner.batches(trainer.step, trainer.steps, config.train.batch, distributed.rank(), distributed.world())
+    first, window, scalars = trainer.step, _Window(config.train.batch), {}
+    report.start(first, trainer.steps)
+    with _stop_signals() as stop:
+        for batch in window.timed(backend.batches(plans)):
+            step = trainer.step + 1
+            last = step == trainer.steps or bool(stop)
+            saving = step % config.train.checkpoint_every == 0 or last
+            look = step % config.train.log_every == 0 or saving or trainer.device.type == "cpu"
+            window.add(trainer.train_step(_to(batch, trainer.device), look=look))
+            if step % config.train.log_every == 0 or last:
+                scalars = window.mean()
+                report.log(step, scalars | {"epoch": step * config.train.batch / len(catalog.videos)})
+            if saving and distributed.rank() == 0:
+                checkpoint.save(run / checkpoint.LAST, trainer.checkpoint(catalog.fingerprint))
+            if stop and step < trainer.steps:
+                raise Interrupted(
+                    f"stopped by {stop[0]} after step {step} of {trainer.steps}; --resume goes on from there"
+                )
+    if distributed.rank() == 0:
+        state = trainer.checkpoint(catalog.fingerprint)
+        checkpoint.save_encoders(run / checkpoint.ENCODERS, checkpoint.encoders_of(config, state.step, state.learner))
+    return {
+        "run": str(run),
+        "steps": trainer.steps,
+        "steps_taken": trainer.step - first,
+        "seconds": time.monotonic() - started,
+        "scalars": scalars,
+    }
+
+
+class _Window:
+    """Means of what the steps since the last log line reported, kept on the device until they are read."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+        self.clear()
+
+    def clear(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.steps, self.waited, self.since = 0, 0.0, time.monotonic()
+
+    def timed(self, batches: Iterator[ClipBatch]) -> Iterator[ClipBatch]:
+        """Passes batches on and counts the time spent waiting for them."""
+        while True:
+            asked = time.monotonic()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            self.waited += time.monotonic() - asked
+            yield batch
+
+    def add(self, metrics: dict[str, Tensor]) -> None:
+        self.steps += 1
+        for name, value in metrics.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def mean(self) -> dict[str, float]:
+        """Waits for the device, returns the means with the speed of the window, and begins a new one."""
+        values = torch.stack([value.float().cpu() for value in self.sums.values()]) / self.steps
+        seconds = time.monotonic() - self.since
+        scalars = dict(zip(self.sums, values.tolist(), strict=True))
+        scalars |= {"clips_per_second": self.steps * self.batch / seconds, "data_wait_share": self.waited / seconds}
+        self.clear()
+        return scalars
+
+
+def _restore(trainer: Trainer, run: Path, catalog: Catalog, report: Report) -> None:
+    if not (run / checkpoint.LAST).exists():
+        report.say(f"{run} holds no checkpoint yet: beginning at step 0")
+        return
+    saved = checkpoint.load(run)
+    changed = [
+        line for line in configuration.differences(saved.config, trainer.config) if not line.startswith(MAY_CHANGE)
+    ]
+    if changed:
+        raise CheckpointError(
+            f"{run} was begun with another configuration ({'; '.join(changed)}): set it back, or begin another run"
+        )
+    if saved.data != catalog.fingerprint:
+        raise CheckpointError(
+            f"{run} was begun with other training videos than {catalog.root} holds now: begin another run"
+        )
+    trainer.restore(saved)
+    report.say(f"resuming {run} after step {saved.step} of {trainer.steps}")
+
+
+def _check_batch(config: Config) -> None:
+    share, rest = divmod(config.train.batch, distributed.world())
+    if rest or share < 2 or share % config.contrast.key_groups:
+        raise ConfigError(
+            f"train.batch = {config.train.batch} does not divide into at least 2 clips for each of "
+            f"{distributed.world()} processes and contrast.key_groups = {config.contrast.key_groups}"
+        )
+
+
+def _bf16(precision: str, device: torch.device) -> bool:
+    if precision == "bf16" and device.type == "cpu":
+        # Measured with torch 2.15: weight gradients of some bf16 convolutions differ from call to call on a CPU, and
+        # are sometimes not finite. docs/training.md has the figures.
+        raise ConfigError("train.precision = bf16: does not reproduce on a CPU; say auto or fp32")
+    return precision == "bf16" or (precision == "auto" and device.type == "cuda")
+
+
+def _wrapped(query: nn.Module, config: Config, device: torch.device) -> nn.Module:
+    if config.train.compile:
+        query = torch.compile(query)  # type: ignore[assignment]  # typed as a callable
+    if distributed.world() > 1:
+        query = DistributedDataParallel(query, device_ids=[device.index] if device.type == "cuda" else None)
+    return query
+
+
+def _to(batch: ClipBatch, device: torch.device) -> ClipBatch:
+    if device.type == "cpu":
+        return batch
+    return ClipBatch(
+        **{name: getattr(batch, name).to(device, non_blocking=True) for name in ("views", "order", "video", "index")}
+    )
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[str]]:
+    """Collects the names of SIGINT and SIGTERM while open; the loop looks at the list between two steps."""
+    received: list[str] = []
+    before = {
+        number: signal.signal(number, lambda number, _: received.append(signal.Signals(number).name))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
