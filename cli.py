@@ -1,0 +1,216 @@
+"""The command line: `cacl --help`. Commands import what they need when they run, so that help is instant."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cacl import __version__
+from cacl.errors import CaclError
+
+if TYPE_CHECKING:
+    from cacl.evaluate import LabelTable
+    from cacl.loaders.catalog import Catalog
+
+app = typer.Typer(
+    help="Train video encoders without labels, straight from video files.",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Look at folders of videos, and make one to try things on.", no_args_is_help=True)
+eval_app = typer.Typer(help="Measure what a trained encoder is worth.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(eval_app, name="eval")
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="TOML file; see configs/.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a key, such as optim.lr=0.1.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+
+def main() -> None:
+    """Entry point: errors that a user can mend are one line on stderr and an exit code."""
+    try:
+        app()
+    except CaclError as error:
+        print(f"cacl: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("cacl: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has gone, as in `cacl ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+@app.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False) -> None:
+    if show:
+        print(f"cacl {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the run in the run folder.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only print the resolved configuration.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train on the videos under data.root; everything goes into the run folder."""
+    from cacl import config as configuration
+
+    resolved = configuration.load(config, overrides or [])
+    if dry_run:
+        _print(configuration.to_dict(resolved), as_json, lambda _: print(configuration.to_toml(resolved), end=""))
+        return
+    from cacl.train import train as run_training
+
+    summary = run_training(resolved, resume=resume)
+    _print(
+        summary,
+        as_json,
+        lambda s: print(f"{s['run']}: {s['steps_taken']} of {s['steps']} steps in {s['seconds']:.0f} s"),
+    )
+
+
+@data_app.command()
+def scan(
+    root: Annotated[Path, typer.Argument(help="Folder of videos, or a CSV file that lists them.")],
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Decode every video of a folder once, and say what is usable, what is not, and why."""
+    from cacl import config as configuration
+    from cacl.loaders.catalog import scan as scan_folder
+    from cacl.report import Report
+
+    config = configuration.load(None, [f"data.root={json.dumps(str(root))}", *(overrides or [])])
+    with Report() as report:
+        catalog = scan_folder(config.data, min_frames=config.clip.frames, report=report.scanned)
+    _print(catalog.to_json(), as_json, lambda _: _print_catalog(catalog))
+    catalog.check(config.data.max_rejected)
+
+
+@data_app.command()
+def synth(
+    root: Annotated[Path, typer.Argument(help="Folder to make.")],
+    train_videos: Annotated[int, typer.Option("--train", help="Training videos per motion and appearance.")] = 6,
+    test_videos: Annotated[int, typer.Option("--test", help="Test videos per motion and appearance.")] = 2,
+    seed: Annotated[int, typer.Option(help="Same seed, same files.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Make a small labelled set of videos in which motion and appearance are independent."""
+    from cacl.loaders.synth import synthesise
+    from cacl.report import Report
+
+    with Report() as report:
+        path = synthesise(
+            root,
+            videos_per_pair=(train_videos, test_videos),
+            seed=seed,
+            report=lambda done, total: report.advance("making videos", done, total),
+        )
+    _print({"labels": str(path)}, as_json, lambda result: print(result["labels"]))
+
+
+@eval_app.command()
+def retrieval(
+    checkpoint: Annotated[Path, typer.Argument(help="Run folder, checkpoint, or encoders.safetensors.")],
+    label: Annotated[
+        list[str] | None, typer.Option("--label", help="Column of the data set's CSV to judge by; may be repeated.")
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Retrieve videos of the training split with those of the test split, beside untrained encoders and baselines.
+
+    The configuration is the checkpoint's own; --set data.root=... evaluates on other videos.
+    """
+    from cacl import config as configuration
+    from cacl.checkpoint import read_encoders
+    from cacl.evaluate import retrieval as run_retrieval
+
+    weights = read_encoders(checkpoint)
+    config = configuration.override(weights.config, overrides or [])
+    folder = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "features"
+    tables = run_retrieval(weights, config, label or ["label"], folder)
+    _print([table.to_json() for table in tables], as_json, lambda _: _print_tables(tables))
+
+
+def _print(result: Any, as_json: bool, show: Callable[[Any], None]) -> None:
+    """Results go to stdout, for people or for programs."""
+    if as_json:
+        print(json.dumps(result, indent=2))
+    else:
+        show(result)
+
+
+def _print_catalog(catalog: Catalog) -> None:
+    from collections import Counter
+
+    videos = catalog.videos
+    print(f"{catalog.root}: layout {catalog.layout}")
+    print(f"{len(videos)} usable videos, {sum(v.frames for v in videos)} frames")
+    if videos:
+        lengths = sorted(v.frames for v in videos)
+        print(f"frames    {lengths[0]} to {lengths[-1]}, median {lengths[len(lengths) // 2]}")
+        for name, values in {
+            "codecs": (v.codec for v in videos),
+            "sizes": (f"{v.width} x {v.height}" for v in videos),
+            "labels": (v.label or "none" for v in videos),
+            "splits": (v.split or "none" for v in videos),
+        }.items():
+            print(f"{name:9} {_summary(Counter(values))}")
+        miscounted = [v for v in videos if v.declared_frames not in (0, v.frames)]
+        if miscounted:
+            first = miscounted[0]
+            print(
+                f"{len(miscounted)} headers miscount their frames; what decodes is used "
+                f"({first.path}: {first.declared_frames} declared, {first.frames} decode)"
+            )
+    for path in catalog.missing:
+        print(f"missing   {path}: listed, but not there")
+    for path, reason in catalog.rejected:
+        print(f"rejected  {path}: {reason}")
+    if catalog.rejected:
+        print(f"{len(catalog.rejected)} of {len(videos) + len(catalog.rejected)} files rejected")
+
+
+def _summary(counts: dict[str, int], most: int = 8) -> str:
+    shown = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]
+    rest = len(counts) - len(shown)
+    return ", ".join(f"{name} ({count})" for name, count in shown) + (f", and {rest} more" if rest else "")
+
+
+def _print_tables(tables: Sequence[LabelTable]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from cacl.evaluate import RANKS
+
+    for table in tables:
+        shown = Table(
+            title=f"retrieval by {table.label}: {table.queries} test videos query {table.gallery} training videos "
+            f"of {table.classes} classes"
+        )
+        shown.add_column("feature")
+        for k in RANKS:
+            shown.add_column(f"R@{k}", justify="right")
+        for name, recalls in table.rows.items():
+            shown.add_row(name, *(f"{100 * recall:.1f}" for recall in recalls))
+        Console(markup=False, width=None if sys.stdout.isatty() else 100).print(shown)
+
+
+if __name__ == "__main__":
+    main()
