@@ -11,17 +11,19 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from cacl.clips import SeekPoint, VideoRecord
 from cacl.errors import DataError
+from cacl.loaders.yuv import plane
 
 MAX_SHORTFALL = 0.1
 """Headers are often off by a frame or two; a file that holds this share less than it declares is taken as truncated."""
@@ -35,10 +37,10 @@ def probe(path: Path) -> VideoRecord:
     if path.stat().st_size == 0:
         raise DataError("is empty (0 bytes)")
     try:
-        with _open(path) as container:
-            return _probe_stream(path, container, _video_stream(container))
+        with open_video(path) as container:
+            return _probe_stream(path, container, video_stream(container))
     except (av.FFmpegError, ValueError) as error:
-        raise DataError(f"cannot be opened as a video ({_reason(error)})") from None
+        raise DataError(f"cannot be opened as a video ({reason_of(error)})") from None
 
 
 def decode_frames(path: Path, numbers: Sequence[int], seek_points: Sequence[SeekPoint]) -> Iterator[VideoFrame]:
@@ -47,8 +49,8 @@ def decode_frames(path: Path, numbers: Sequence[int], seek_points: Sequence[Seek
     Raises DataError naming the file if it no longer holds them.
     """
     try:
-        with _open(path) as container:
-            stream = _video_stream(container)
+        with open_video(path) as container:
+            stream = video_stream(container)
             nearest = bisect_right(seek_points, numbers[0], key=lambda point: point.frame) - 1
             start = seek_points[nearest] if nearest >= 0 else SeekPoint(0, 0)
             frames = _frames_from(container, stream, start) if start.frame else container.decode(stream)
@@ -61,7 +63,7 @@ def decode_frames(path: Path, numbers: Sequence[int], seek_points: Sequence[Seek
                     if number < 0:
                         return
     except (av.FFmpegError, ValueError, OSError) as error:
-        raise DataError(f"{path}: decoding fails ({_reason(error)}); scan the folder again") from None
+        raise DataError(f"{path}: decoding fails ({reason_of(error)}); scan the folder again") from None
     raise DataError(f"{path}: ends before frame {number}, which was there when it was scanned; scan the folder again")
 
 
@@ -70,13 +72,13 @@ def upright(image: np.ndarray, rotation: int) -> np.ndarray:
     return np.rot90(image, rotation // 90, axes=(-2, -1)) if rotation else image
 
 
-def _open(path: Path) -> InputContainer:
+def open_video(path: Path) -> InputContainer:
     return av.open(str(path), metadata_errors="ignore")  # titles in other encodings must not stop a video
 
 
-def _video_stream(container: InputContainer) -> VideoStream:
+def video_stream(container: InputContainer) -> VideoStream:
     for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:  # cover art
+        if not stream.disposition & Disposition.attached_pic:  # cover art
             stream.codec_context.thread_type = "NONE"  # clips are decoded in parallel, not frames of a clip
             stream.codec_context.thread_count = 1
             return stream
@@ -95,24 +97,27 @@ def _probe_stream(path: Path, container: InputContainer, stream: VideoStream) ->
     marks: list[tuple[int | None, int]] = []  # timestamp and checksum of every frame
     keys: list[int] = []
     first: VideoFrame | None = None
+    hidden = 0  # declared, but taken out by an edit list
     try:
-        for number, frame in enumerate(container.decode(stream)):
-            first = first or frame
-            if (frame.width, frame.height) != (first.width, first.height):
-                raise DataError(
-                    f"changes its size at frame {number} from {first.width} x {first.height} "
-                    f"to {frame.width} x {frame.height}"
-                )
-            if frame.is_corrupt:
-                raise DataError(f"is damaged at frame {number}")
-            if frame.key_frame:
-                keys.append(number)
-            marks.append(_mark(frame))
+        for packet in container.demux(stream):
+            hidden += packet.is_discard
+            for frame in packet.decode():
+                first = first or frame
+                if (frame.width, frame.height) != (first.width, first.height):
+                    raise DataError(
+                        f"changes its size at frame {len(marks)} from {first.width} x {first.height} "
+                        f"to {frame.width} x {frame.height}"
+                    )
+                if frame.is_corrupt:
+                    raise DataError(f"is damaged at frame {len(marks)}")
+                if frame.key_frame:
+                    keys.append(len(marks))
+                marks.append(_mark(frame))
     except (av.FFmpegError, ValueError) as error:
-        raise DataError(f"decoding fails after {_of(len(marks), declared)} ({_reason(error)})") from None
+        raise DataError(f"decoding fails after {_of(len(marks), declared)} ({reason_of(error)})") from None
     if first is None:
         raise DataError("holds no frame that decodes")
-    if len(marks) < declared * (1 - MAX_SHORTFALL):
+    if len(marks) < (declared - hidden) * (1 - MAX_SHORTFALL):
         raise DataError(f"is cut short: only {_of(len(marks), declared)} decode")
     if first.rotation % 90:
         raise DataError(f"is rotated by {first.rotation} degrees; only quarter turns are handled")
@@ -143,25 +148,22 @@ def _proven_seek_points(
             continue
         point = SeekPoint(key, times[key])
         try:
-            frames = _frames_from(container, stream, point)
-            if all(_mark(next(frames)) == expected for expected in marks[key : key + 2]):
+            sought = islice(_frames_from(container, stream, point), 2)
+            if [_mark(frame) for frame in sought] == marks[key : key + 2]:
                 proven.append(point)
-        except (av.FFmpegError, StopIteration):
+        except av.FFmpegError:
             continue  # this key frame cannot be sought: clips start at an earlier one
     return tuple(proven)
 
 
 def _mark(frame: VideoFrame) -> tuple[int | None, int]:
-    # High bit depths and packed formats are only checksummed, so the row padding matters there and nowhere else.
-    first = frame.planes[0]
-    rows = np.frombuffer(first, np.uint8).reshape(-1, first.line_size)
-    visible = rows[:, : min(first.line_size, first.width)]
-    return frame.pts, zlib.crc32(np.ascontiguousarray(visible))
+    """Timestamp, and a checksum over (for other than 8-bit planar formats, a part of) the first plane."""
+    return frame.pts, zlib.crc32(np.ascontiguousarray(plane(frame, 0)).data)
 
 
 def _of(frames: int, declared: int) -> str:
     return f"{frames} of {declared} frames" if declared else f"{frames} frames"
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

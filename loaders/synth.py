@@ -30,6 +30,7 @@ import av
 import numpy as np
 
 from cacl.errors import DataError, UsageError
+from cacl.loaders.augment import LUMA
 from cacl.loaders.draws import Draws
 
 MOTIONS: dict[str, tuple[int, int, int, int]] = {  # to the right, downwards, clockwise, growing: as seen on the screen
@@ -56,6 +57,7 @@ ZOOM = (0.015, 0.03)  # growth of the logarithm of the scale a frame ...
 ZOOM_FRAMES = 40  # ... less in longer videos, so that they sweep no wider range of scales
 LOG_SCALE = (math.log(0.8), math.log(1.25))  # in the middle of a zoom
 CELL = 18.0  # points at scale 1; so wide that the smallest pattern moves by less than half its period in two frames
+DARK, LIGHT = 75, 180
 PERIOD = 16  # cells after which a texture may repeat itself; a power of two
 
 RECIPE = 1  # to be raised when the same setting begins to give other videos
@@ -166,12 +168,20 @@ def _poses(motion: str, draws: Draws, frames: int) -> list[_Pose]:
 
 
 def _palette(draws: Draws) -> np.ndarray:
-    """The colour of every tone, uint8 [256, 3]: from one random colour to another that is clearly lighter or darker."""
-    luma = np.array([0.299, 0.587, 0.114])
+    """The colour of every tone, uint8 [256, 3]: from a dark random colour to a light one.
+
+    Dark and light are the same brightness in all videos, or brightness would tell videos apart at no effort.
+    """
+    return np.round(np.linspace(_color(draws, DARK), _color(draws, LIGHT), 256)).astype(np.uint8)
+
+
+def _color(draws: Draws, brightness: float) -> np.ndarray:
+    """A random RGB colour in 0..255 of this brightness (ITU-R BT.601)."""
     while True:
-        low, high = (np.array([draws.uniform(0, 255) for _ in range(3)]) for _ in range(2))
-        if abs(luma @ (high - low)) >= 90:
-            return np.round(np.linspace(low, high, 256)).astype(np.uint8)
+        color = np.array([draws.uniform(0, 255) for _ in range(3)])
+        color += brightness - LUMA @ color
+        if color.min() >= 0 and color.max() <= 255:
+            return color
 
 
 # --- Textures. Each draws what is random in it and returns a function of the place.

@@ -29,13 +29,14 @@ def as_planar_420(frame: VideoFrame) -> VideoFrame:
 def plane(frame: VideoFrame, which: int) -> np.ndarray:
     """uint8 [H, W]: one plane (0 luma, 1 and 2 chroma) without the padding at the end of its rows."""
     data = frame.planes[which]
-    return np.frombuffer(data, np.uint8).reshape(-1, data.line_size)[: data.height, : data.width]
+    pixels = np.frombuffer(data, np.uint8)  # pyright: ignore[reportCallIssue, reportArgumentType]  # it is a buffer
+    return pixels.reshape(-1, data.line_size)[: data.height, : data.width]
 
 
 def rgb_matrix(frame: VideoFrame) -> np.ndarray:
     """float64 [3, 4]: RGB in [0, 1] from (Y, U, V) in 0..255, for the colour standard and range the frame states."""
     full = frame.color_range == FULL_RANGE or frame.format.name == "yuvj420p"
-    return _rgb_matrix(frame.colorspace, full)
+    return matrix_to_rgb(frame.colorspace, full)
 
 
 def source_colorspace(frame: VideoFrame) -> reformatter.Colorspace:
@@ -45,8 +46,8 @@ def source_colorspace(frame: VideoFrame) -> reformatter.Colorspace:
 
 
 @lru_cache
-def _rgb_matrix(matrix_coefficients: int, full_range: bool) -> np.ndarray:
-    """ITU-R BT.601, BT.709 and BT.2020 (constants and quantisation as in ITU-T H.273)."""
+def matrix_to_rgb(matrix_coefficients: int, full_range: bool) -> np.ndarray:
+    """float64 [3, 4]: RGB in [0, 1] from (Y, U, V) in 0..255, by the coefficients and quantisation of ITU-T H.273."""
     red, blue = LUMA_WEIGHTS.get(matrix_coefficients, BT601_WEIGHTS)
     green = 1 - red - blue
     from_ycc = np.array(

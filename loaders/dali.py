@@ -1,0 +1,275 @@
+"""The backend of NVIDIA GPUs: DALI decodes with NVDEC and makes the views on the GPU.
+
+The same graph runs on a CPU over frames that PyAV decoded, which is how it is tested where there is no GPU. Nothing is
+drawn here: every number of a view comes from its plan.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import replace
+from importlib.util import find_spec
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+import torch
+
+from cacl.clips import ClipBatch, ClipPlan, VideoRecord, ViewPlan
+from cacl.errors import CaclError, ConfigError, DataError
+from cacl.loaders.catalog import Catalog
+from cacl.loaders.fragment import cut
+from cacl.loaders.reference import decode_rgb
+from cacl.loaders.yuv import matrix_to_rgb
+
+if TYPE_CHECKING:
+    from nvidia.dali.pipeline import Pipeline
+
+Node: TypeAlias = Any
+"""A DataNode; the stubs of DALI say less about what its operators take and return than would help."""
+
+BT601 = 5
+"""Matrix coefficients as in ITU-T H.273."""
+
+
+def obstacle(device: torch.device) -> str | None:
+    """Why the backend cannot run on this device, in words; None if it can. Importing DALI itself is left for later."""
+    if not (find_spec("nvidia") and find_spec("nvidia.dali")):
+        return "nvidia.dali is not installed (pip install nvidia-dali-cuda130, Linux only)"
+    if device.type == "cpu":
+        return None
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return f"there is no CUDA device (asked for: {device})"
+    try:
+        ctypes.CDLL("libnvcuvid.so.1")
+    except OSError:
+        return "NVIDIA's video decoder libnvcuvid.so.1 is missing (a container needs NVIDIA_DRIVER_CAPABILITIES=all)"
+    return None
+
+
+class Clip(NamedTuple):
+    """A sample as the graph takes it."""
+
+    inputs: tuple[np.ndarray, ...]
+    """What the source makes the frames of."""
+    views: tuple[ViewPlan, ...]
+    """For the frames as the source makes them."""
+    turns: tuple[int, ...]
+    """Counter-clockwise quarter turns that bring each view upright afterwards."""
+
+
+class Source(Protocol):
+    """Where the graph has its frames from."""
+
+    layouts: tuple[str, ...]
+    """DALI's layout of each input of a clip."""
+
+    def read(self, path: Path, video: VideoRecord, plan: ClipPlan) -> Clip:
+        """Runs in threads, ahead of the graph. Raises DataError naming the file."""
+        ...
+
+    def frames(self, *inputs: Node) -> Node:
+        """The part of the graph that makes uint8 RGB frames, FHWC, of the inputs."""
+        ...
+
+
+class DecodedFrames:
+    """Frames that PyAV decoded, upright: for CPUs, where DALI has no decoder for H.264 and most others."""
+
+    layouts: tuple[str, ...] = ("FHWC",)
+
+    def read(self, path: Path, video: VideoRecord, plan: ClipPlan) -> Clip:
+        frames = decode_rgb(path, video, plan).transpose(0, 2, 3, 1)
+        return Clip((np.ascontiguousarray(frames),), plan.views, (0,) * len(plan.views))
+
+    def frames(self, *inputs: Node) -> Node:
+        return inputs[0]
+
+
+class CutFiles:
+    """The needed stretch of each file, decoded by DALI: `mixed` is NVDEC, `cpu` knows VP8, VP9 and MJPEG only."""
+
+    layouts: tuple[str, ...] = ("", "")
+
+    def __init__(self, decoder: Literal["cpu", "mixed"]) -> None:
+        self.decoder = decoder
+
+    def read(self, path: Path, video: VideoRecord, plan: ClipPlan) -> Clip:
+        data, offset, colorspace = cut(path, video, plan.start, plan.frame_numbers[-1])
+        numbers = np.array(plan.frame_numbers, np.int32) - plan.start + offset
+        views = [sideways(with_true_colors(view, colorspace), video) for view in plan.views]
+        return Clip((np.frombuffer(data, np.uint8), numbers), *zip(*views, strict=True))
+
+    def frames(self, *inputs: Node) -> Node:
+        from nvidia.dali import fn
+
+        # Not yet run on a GPU with device "mixed". Frames are asked for by number, since with start_frame and
+        # sequence_length DALI returns fewer frames than asked for where a file is too short; so it is an error.
+        encoded, numbers = inputs
+        return fn.decoders.video(encoded, device=self.decoder, frames=numbers, pad_mode="none")
+
+
+def with_true_colors(view: ViewPlan, colorspace: int) -> ViewPlan:
+    """DALI takes every YUV for BT.601. Another standard differs by one more matrix, up to clamping in between."""
+    from_bt601 = matrix_to_rgb(colorspace, False)[:, :3] @ np.linalg.inv(matrix_to_rgb(BT601, False)[:, :3])
+    color = np.column_stack([view.color[:, :3] @ from_bt601, view.color[:, 3]])
+    return replace(view, color=color.astype(np.float32))
+
+
+def sideways(view: ViewPlan, video: VideoRecord) -> tuple[ViewPlan, int]:
+    """The same view of a frame that was not turned upright, and the counter-clockwise quarter turns it then needs.
+
+    Mirroring a turned picture is turning the mirrored picture the other way round, and the mirror comes first here.
+    """
+    turns = video.rotation // 90
+    bottom, right = video.height - view.top - view.side, video.width - view.left - view.side
+    top, left = [(view.top, view.left), (view.left, bottom), (bottom, right), (right, view.top)][turns]
+    return replace(view, top=top, left=left), -turns if view.flip else turns
+
+
+PER_LEVEL = np.array([1 / 255, 1 / 255, 1 / 255, 1], np.float32)
+"""Turns the colour matrix of a view, which is for RGB in [0, 1], into one for RGB in 0..255."""
+COLUMNS = 4
+
+
+def _columns(views: Sequence[ViewPlan]) -> list[np.ndarray]:
+    """One view of each clip of a batch as `_view` takes it: int32 [B, 2] twice, float32 [B, 3, 4], int32 [B]."""
+    return [
+        np.array([(view.top, view.left) for view in views], np.int32),
+        np.array([(view.side, view.side) for view in views], np.int32),
+        np.stack([view.color * PER_LEVEL for view in views]),
+        np.array([view.flip for view in views], np.int32),
+    ]
+
+
+def _view(frames: Node, columns: Sequence[Node], size: int) -> Node:
+    """uint8 FHWC frames of any size to one float16 CFHW view of each clip."""
+    from nvidia.dali import fn, types
+
+    start, shape, color, mirror = columns
+    # Cropped first: resizing a region of interest would let pixels from outside of it leak in at its edges.
+    view: Node = fn.slice(frames, start=start, shape=shape, axis_names="HW")
+    view = fn.resize(view, size=[size, size], antialias=True, dtype=types.DALIDataType.FLOAT)
+    view = fn.coord_transform(view, MT=color)
+    return fn.crop_mirror_normalize(view, mirror=mirror, dtype=types.DALIDataType.FLOAT16, output_layout="CFHW")
+
+
+Running: TypeAlias = deque[tuple[Sequence[ClipPlan], list[tuple[int, ...]]]]
+"""The batches inside a graph, oldest first: plans, and the turns of each clip."""
+
+
+class DaliBackend:
+    """Clips decoded and augmented by DALI on a device, up to `prefetch` batches ahead of the one asked for.
+
+    threads: of DALI, and as many again that read files for it.
+
+    Raises ConfigError if DALI cannot run here.
+    """
+
+    def __init__(self, catalog: Catalog, *, size: int, threads: int, prefetch: int, device: torch.device) -> None:
+        if reason := obstacle(device):
+            raise ConfigError(f'loader.backend = "dali" cannot run: {reason}')
+        try:
+            import nvidia.dali  # noqa: F401
+        except ImportError as error:
+            raise ConfigError(f'loader.backend = "dali" cannot run: nvidia.dali is damaged ({error})') from None
+        self.catalog, self.size, self.device = catalog, size, device
+        self.threads, self.prefetch = threads, prefetch
+        self.source: Source = CutFiles("mixed") if device.type == "cuda" else DecodedFrames()
+
+    def batches(self, plans: Iterable[Sequence[ClipPlan]]) -> Iterator[ClipBatch]:
+        """One batch for each sequence of plans, in order: the views on the device, the rest on the CPU.
+
+        Raises DataError naming the file that fails; batches in flight are lost then.
+        """
+        pool = ThreadPoolExecutor(self.threads, "read")
+        try:
+            # A graph is for one size of batch and one number of views: a shorter last batch gets a graph of its own.
+            for (clips, views), alike in groupby(plans, key=lambda batch: (len(batch), len(batch[0].views))):
+                running: Running = deque()
+                graph = self._graph(self._feed(alike, pool, running), clips, views)
+                yield from self._run(graph, running)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _graph(self, feed: Iterator[list[Any]], clips: int, views: int) -> Pipeline:
+        from nvidia.dali import fn
+        from nvidia.dali.pipeline import Pipeline
+
+        # Operators run where their frames are; from the decoder on, that is all the difference a GPU makes.
+        graph = Pipeline(
+            batch_size=clips,
+            num_threads=self.threads,
+            device_id=self.device.index,
+            prefetch_queue_depth=self.prefetch,
+        )
+        inputs = len(self.source.layouts)
+        layouts = [*self.source.layouts, *[""] * COLUMNS * views]
+        with graph:
+            nodes = fn.external_source(feed, num_outputs=len(layouts), layout=layouts)
+            frames = self.source.frames(*nodes[:inputs])
+            columns = [nodes[at : at + COLUMNS] for at in range(inputs, len(nodes), COLUMNS)]
+            graph.set_outputs(*(_view(frames, view, self.size) for view in columns))
+        graph.build()
+        return graph
+
+    def _feed(self, batches: Iterable[Sequence[ClipPlan]], pool: Executor, running: Running) -> Iterator[list[Any]]:
+        """What the graph takes for each batch: the inputs of its source, and the columns of each view."""
+        for plans, reading in self._read_ahead(batches, pool):
+            clips = [job.result() for job in reading]
+            running.append((plans, [clip.turns for clip in clips]))
+            inputs = [list(column) for column in zip(*(clip.inputs for clip in clips), strict=True)]
+            columns = [_columns(view) for view in zip(*(clip.views for clip in clips), strict=True)]
+            yield sum(columns, start=inputs)
+
+    def _read_ahead(
+        self, batches: Iterable[Sequence[ClipPlan]], pool: Executor
+    ) -> Iterator[tuple[Sequence[ClipPlan], list[Future[Clip]]]]:
+        """The batches, while the files of the next one are being read."""
+        ahead = None
+        for plans in batches:
+            reading = plans, [pool.submit(self._read, plan) for plan in plans]
+            if ahead:
+                yield ahead
+            ahead = reading
+        if ahead:
+            yield ahead
+
+    def _read(self, plan: ClipPlan) -> Clip:
+        return self.source.read(self.catalog.file(plan.video), self.catalog.videos[plan.video], plan)
+
+    def _run(self, graph: Pipeline, running: Running) -> Iterator[ClipBatch]:
+        while True:
+            try:
+                # Not yet run on a GPU. On torch's own stream DALI's memory is ready for torch, and is used again only
+                # after what torch does with it here, without either of them waiting on the host.
+                outputs = graph.run(torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                raise self._explained(error, [plan for plans, _ in running for plan in plans]) from None
+            plans, turns = running.popleft()
+            # Stacked, that is copied on the device: DALI's own memory is not handed out.
+            views = torch.stack([torch.from_dlpack(output.as_tensor()) for output in outputs])
+            for clip, view in np.argwhere(turns):
+                views[view, clip] = torch.rot90(views[view, clip], turns[clip][view], (-2, -1))
+            yield ClipBatch(
+                views=views,
+                order=torch.tensor([plan.order for plan in plans], dtype=torch.uint8),
+                video=torch.tensor([plan.video for plan in plans]),
+                index=torch.tensor([plan.index for plan in plans]),
+            )
+
+    def _explained(self, error: RuntimeError, plans: Sequence[ClipPlan]) -> CaclError:
+        """DALI does not say which clip it failed on, so each is run alone."""
+        message = str(error).partition("encountered:")[2] or str(error)
+        reason = message.strip().partition("\n")[0]
+        if len(plans) == 1:
+            return DataError(f'{self.catalog.file(plans[0].video)}: DALI fails on it ({reason}); "host" may read it')
+        for plan in plans:
+            deque(self.batches([[plan]]), maxlen=0)  # raises the error of the clip that fails
+        return CaclError(f"DALI fails on a batch, though on none of its clips alone: {reason}")

@@ -1,0 +1,140 @@
+"""The stretch of a video file that a clip needs, as a small file of its own. Packets are copied, nothing is decoded.
+
+DALI's decoder starts at the first frame of whatever it is handed, so it is handed no more than the packets from the
+nearest proven seek point to the last frame of the clip.
+"""
+
+from __future__ import annotations
+
+import io
+from bisect import bisect_right, insort
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+from av.bitstream import BitStreamFilterContext
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from cacl.clips import SeekPoint, VideoRecord
+from cacl.errors import DataError
+from cacl.loaders.decode import open_video, reason_of, video_stream
+
+VOP_START = b"\0\0\1\xb6"
+"""Begins a frame of MPEG-4 part 2; the two bits after it are the type of the frame."""
+B_FRAME = 2
+
+
+class Cut(NamedTuple):
+    data: bytes
+    """An MP4 file, or a Matroska file for VP8, which MP4 does not take. No timestamp in it is negative."""
+    offset: int
+    """Position of the first wanted frame among the frames of `data`, in order of display."""
+    colorspace: int
+    """Matrix coefficients of ITU-T H.273 that the file names for its YUV (1 is BT.709, 2 is unknown)."""
+
+
+def cut(path: Path, video: VideoRecord, first: int, last: int) -> Cut:
+    """The packets that show the frames `first` to `last` (included), with as few others as that takes.
+
+    Raises DataError naming the file if it cannot be read, no longer holds these frames, or does not tell in which order
+    its frames are shown.
+    """
+    try:
+        with open_video(path) as container:
+            stream = video_stream(container)
+            if container.format.name == "avi" and stream.codec_context.has_b_frames:
+                start, packets = SeekPoint(0, 0), _retimed(container, stream)
+            else:
+                start = _seek_point(video.seek_points, first)
+                packets = _packets_from(container, stream, start)
+            stretch, times = _until(last + 1 - start.frame, packets)
+            offset = sorted(_time(packet) for packet in stretch).index(times[first - start.frame])
+            return Cut(_remux(stretch, stream), offset, int(stream.codec_context.colorspace))
+    except (FFmpegError, ValueError, OSError) as error:
+        raise DataError(f"{path}: cannot be cut into clips ({reason_of(error)}); scan the folder again") from None
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _seek_point(points: Sequence[SeekPoint], frame: int) -> SeekPoint:
+    nearest = bisect_right(points, frame, key=lambda point: point.frame) - 1
+    return points[nearest] if nearest >= 0 else SeekPoint(0, 0)
+
+
+def _packets_from(container: InputContainer, stream: VideoStream, start: SeekPoint) -> Iterator[Packet]:
+    """In file order, without the frames that follow the seek point in the file but are shown before it."""
+    if start.frame:
+        container.seek(start.pts, stream=stream)
+    for packet in container.demux(stream):
+        if packet.size and (not start.frame or _time(packet) >= start.pts):
+            yield packet
+
+
+def _retimed(container: InputContainer, stream: VideoStream) -> list[Packet]:
+    """The packets of an AVI file with B-frames, with one frame in each and the times of display that AVI cannot store.
+
+    Encoders pack a B-frame into the packet of the frame that is shown after it, and leave an empty packet in its place
+    (DivX and XviD: UCF101, HMDB51). Unpacked, a B-frame is shown at once, any other frame when the next such frame
+    has arrived (ISO/IEC 14496-2).
+    """
+    if stream.codec_context.name != "mpeg4":
+        raise DataError('has B-frames in an AVI file, which loader.backend = "dali" cannot put in order; "host" can')
+    unpack = BitStreamFilterContext("mpeg4_unpack_bframes", stream)
+    unpacked = [frame for packet in container.demux(stream) if packet.size for frame in unpack.filter(packet)]
+    frames = [frame for frame in unpacked if VOP_START in bytes(frame)]
+    shown: list[Packet] = []
+    waiting: list[Packet] = []
+    for frame in frames:
+        if _vop_type(frame) == B_FRAME:
+            shown.append(frame)
+        else:
+            shown += waiting
+            waiting = [frame]
+    for time, frame in enumerate(frames):
+        frame.dts = time
+    for time, frame in enumerate(shown + waiting, start=1):  # one later, so that none is shown before it is decoded
+        frame.pts = time
+    return frames
+
+
+def _vop_type(frame: Packet) -> int:
+    data = bytes(frame)
+    return data[data.index(VOP_START) + len(VOP_START)] >> 6
+
+
+def _until(count: int, packets: Iterable[Packet]) -> tuple[list[Packet], list[int]]:
+    """The packets that the first `count` frames shown need, and the times of the frames these packets show, rising."""
+    needed: list[Packet] = []
+    times: list[int] = []
+    for packet in packets:
+        # Packets come in the order of decoding, and none is shown before it is decoded.
+        if len(times) >= count and packet.dts is not None and packet.dts >= times[count - 1]:
+            break
+        needed.append(packet)
+        if not packet.is_discard:  # hidden by an edit list, but others refer to it
+            insort(times, _time(packet))
+    if len(times) < count:
+        raise DataError(f"ends {count - len(times)} frames earlier than when it was scanned; scan the folder again")
+    return needed, times
+
+
+def _time(packet: Packet) -> int:
+    if packet.pts is None:
+        raise DataError('does not tell when its frames are shown: loader.backend = "dali" needs that, "host" does not')
+    return packet.pts
+
+
+def _remux(packets: Iterable[Packet], stream: VideoStream) -> bytes:
+    file = io.BytesIO()
+    # Without an edit list every frame of the file counts, and all readers count alike.
+    form, options = ("matroska", {}) if stream.codec_context.name == "vp8" else ("mp4", {"use_editlist": "0"})
+    with av.open(file, "w", format=form, options=options) as container:
+        copy = container.add_stream_from_template(stream, opaque=True)
+        for packet in packets:
+            packet.stream = copy
+            container.mux(packet)
+    return file.getvalue()

@@ -1,0 +1,338 @@
+"""DALI's views against those of the reference, on its CPU operators here, and on a GPU where there is one.
+
+Half precision rounds by at most 2**-11 of a value. Inside a view nothing else happens: DALI computes in float32 what
+torch computes in float32. Along the edges of a view that shrinks, both let their filter reach over the edge of the
+crop, by an eighth of its weight: there DALI repeats the edge and torch leaves the eighth out.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from av.video.reformatter import Colorspace
+from torch import Tensor
+
+from cacl.clips import ClipBatch, ClipPlan, VideoRecord, ViewPlan
+from cacl.errors import ConfigError, DataError
+from cacl.loaders import dali
+from cacl.loaders.augment import IDENTITY_COLOR, color_matrix
+from cacl.loaders.catalog import Catalog
+from cacl.loaders.decode import probe, upright
+from cacl.loaders.reference import load_clip
+from cacl.loaders.threaded import ThreadedBackend
+from tests.gpu import cuda_device
+
+pytest.importorskip("nvidia.dali")
+
+MakeVideo = Callable[..., Path]
+CPU = torch.device("cpu")
+SIZE, LENGTH, STRIDE, FRAMES = 32, 6, 2, 40
+LEVEL = 1 / 255
+EDGE = 1 - (7 / 8) ** 2
+"""The weight of the filter that lies outside of the crop at a corner of a view."""
+STRONG = color_matrix(brightness=1.8, contrast=1.7, saturation=2.0, hue=0.3)
+GREY = color_matrix(brightness=0.4, saturation=0.0)
+
+
+def view(top: int, left: int, side: int, flip: bool = False, color: np.ndarray = IDENTITY_COLOR) -> ViewPlan:
+    return ViewPlan(top=top, left=left, side=side, flip=flip, color=color)
+
+
+def plan(index: int, video: int, *views: ViewPlan, start: int = 5) -> ClipPlan:
+    order = tuple((index + position) % LENGTH for position in range(LENGTH))
+    return ClipPlan(index=index, video=video, start=start, stride=STRIDE, length=LENGTH, order=order, views=views)
+
+
+def catalog(*videos: VideoRecord) -> Catalog:
+    return Catalog(root=Path("/"), layout="folder", videos=videos, rejected=(), missing=())
+
+
+def dali_backend(videos: Catalog, device: torch.device = CPU) -> dali.DaliBackend:
+    return dali.DaliBackend(videos, size=SIZE, threads=2, prefetch=3, device=device)
+
+
+def reference_backend(videos: Catalog) -> ThreadedBackend:
+    return ThreadedBackend(load_clip, videos, size=SIZE, threads=2, prefetch=3)
+
+
+@pytest.fixture(scope="module")
+def videos(make_video: MakeVideo, tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    """H.264 with B-frames, in four sizes."""
+    folder = tmp_path_factory.mktemp("videos")
+    sizes = [(96, 72), (48, 120), (160, 160), (200, 66)]
+    names = [make_video(folder / f"{w}x{h}.mp4", frames=FRAMES, size=(w, h), bframes=2) for w, h in sizes]
+    return catalog(*(probe(name) for name in names))
+
+
+@pytest.fixture(scope="module")
+def vp9(make_video: MakeVideo, tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    folder = tmp_path_factory.mktemp("vp9")
+    sizes = [(96, 72), (48, 120), (200, 66)]
+    names = [
+        make_video(folder / f"{w}x{h}.webm", frames=FRAMES, size=(w, h), codec="libvpx-vp9", gop=10) for w, h in sizes
+    ]
+    return catalog(*(probe(name) for name in names))
+
+
+def only(batches: Sequence[ClipBatch]) -> Tensor:
+    (batch,) = batches
+    return batch.views.float()
+
+
+def inside(views: Tensor) -> Tensor:
+    return views[..., 1:-1, 1:-1]
+
+
+def assert_rounding_only(ours: Tensor, theirs: Tensor, levels: float = 0.01) -> None:
+    """Both were rounded to half precision, so they may be two roundings apart; and what they rounded, `levels`."""
+    torch.testing.assert_close(ours, theirs, rtol=2**-10, atol=levels * LEVEL)
+
+
+@pytest.mark.parametrize("side", [48, 40, SIZE, 20, 8])
+def test_views_are_those_of_the_reference(videos: Catalog, side: int) -> None:
+    plans = [
+        plan(0, 0, view(0, 0, side), view(24, 48, side, flip=True)),
+        plan(1, 1, view(60, 0, side, flip=True, color=STRONG), view(2, 0, side, color=GREY), start=0),
+        plan(2, 2, view(100, 30, side, color=STRONG), view(6, 112, side, flip=True, color=STRONG)),
+        plan(3, 3, view(18, 150, side, color=GREY), view(0, 0, side), start=FRAMES - 11),
+    ]
+    ours = only(list(dali_backend(videos).batches([plans])))
+    theirs = only(list(reference_backend(videos).batches([plans])))
+    assert ours.shape == (2, 4, 3, LENGTH, SIZE, SIZE)
+    assert_rounding_only(inside(ours), inside(theirs))
+    if side <= SIZE:
+        assert_rounding_only(ours, theirs)
+    edges = (ours - theirs).abs()
+    assert edges.mean() < 0.1 * LEVEL
+    contrast = theirs.amax((2, 3, 4, 5)) - theirs.amin((2, 3, 4, 5))
+    assert (edges.amax((2, 3, 4, 5)) < EDGE * contrast + 2**-8).all()
+
+
+def test_batches_keep_their_order_and_length(videos: Catalog) -> None:
+    """With three batches ahead, batches of changing lengths, and one view after two."""
+    draws = np.random.default_rng(0)
+    batches = []
+    for length, views in [*[(3, 2)] * 5, (1, 2), *[(2, 2)] * 4, (4, 1), (4, 1), (1, 1)]:
+        numbers = [(len(batches) * 10 + slot, int(draws.integers(4))) for slot in range(length)]
+        crop = [view(2 * v, 4, SIZE, flip=bool(v)) for v in range(views)]
+        batches.append([plan(index, video, *crop, start=index % 20) for index, video in numbers])
+    taken = []
+
+    def observed() -> Iterator[list[ClipPlan]]:
+        for batch in batches:
+            taken.append(batch[0].index)
+            yield batch
+
+    ours = dali_backend(videos).batches(observed())
+    first = next(ours)
+    assert len(taken) > 3, "batches are prepared ahead"
+    for mine, theirs, plans in zip([first, *ours], reference_backend(videos).batches(batches), batches, strict=True):
+        assert mine.index.tolist() == [p.index for p in plans]
+        assert mine.video.tolist() == [p.video for p in plans]
+        assert mine.order.tolist() == [list(p.order) for p in plans]
+        for field in ("index", "video", "order", "views"):
+            assert getattr(mine, field).dtype == getattr(theirs, field).dtype
+        assert_rounding_only(mine.views.float(), theirs.views.float())
+
+
+def test_a_batch_outlives_the_ones_after_it(videos: Catalog) -> None:
+    """DALI reuses its memory, a batch must not lie in it."""
+    batches = [[plan(index, index % 4, view(0, 0, 40), start=index)] for index in range(8)]
+    made, early = [], []
+    for batch in dali_backend(videos).batches(batches):
+        made.append(batch.views)
+        early.append(batch.views.clone())
+    assert all(torch.equal(a, b) for a, b in zip(made, early, strict=True))
+
+
+def test_iteration_may_stop_early(videos: Catalog) -> None:
+    endless = ([plan(0, 0, view(0, 0, 40))] for _ in iter(int, 1))
+    batches = dali_backend(videos).batches(endless)
+    next(batches)
+    assert isinstance(batches, Generator)
+    batches.close()
+    assert list(dali_backend(videos).batches([])) == []
+
+
+def test_frames_that_dali_decodes(vp9: Catalog) -> None:
+    """The graph as on a GPU, with VP9, which DALI decodes on a CPU too; frames that are shown rotated among them."""
+    turned = [
+        replace(v, rotation=r, width=v.height, height=v.width) for v, r in zip(vp9.videos, (90, 270), strict=False)
+    ]
+    mixed = catalog(*turned, replace(vp9.videos[2], rotation=180), vp9.videos[0])
+    plans = [
+        plan(0, 0, view(30, 10, 40), view(4, 20, 44, flip=True), start=27),
+        plan(1, 1, view(2, 60, 32, flip=True), view(10, 6, 32), start=0),
+        plan(2, 2, view(4, 30, 60), view(10, 120, 50, flip=True), start=20),
+        plan(3, 3, view(10, 30, 60), view(10, 12, 50, flip=True), start=11),
+    ]
+    backend = dali_backend(mixed)
+    backend.source = dali.CutFiles("cpu")
+    ours = only(list(backend.batches([plans])))
+    theirs = only(list(reference_backend(mixed).batches([plans])))
+    # The same conversion to RGB by the same library: a few pixels are rounded the other way.
+    assert (ours - theirs).abs().mean() < 0.05 * LEVEL
+    assert_rounding_only(ours, theirs, levels=2)
+
+
+@pytest.mark.parametrize(("colorspace", "mean"), [(Colorspace.ITU601, 0.05), (Colorspace.ITU709, 0.3)])
+def test_colors_of_other_standards_are_true(tmp_path: Path, colorspace: Colorspace, mean: float) -> None:
+    """DALI takes every YUV for BT.601; the correction starts from RGB that was rounded to 8 bits.
+
+    Uncorrected, the BT.709 video here would be 6 levels off in the mean.
+    """
+    path = tmp_path / "colors.webm"
+    save_colors(path, colorspace)
+    videos = catalog(probe(path))
+    plans = [plan(0, 0, view(0, 0, 64), view(0, 0, 64, color=color_matrix(saturation=0.5, hue=0.2)), start=0)]
+    backend = dali_backend(videos)
+    backend.source = dali.CutFiles("cpu")
+    difference = only(list(backend.batches([plans]))) - only(list(reference_backend(videos).batches([plans])))
+    assert difference.abs().mean() < mean * LEVEL
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_a_view_of_a_frame_that_lies_sideways(rotation: int, flip: bool) -> None:
+    decoded = np.arange(70 * 110).reshape(70, 110)
+    shown = upright(decoded, rotation)
+    video = VideoRecord(
+        path="",
+        frames=1,
+        declared_frames=1,
+        rate=1,
+        codec="",
+        rotation=rotation,
+        width=shown.shape[1],
+        height=shown.shape[0],
+    )
+    wanted = view(12, 20, 46, flip)
+    there, turns = dali.sideways(wanted, video)
+    assert (there.side, there.flip) == (wanted.side, wanted.flip)
+    np.testing.assert_array_equal(np.rot90(crop(decoded, there), turns), crop(shown, wanted))
+
+
+def test_a_file_that_cannot_be_decoded_is_named(videos: Catalog, make_video: MakeVideo, tmp_path: Path) -> None:
+    path = make_video(tmp_path / "shrunk.mp4", frames=FRAMES)
+    some = catalog(*videos.videos, probe(path))
+    make_video(path, frames=10)
+    batches = [
+        [plan(index, index, view(0, 0, 40)) for index in range(2)],
+        [plan(index, index, view(0, 0, 40)) for index in (3, 4)],
+    ]
+    with pytest.raises(DataError, match=r"shrunk\.mp4"):
+        list(dali_backend(some).batches(batches))
+
+
+def test_a_file_that_dali_fails_on_is_named(videos: Catalog, vp9: Catalog) -> None:
+    """Its decoder says nothing about which: here, of two VP9 files and one with H.264, which it lacks on a CPU."""
+    backend = dali_backend(catalog(*vp9.videos[:2], videos.videos[2]))
+    backend.source = dali.CutFiles("cpu")
+    batches = [[plan(index, index, view(0, 0, 40)) for index in numbers] for numbers in ((0, 1, 1), (0, 2, 1))]
+    with pytest.raises(DataError, match=r"160x160\.mp4: DALI fails on it \(.*\)") as caught:
+        list(backend.batches(batches))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_keeps_it_from_running_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert dali.obstacle(CPU) is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert dali.obstacle(torch.device("cuda")) == "there is no CUDA device (asked for: cuda)"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(dali.ctypes, "CDLL", raises(OSError))
+    assert "libnvcuvid.so.1" in (dali.obstacle(torch.device("cuda")) or "")
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    monkeypatch.setattr(dali, "find_spec", lambda name: name)
+    with pytest.raises(ConfigError, match=r"nvidia\.dali is damaged"):
+        dali_backend(catalog())
+    monkeypatch.setattr(dali, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"nvidia\.dali is not installed"):
+        dali_backend(catalog())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("codec", "suffix", "bframes"),
+    [("libx264", "mp4", 0), ("libx264", "mp4", 3), ("libvpx-vp9", "webm", 0), ("mpeg4", "mp4", 0), ("mpeg4", "avi", 2)],
+)
+def test_gpu_views_are_those_of_the_reference(
+    make_video: MakeVideo, tmp_path: Path, codec: str, suffix: str, bframes: int
+) -> None:
+    """Frame by frame: the bars that spell the frame number would be far off in any other frame."""
+    device = cuda_device()
+    sizes = [(160, 128), (256, 144)]
+    paths = [
+        make_video(tmp_path / f"{w}.{suffix}", frames=60, size=(w, h), codec=codec, bframes=bframes) for w, h in sizes
+    ]
+    upright_one, turned = (probe(path) for path in paths)
+    turned = replace(turned, rotation=90, width=turned.height, height=turned.width)
+    videos = catalog(upright_one, turned)
+    crops = view(10, 20, 60, color=STRONG), view(20, 8, 100, flip=True)
+    batches = [[plan(10 * start + video, video, *crops, start=start) for video in (0, 1)] for start in range(0, 48, 7)]
+    ours = dali_backend(videos, device).batches(batches)
+    for mine, theirs in zip(ours, reference_backend(videos).batches(batches), strict=True):
+        assert mine.views.device == device
+        assert mine.index.tolist() == theirs.index.tolist()
+        difference = (mine.views.cpu().float() - theirs.views.float()).abs()
+        # Chroma is interpolated in another way, and colours are multiplied by up to 6 afterwards.
+        assert difference.mean((2, 4, 5))[1].max() < 3 * LEVEL
+        assert difference.mean((2, 4, 5))[0].max() < 12 * LEVEL
+
+
+@pytest.mark.gpu
+def test_gpu_batches_outlive_the_ones_after_them(make_video: MakeVideo, tmp_path: Path) -> None:
+    """The consumer is slow on the device and never waits: DALI must not write into memory that is still read."""
+    device = cuda_device()
+    videos = catalog(probe(make_video(tmp_path / "video.mp4", frames=60, size=(160, 128))))
+    batches = [[plan(index, 0, view(0, 0, 60), start=index)] * 4 for index in range(40)]
+    sums = [batch.views.double().sum() for batch in dali_backend(videos, device).batches(batches)]
+    busy = torch.randn(4096, 4096, device=device)
+    delayed = []
+    for batch in dali_backend(videos, device).batches(batches):
+        busy = (busy @ busy).clamp(-1, 1)
+        delayed.append(batch.views.double().sum())
+    assert torch.stack(sums).tolist() == torch.stack(delayed).tolist()
+
+
+@pytest.mark.gpu
+def test_gpu_file_that_dali_fails_on_is_named(make_video: MakeVideo, tmp_path: Path) -> None:
+    device = cuda_device()
+    good = probe(make_video(tmp_path / "good.mp4", frames=FRAMES, size=(160, 128)))
+    tiny = probe(make_video(tmp_path / "tiny.mp4", frames=FRAMES, size=(32, 32)))  # smaller than NVDEC takes
+    batches = [[plan(index, index, view(0, 0, 20)) for index in (0, 1)]]
+    with pytest.raises(DataError, match=r"tiny\.mp4: DALI fails on it"):
+        list(dali_backend(catalog(good, tiny), device).batches(batches))
+
+
+def crop(frame: np.ndarray, view: ViewPlan) -> np.ndarray:
+    part = frame[view.top : view.top + view.side, view.left : view.left + view.side]
+    return part[:, ::-1] if view.flip else part
+
+
+def raises(error: type[Exception]) -> Callable[..., None]:
+    def function(*_: object) -> None:
+        raise error
+
+    return function
+
+
+def save_colors(path: Path, colorspace: Colorspace) -> None:
+    """Soft, strong colours in VP9 that is marked with this standard."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libvpx-vp9", rate=25, options={"crf": "10", "b": "0", "cpu-used": "8"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.codec_context.colorspace = colorspace
+        y, x = np.mgrid[:64, :96]
+        for number in range(12):
+            waves = [np.sin(x / 30 + number / 5), np.sin(y / 25 + 2), np.cos((x + y) / 40)]
+            image = np.stack([127 + 100 * wave for wave in waves], -1).astype(np.uint8)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            container.mux(stream.encode(frame.reformat(format="yuv420p", dst_colorspace=colorspace)))
+        container.mux(stream.encode(None))
