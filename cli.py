@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -39,17 +40,18 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON o
 
 def main() -> None:
     """Entry point: errors that a user can mend are one line on stderr and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be valid UTF-8
     try:
         app()
     except CaclError as error:
         print(f"cacl: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("cacl: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has gone, as in `cacl ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):
+            print("cacl: interrupted", file=sys.stderr)
+        raise
 
 
 @app.callback(invoke_without_command=True)
@@ -95,7 +97,7 @@ def scan(
     from cacl.loaders.catalog import scan as scan_folder
     from cacl.report import Report
 
-    config = configuration.load(None, [f"data.root={json.dumps(str(root))}", *(overrides or [])])
+    config = configuration.override(configuration.from_dict({"data": {"root": str(root)}}), overrides or [])
     with Report() as report:
         catalog = scan_folder(config.data, min_frames=config.clip.frames, report=report.scanned)
     _print(catalog.to_json(), as_json, lambda _: _print_catalog(catalog))
@@ -150,10 +152,14 @@ def retrieval(
 
 def _print(result: Any, as_json: bool, show: Callable[[Any], None]) -> None:
     """Results go to stdout, for people or for programs."""
-    if as_json:
-        print(json.dumps(result, indent=2))
-    else:
-        show(result)
+    try:
+        if as_json:
+            print(json.dumps(result, indent=2))
+        else:
+            show(result)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough, as in `cacl ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_catalog(catalog: Catalog) -> None:
@@ -209,7 +215,7 @@ def _print_tables(tables: Sequence[LabelTable]) -> None:
             shown.add_column(f"R@{k}", justify="right")
         for name, recalls in table.rows.items():
             shown.add_row(name, *(f"{100 * recall:.1f}" for recall in recalls))
-        Console(markup=False, width=None if sys.stdout.isatty() else 100).print(shown)
+        Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 100).print(shown)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from cacl.errors import CheckpointError, ConfigError
 from cacl.models import CNN3D, CNNS, TimmEmbedder, VideoTransformer
 
 FORMAT = 1
+KEYS = {"format", "config", "step", "data", "learner", "optimizer", "torch"}
 LAST = "checkpoint.pt"
 ENCODERS = "encoders.safetensors"
 
@@ -65,9 +65,9 @@ def load(path: Path) -> Checkpoint:
     path = _find(path)
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path}: is damaged or no checkpoint ({_first_line(error)})") from None
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
+    except Exception:  # unpickling garbage raises anything
+        raise CheckpointError(f"{path}: is damaged, or no checkpoint") from None
+    if not isinstance(values, dict) or values.get("format") != FORMAT or values.keys() != KEYS:
         raise CheckpointError(f"{path}: is not a checkpoint of this version of cacl")
     return Checkpoint(
         config=_config(path, values["config"]),
@@ -92,6 +92,8 @@ def load_encoder(path: str | Path, which: str = "cnn") -> CNN3D | VideoTransform
 class EncoderWeights:
     """The encoders of a training run, not yet built."""
 
+    source: str
+    """Where they come from, for messages."""
     config: Config
     step: int
     tensors: dict[str, Tensor]
@@ -117,13 +119,15 @@ class EncoderWeights:
         try:
             encoder.load_state_dict(self._state(f"{which}."))
         except RuntimeError as error:
-            raise CheckpointError(f"the checkpoint belongs to another model ({_first_line(error)})") from None
+            raise CheckpointError(
+                f"{self.source}: its weights do not fit the {which} of its configuration ({_mismatch(error)})"
+            ) from None
         return encoder
 
     def untrained(self, which: str) -> CNN3D | VideoTransformer:
         """The same encoder with random weights, in evaluation mode; a frozen embedder keeps the ones it was given."""
         if which not in self.names:
-            raise CheckpointError(f"the checkpoint holds no encoder {which!r}, only {', '.join(self.names) or 'none'}")
+            raise CheckpointError(f"{self.source}: holds no encoder {which!r}, only {', '.join(self.names) or 'none'}")
         model = self.config.model
         if which == "cnn":
             return CNNS[model.cnn](model.width).eval()
@@ -137,11 +141,11 @@ class EncoderWeights:
         return {name.removeprefix(prefix): x for name, x in self.tensors.items() if name.startswith(prefix)}
 
 
-def encoders_of(config: Config, step: int, learner: dict[str, Tensor]) -> EncoderWeights:
+def encoders_of(checkpoint: Checkpoint, source: str) -> EncoderWeights:
     """The query CNN and transformer, without heads, queue and optimiser."""
     prefixes = ("query.cnn.", "query.transformer.")
-    tensors = {name.removeprefix("query."): x for name, x in learner.items() if name.startswith(prefixes)}
-    return EncoderWeights(config=config, step=step, tensors=tensors)
+    tensors = {name.removeprefix("query."): x for name, x in checkpoint.learner.items() if name.startswith(prefixes)}
+    return EncoderWeights(source=source, config=checkpoint.config, step=checkpoint.step, tensors=tensors)
 
 
 def save_encoders(path: Path, weights: EncoderWeights) -> None:
@@ -155,8 +159,7 @@ def save_encoders(path: Path, weights: EncoderWeights) -> None:
 def read_encoders(path: Path) -> EncoderWeights:
     """The encoders of a run folder, a checkpoint or encoders.safetensors. Raises CheckpointError."""
     if path.suffix != ".safetensors":
-        checkpoint = load(path)
-        return encoders_of(checkpoint.config, checkpoint.step, checkpoint.learner)
+        return encoders_of(load(path), str(path))
     path = _find(path)
     try:
         with safe_open(path, framework="pt") as file:
@@ -164,11 +167,13 @@ def read_encoders(path: Path) -> EncoderWeights:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: is damaged or no safetensors file ({_first_line(error)})") from None
-    if "config" not in metadata:
+    if not {"config", "step"} <= metadata.keys():
         raise CheckpointError(f"{path}: was not written by cacl (it holds no configuration)")
-    return EncoderWeights(
-        config=_config(path, json.loads(metadata["config"])), step=int(metadata["step"]), tensors=tensors
-    )
+    try:
+        values, step = json.loads(metadata["config"]), int(metadata["step"])
+    except ValueError:
+        raise CheckpointError(f"{path}: its metadata is damaged") from None
+    return EncoderWeights(source=str(path), config=_config(path, values), step=step, tensors=tensors)
 
 
 def _find(path: Path) -> Path:
@@ -194,6 +199,12 @@ def _replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _mismatch(error: RuntimeError) -> str:
+    """The first thing that torch has against a state dict; its first line only names the class."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return (lines[1:] or lines)[0][:200]
 
 
 def _first_line(error: Exception) -> str:

@@ -35,6 +35,8 @@ class VideoRecord:
     height: int
     """Pixels, as displayed (after the rotation)."""
     codec: str
+    content: str = ""
+    """BLAKE2b of the file's bytes, 128 bits as hex digits."""
     rotation: int = 0
     """Counter-clockwise quarter turns in degrees (0, 90, 180, 270) that bring a decoded frame upright."""
     label: str | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,11 +21,12 @@ from cacl.errors import ConfigError
 
 T = TypeVar("T")
 
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-AboveZero = Annotated[float, Field(gt=0)]
+# Strict: TOML tells numbers from strings and booleans, so nothing needs guessing.
+Positive = Annotated[int, Field(ge=1, strict=True)]
+Count = Annotated[int, Field(ge=0, lt=2**53, strict=True)]
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+NonNegative = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
+AboveZero = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -51,11 +53,11 @@ class DataConfig:
 
 @section
 class ClipConfig:
-    frames: Annotated[int, Field(ge=2, le=255)] = 16
+    frames: Annotated[int, Field(ge=2, le=255, strict=True)] = 16
     """T: frames in a clip."""
     stride: Positive = 2
     """Frames of the video from one clip frame to the next. Shorter videos take the largest stride that fits."""
-    size: Annotated[int, Field(ge=16)] = 112
+    size: Annotated[int, Field(ge=16, strict=True)] = 112
     """Height and width of a view, in pixels."""
 
 
@@ -66,10 +68,12 @@ class AugmentConfig:
     flip: Share = 0.5
     """Probability of mirroring left and right."""
     brightness: Share = 0.4
-    """Strength b: a factor between 1 - b and 1 + b; so for contrast and saturation."""
+    """Strength b: brightness is multiplied by a factor between 1 - b and 1 + b."""
     contrast: Share = 0.4
+    """Strength, likewise."""
     saturation: Share = 0.4
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """Strength, likewise."""
+    hue: Annotated[float, Field(ge=0, le=0.5, strict=True)] = 0.1
     """Turns of the colour circle, either way."""
     jitter: Share = 0.8
     """Probability that the four above are applied."""
@@ -96,13 +100,17 @@ class TransformerConfig:
     frozen: bool = True
     """Keep the embedder fixed, in evaluation mode (the published recipe, with pre-trained weights)."""
     width: Positive = 768
+    """Length of a token."""
     depth: Positive = 6
+    """Blocks."""
     heads: Positive = 6
+    """Attention heads in a block; they divide the width."""
 
 
 @section
 class ModelConfig:
-    cnn: Literal["c3d", "r3d10", "r3d18", "r3d34", "r2plus1d10", "r2plus1d18"] = "c3d"
+    cnn: Literal["c3d", "r3d10", "r3d18", "r3d34", "r2plus1d10", "r2plus1d18"] = "r3d18"
+    """The 3D CNN."""
     width: AboveZero = 1.0
     """Multiplier of every channel count of the CNN; 1 ends in a 512-d average pool."""
     embedding: Positive = 128
@@ -117,7 +125,9 @@ class ContrastConfig:
     pairs: Literal["cross", "authors", "cnn", "transformer", "none"] = "cross"
     """Which positives count: see `cacl.losses`. `none` trains on the frame order alone."""
     weight: NonNegative = 1.0
+    """Weight of the contrast."""
     temperature: AboveZero = 0.07
+    """T: similarities are divided by it."""
     queue: Positive = 6400
     """K: keys of earlier videos kept as negatives."""
     momentum: Share = 0.999
@@ -140,7 +150,9 @@ class OptimConfig:
     lr: AboveZero = 0.01
     """For the whole batch, as given: it is not scaled by the batch size."""
     momentum: Share = 0.9
+    """Of the gradients, for optimisers that have one."""
     weight_decay: NonNegative = 1e-4
+    """On all trained parameters."""
     warmup_epochs: NonNegative = 0.0
     """Linear, from 0 to lr; cosine to 0 afterwards."""
     clip_norm: NonNegative = 0.0
@@ -151,7 +163,7 @@ class OptimConfig:
 class TrainConfig:
     epochs: AboveZero = 300.0
     """Passes over the training videos."""
-    batch: Annotated[int, Field(ge=2)] = 64
+    batch: Annotated[int, Field(ge=2, strict=True)] = 64
     """Videos per step, over all processes together."""
     device: str = "auto"
     """auto, cpu, cuda, ..."""
@@ -176,9 +188,11 @@ class RetrievalConfig:
 @section
 class Config:
     name: str = "cacl"
+    """For people."""
     run: str = "runs/cacl"
     """Folder of this run: resolved configuration, logs, checkpoints, features."""
     seed: Count = 0
+    """Decides everything random: weights, clips, augmentation, dropout."""
     data: DataConfig = DataConfig()
     clip: ClipConfig = ClipConfig()
     augment: AugmentConfig = AugmentConfig()
@@ -291,20 +305,23 @@ def _explain(error: Any) -> str:
     path = [str(part) for part in error["loc"]]
     key = ".".join(path)
     if error["type"] == "unexpected_keyword_argument":
-        known = dict(_keys(Config))
-        here = [k for k in known if k.startswith(".".join([*path[:-1], ""]) if path[:-1] else "")]
-        leaves = {k.rsplit(".", 1)[-1]: k for k in reversed(known)}
-        near = difflib.get_close_matches(key, here, 1, 0.6) or difflib.get_close_matches(key, known, 1, 0.6)
-        if not near:
-            near = [leaves[k] for k in difflib.get_close_matches(path[-1], leaves, 1, 0.6)]
-        return f"{key}: no such key" + (f"; did you mean {near[0]}?" if near else "; `cacl train --dry-run` lists all")
+        return f"{key}: no such key; {_nearest(path)}"
     message = error["msg"].removeprefix("Input ")
     return f"{key} = {error['input']!r}: {message}"
 
 
-def _keys(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names of all sections and leaves."""
-    return _leaves(dataclasses.asdict(cls()), prefix, sections=True)
+def _nearest(path: Sequence[str]) -> str:
+    """The way out for an unknown key: its nearest relative in the same section, elsewhere, or the whole section."""
+    known = [key.split(".") for key, _ in _leaves(dataclasses.asdict(Config()), sections=True)]
+    siblings = [key for key in known if key[:-1] == list(path[:-1])]
+    for candidates in (siblings, known):
+        names = {key[-1]: key for key in reversed(candidates)}
+        near = difflib.get_close_matches(path[-1], names, 1)
+        if near:
+            return f"did you mean {'.'.join(names[near[0]])}?"
+    if len(path) > 1:
+        return f"{'.'.join(path[:-1])} has {', '.join(key[-1] for key in siblings)}"
+    return f"there are {', '.join(key[-1] for key in siblings)}"
 
 
 def _leaves(values: dict[str, Any], prefix: str = "", *, sections: bool = False) -> Iterator[tuple[str, Any]]:
@@ -332,8 +349,8 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
+        # TOML escapes as JSON does, and one character more.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, tuple | list):
         return "[" + ", ".join(_toml_value(v) for v in value) + "]"
     return repr(value)

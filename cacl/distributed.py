@@ -70,7 +70,9 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(f"train.device = {name!r}: no such kind of device; say auto, cpu or cuda") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UsageError(f"train.device = {name!r}: say auto, cpu or cuda")
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise UsageError(

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from cacl import config as configuration
 from cacl import distributed, features
 from cacl.checkpoint import EncoderWeights
 from cacl.clips import VideoRecord
 from cacl.config import Config
-from cacl.errors import DataError
+from cacl.errors import DataError, UsageError
 from cacl.features import FeatureOf
 from cacl.loaders.build import build_backend, choose_backend
 from cacl.loaders.catalog import Catalog, scan
@@ -27,6 +28,9 @@ from cacl.metrics import recall_at, recall_by_chance
 from cacl.report import Report
 
 RANKS = (1, 5, 10, 20, 50)
+
+FIXED = ("model.", "clip.frames", "contrast.pairs")
+"""Keys that an evaluation cannot set anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +62,9 @@ def retrieval(weights: EncoderWeights, config: Config, labels: Sequence[str], fo
 
     labels: `label`, or the name of any other column of the data set's CSV. folder: where feature arrays are kept.
     """
+    fixed = [line for line in configuration.differences(weights.config, config) if line.startswith(FIXED)]
+    if fixed:
+        raise UsageError(f"the weights decide {'; '.join(fixed)}: leave that as it is")
     with distributed.process_group(config.train.device) as device, Report(enabled=distributed.rank() == 0) as report:
         with distributed.main_first():
             catalog = scan(config.data, min_frames=config.clip.frames, report=report.scanned)

@@ -91,15 +91,19 @@ def extract(
 
 
 def cached(folder: Path, names: Sequence[str]) -> dict[str, np.ndarray] | None:
-    """The arrays of an earlier, finished extraction."""
+    """The arrays of an earlier, finished extraction; None if there is none, or it is damaged."""
     if not (folder / "finished").exists():
         return None
-    return {name: np.load(_file(folder, name), mmap_mode="r") for name in names}
+    try:
+        return {name: np.load(_file(folder, name), mmap_mode="r") for name in names}
+    except (OSError, ValueError):
+        return None
 
 
 def key_of(weights: str, catalog: Catalog, config: Config, backend: str) -> str:
     """Hex digest of everything that decides the features: weights, videos, clips, crop, backend."""
     settings = [
+        config.seed,  # of the untrained encoders
         weights,
         catalog.fingerprint,
         repr(config.clip),

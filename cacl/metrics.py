@@ -27,7 +27,8 @@ def recall_at(
     hits = np.zeros(depth)
     for start in range(0, len(queries), QUERIES_AT_ONCE):
         stop = start + QUERIES_AT_ONCE
-        similarity = _unit(queries[start:stop]) @ gallery.T
+        # Rounded from float64, so that copies of a video are equally near wherever they stand in the gallery.
+        similarity = (_unit(queries[start:stop]) @ gallery.T).astype(np.float32)
         nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :depth]
         right = known[nearest] == np.asarray(query_labels[start:stop])[:, None]
         hits += np.maximum.accumulate(right, axis=1).sum(0)
@@ -54,5 +55,5 @@ def _miss(total: int, matching: int, k: int) -> float:
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
-    x = np.asarray(x, np.float32)
+    x = np.asarray(x, np.float64)
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)

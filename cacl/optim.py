@@ -20,14 +20,17 @@ def create_optimizer(module: nn.Module, config: OptimConfig) -> Optimizer:
         near = difflib.get_close_matches(config.name, names, 1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
         raise ConfigError(f"optim.name = {config.name!r}: no such optimiser; {hint}")
-    return timm.optim.create_optimizer_v2(
-        module,
-        opt=config.name,
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        momentum=config.momentum,
-        filter_bias_and_bn=False,  # the published recipe decays everything
-    )
+    try:
+        return timm.optim.create_optimizer_v2(
+            module,
+            opt=config.name,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            momentum=config.momentum,
+            filter_bias_and_bn=False,  # the published recipe decays everything
+        )
+    except (AssertionError, ImportError) as error:  # optimisers of libraries that are not installed
+        raise ConfigError(f"optim.name = {config.name!r} cannot be made here: {error}") from None
 
 
 def learning_rate(step: int, steps: int, warmup_steps: int, peak: float) -> float:

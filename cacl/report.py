@@ -23,7 +23,9 @@ class Report:
 
     def __init__(self, run: Path | None = None, *, enabled: bool = True) -> None:
         self.run, self.enabled = run, enabled
-        self.console = Console(stderr=True, quiet=not enabled, highlight=False, markup=False, soft_wrap=True)
+        self.console = Console(
+            stderr=True, quiet=not enabled, highlight=False, markup=False, emoji=False, soft_wrap=True
+        )
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

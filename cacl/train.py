@@ -125,6 +125,10 @@ def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
     run = Path(config.run)
     if (run / checkpoint.LAST).exists() and not resume:
         raise UsageError(f"{run} already holds a run: --resume goes on with it, --set run=... begins another")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"run = {run}: no such folder can be made ({error.strerror})") from None
     with (
         distributed.process_group(config.train.device) as device,
         Report(run, enabled=distributed.rank() == 0) as report,
@@ -146,7 +150,6 @@ def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
                 "pre-trained ones as model.transformer.weights, or set model.transformer.frozen = false"
             )
         if distributed.rank() == 0:
-            run.mkdir(parents=True, exist_ok=True)
             (run / "config.toml").write_text(configuration.to_toml(config))
         return _run(trainer, catalog, report)
 
@@ -184,9 +187,9 @@ def _run(trainer: Trainer, catalog: Catalog, report: Report) -> dict[str, Any]:
     plans = planner.batches(trainer.step, trainer.steps, config.train.batch, distributed.rank(), distributed.world())
     first, window, scalars = trainer.step, _Window(config.train.batch), {}
     report.start(first, trainer.steps)
-    with _stop_signals() as stop:
+    with _stop_signals() as received:
         for batch in window.timed(backend.batches(plans)):
-            step = trainer.step + 1
+            step, stop = trainer.step + 1, list(received)
             last = step == trainer.steps or bool(stop)
             saving = step % config.train.checkpoint_every == 0 or last
             look = step % config.train.log_every == 0 or saving or trainer.device.type == "cpu"
@@ -202,7 +205,7 @@ def _run(trainer: Trainer, catalog: Catalog, report: Report) -> dict[str, Any]:
                 )
     if distributed.rank() == 0:
         state = trainer.checkpoint(catalog.fingerprint)
-        checkpoint.save_encoders(run / checkpoint.ENCODERS, checkpoint.encoders_of(config, state.step, state.learner))
+        checkpoint.save_encoders(run / checkpoint.ENCODERS, checkpoint.encoders_of(state, str(run)))
     return {
         "run": str(run),
         "steps": trainer.steps,
@@ -264,7 +267,10 @@ def _restore(trainer: Trainer, run: Path, catalog: Catalog, report: Report) -> N
         raise CheckpointError(
             f"{run} was begun with other training videos than {catalog.root} holds now: begin another run"
         )
-    trainer.restore(saved)
+    try:
+        trainer.restore(saved)
+    except (RuntimeError, ValueError, KeyError):
+        raise CheckpointError(f"{run}: its weights do not fit its configuration; begin another run") from None
     report.say(f"resuming {run} after step {saved.step} of {trainer.steps}")
 
 

@@ -26,7 +26,7 @@ from cacl.errors import DataError
 from cacl.loaders import layouts
 from cacl.loaders.decode import probe
 
-CACHE_FORMAT = ("cacl-scan", 1, *av.library_versions["libavcodec"])
+CACHE_FORMAT = ("cacl-scan", 2, *av.library_versions["libavcodec"])
 """Raise the first number when `probe` judges files differently; another decoder may do so as well."""
 
 SAVE_EVERY_SECONDS = 60.0
@@ -66,7 +66,7 @@ class Catalog:
         """sha256, as hex digits, over everything that decides samples; the place of the root does not."""
         digest = hashlib.sha256()
         for v in self.videos:
-            picture = (v.frames, v.width, v.height, v.rotation, v.seek_points)
+            picture = (v.content, v.frames, v.width, v.height, v.rotation, v.seek_points)
             digest.update(json.dumps([v.path, picture, v.label, v.split, sorted(v.attributes.items())]).encode())
         return digest.hexdigest()
 
@@ -147,6 +147,7 @@ def _facts(video: VideoRecord) -> dict[str, Any]:
         "height": video.height,
         "codec": video.codec,
         "rotation": video.rotation,
+        "content": video.content,
     }
 
 

@@ -7,6 +7,7 @@ and proves each key frame at which decoding may start; `decode_frames` then star
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -130,6 +131,7 @@ def _probe_stream(path: Path, container: InputContainer, stream: VideoStream) ->
         width=first.height if sideways else first.width,
         height=first.width if sideways else first.height,
         codec=stream.codec_context.codec.canonical_name,
+        content=_content(path),
         rotation=first.rotation % 360,
         seek_points=_proven_seek_points(container, stream, keys, marks),
     )
@@ -159,6 +161,11 @@ def _proven_seek_points(
 def _mark(frame: VideoFrame) -> tuple[int | None, int]:
     """Timestamp, and a checksum over (for other than 8-bit planar formats, a part of) the first plane."""
     return frame.pts, zlib.crc32(np.ascontiguousarray(plane(frame, 0)).data)
+
+
+def _content(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _of(frames: int, declared: int) -> str:

@@ -1,0 +1,149 @@
+"""A small data set, a small configuration, a run trained with them once, and two ways to call the command line."""
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cacl.cli import main
+
+Finished = subprocess.CompletedProcess[str]
+
+CONFIG = """
+name = "tiny"
+
+[data]
+root = '{root}'
+
+[clip]
+frames = 4
+stride = 1
+size = 16
+
+[model]
+cnn = "r3d10"
+width = 0.0625
+embedding = 8
+
+[model.transformer]
+embedder = "light"
+frozen = false
+width = 16
+depth = 1
+heads = 2
+
+[contrast]
+queue = 32
+key_groups = 1
+
+[train]
+device = "cpu"
+epochs = 2
+batch = 4
+log_every = 1
+
+[retrieval]
+clips = 2
+"""
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """One process, no terminal, no GPU library that asks for more threads, and a cache that goes away."""
+    cache = tmp_path_factory.mktemp("cache")
+    return {
+        "XDG_CACHE_HOME": str(cache),
+        "OMP_NUM_THREADS": "1",
+        "TERM": "dumb",
+        "_TYPER_FORCE_DISABLE_TERMINAL": "1",
+    }
+
+
+@pytest.fixture(autouse=True)
+def in_this_environment(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def cacl(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Finished]:
+    """`cacl("train", "--resume")` runs a command in this process, and sees what it writes to the file descriptors."""
+
+    def run(*arguments: object) -> Finished:
+        command = ["cacl", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", command)
+        capfd.readouterr()
+        code: object = 0
+        try:
+            main()
+        except SystemExit as exit:
+            code = exit.code or 0
+        except Exception:  # what the interpreter makes of it
+            traceback.print_exc()
+            code = 1
+        assert isinstance(code, int)
+        written = capfd.readouterr()
+        return Finished(command, code, written.out, written.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def process(environment: dict[str, str]) -> Callable[..., Finished]:
+    """The same in a process of its own; `environment=` sets more variables."""
+
+    def run(*arguments: object, environment: dict[str, str] | None = None) -> Finished:
+        return subprocess.run(
+            [sys.executable, "-m", "cacl.cli", *map(str, arguments)],
+            env=os.environ | default | (environment or {}),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    default = environment
+    return run
+
+
+@pytest.fixture(scope="session")
+def videos(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of four videos, 8 to 11 frames, and a list with a second label."""
+    root, rows = tmp_path_factory.mktemp("videos"), []
+    for label in ("run", "walk"):
+        for number, colour in enumerate(("red", "blue", "red", "blue")):
+            name = f"{label}/{number}.mp4"
+            make_video(root / name, frames=8 + number, size=(32, 24), gop=4)
+            rows.append([name, label, colour, "test" if number == 3 else "train"])
+    with (root / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "label", "colour", "split"], *rows])
+    return root
+
+
+@pytest.fixture(scope="session")
+def config_file(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "tiny.toml"
+    path.write_text(CONFIG.format(root=videos))
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(
+    config_file: Path, process: Callable[..., Finished], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Finished]:
+    """A run folder, and what the process that made it said. To be looked at only: `run` is a copy."""
+    run = tmp_path_factory.mktemp("runs") / "tiny"
+    return run, process("train", "--config", config_file, "--set", f"run={run}", "--json")
+
+
+@pytest.fixture
+def run(trained: tuple[Path, Finished], tmp_path: Path) -> Path:
+    """A copy of the trained run, to be changed."""
+    return shutil.copytree(trained[0], tmp_path / "run")

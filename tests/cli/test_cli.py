@@ -1,0 +1,213 @@
+"""The commands from end to end, on real videos: what they write, what they print, and where."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cacl import __version__, checkpoint
+from cacl import config as configuration
+
+Finished = subprocess.CompletedProcess[str]
+Run = Callable[..., Finished]
+
+
+def result(finished: Finished) -> Any:
+    """The one JSON document on stdout of a command that went well."""
+    assert finished.returncode == 0, finished.stderr
+    return json.loads(finished.stdout)
+
+
+# --- train
+
+
+def test_training_fills_a_run_folder(trained: tuple[Path, Finished], config_file: Path) -> None:
+    run, finished = trained
+    summary = result(finished)
+    assert (summary["run"], summary["steps"], summary["steps_taken"]) == (str(run), 3, 3)  # 2 epochs of 6 by 4
+    assert summary["seconds"] > 0
+    assert all(math.isfinite(value) for value in summary["scalars"].values())
+    assert {"loss", "contrast", "order", "clips_per_second"} <= set(summary["scalars"])
+
+    config = configuration.load(config_file, [f"run={run}"])
+    assert configuration.load(run / "config.toml") == config
+    saved = checkpoint.load(run)
+    assert (saved.step, saved.config) == (3, config)
+    encoders = load_file(run / "encoders.safetensors")
+    assert {name.split(".")[0] for name in encoders} == {"cnn", "transformer"}
+    assert all(torch.equal(value, saved.learner[f"query.{name}"]) for name, value in encoders.items())
+    names = {path.name for path in run.iterdir()}
+    (events,) = (name for name in names if name.startswith("events.out.tfevents"))
+    assert names == {"config.toml", "checkpoint.pt", "encoders.safetensors", events}
+
+
+def test_training_logs_to_stderr(trained: tuple[Path, Finished], videos: Path) -> None:
+    _, finished = trained
+    first, loader, *steps = finished.stderr.splitlines()
+    assert first == f"6 training videos of 8 in {videos} (layout csv)"
+    assert loader.startswith("loader: host, ")
+    assert [line.split(",")[0] for line in steps] == ["step 1/3", "step 2/3", "step 3/3"]
+
+
+def test_tensorboard_has_the_scalars_of_every_logged_step(trained: tuple[Path, Finished]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run, finished = trained
+    events = EventAccumulator(str(run))
+    events.Reload()
+    last = result(finished)["scalars"]
+    assert set(last) | {"epoch"} == set(events.Tags()["scalars"])
+    for name, value in last.items():
+        logged = events.Scalars(name)
+        assert [event.step for event in logged] == [1, 2, 3]
+        assert logged[-1].value == pytest.approx(value, rel=1e-6)
+
+
+def test_the_summary_is_one_line_for_people(cacl: Run, config_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    finished = cacl("train", "-c", config_file, "-s", f"run={run}", "-s", "train.epochs=0.5")
+    assert finished.returncode == 0
+    assert finished.stdout.startswith(f"{run}: 1 of 1 steps in ")
+    assert finished.stdout.count("\n") == 1
+
+
+def test_a_dry_run_prints_the_configuration_and_does_nothing(cacl: Run, config_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = ["train", "-c", config_file, "-s", f"run={run}", "--dry-run"]
+    config = configuration.load(config_file, [f"run={run}"])
+    shown = cacl(*arguments)
+    assert (shown.returncode, shown.stdout, shown.stderr) == (0, configuration.to_toml(config), "")
+    assert result(cacl(*arguments, "--json")) == json.loads(json.dumps(configuration.to_dict(config)))
+    assert not run.exists()
+
+
+def test_a_finished_run_is_resumed_without_a_step(cacl: Run, run: Path, config_file: Path) -> None:
+    before = load_file(run / "encoders.safetensors")
+    finished = cacl("train", "-c", config_file, "-s", f"run={run}", "--resume", "--json")
+    assert (result(finished)["steps"], result(finished)["steps_taken"]) == (3, 0)
+    assert f"resuming {run} after step 3 of 3" in finished.stderr
+    after = load_file(run / "encoders.safetensors")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_resuming_what_has_not_begun_begins_it(cacl: Run, config_file: Path, tmp_path: Path) -> None:
+    finished = cacl("train", "-c", config_file, "-s", f"run={tmp_path / 'run'}", "--resume", "--json")
+    assert result(finished)["steps_taken"] == 3
+    assert "holds no checkpoint yet: beginning at step 0" in finished.stderr
+
+
+# --- data
+
+
+def test_a_scan_lists_every_video(cacl: Run, videos: Path) -> None:
+    arguments = ["data", "scan", videos, "-s", "clip.frames=8", "--json"]
+    found = result(cacl(*arguments))
+    assert (found["layout"], found["rejected"], found["missing"]) == ("csv", [], [])
+    assert [(v["path"], v["frames"], v["label"], v["split"], v["attributes"]) for v in found["videos"]] == [
+        (f"{label}/{n}.mp4", 8 + n, label, "test" if n == 3 else "train", {"colour": "blue" if n % 2 else "red"})
+        for label in ("run", "walk")
+        for n in range(4)
+    ]
+    for_people = cacl(*arguments[:-1])
+    assert for_people.returncode == 0
+    assert f"{videos}: layout csv\n8 usable videos, 76 frames\n" in for_people.stdout
+
+
+def test_a_scan_for_short_clips_asks_nothing_of_the_model(cacl: Run, videos: Path) -> None:
+    """c3d, the default, could not take 4 frames; but nobody trains here."""
+    assert len(result(cacl("data", "scan", videos, "-s", "clip.frames=4", "--json"))["videos"]) == 8
+
+
+@pytest.mark.parametrize("name", ["a b", "[bold]a[/bold]", "a'b", 'a"b', "a\\b", "ä視", "😀", "a\x7fb"])
+def test_a_scan_takes_folders_of_any_name(
+    cacl: Run, make_video: Callable[..., Path], tmp_path: Path, name: str
+) -> None:
+    make_video(tmp_path / name / "a.mp4", frames=8, size=(32, 24))
+    found = result(cacl("data", "scan", tmp_path / name, "-s", "clip.frames=8", "--json"))
+    assert found["root"] == str(tmp_path / name)
+    assert len(found["videos"]) == 1
+
+
+def test_a_scan_prints_names_that_are_no_utf8(process: Run, make_video: Callable[..., Path], tmp_path: Path) -> None:
+    video = make_video(tmp_path / "videos/a.mp4", frames=8, size=(32, 24))
+    for name in (b"\xfe.mp4", b"\xff.mp4"):
+        Path(os.fsdecode(os.fsencode(video.parent) + b"/" + name)).write_bytes(b"no video")
+    arguments = ["data", "scan", video.parent, "-s", "clip.frames=8", "-s", "data.max_rejected=1"]
+    finished = process(*arguments, environment={"PYTHONIOENCODING": "utf-8:strict"})
+    assert finished.returncode == 0, finished.stderr
+    assert "2 of 3 files rejected" in finished.stdout
+
+
+def test_rejected_files_are_named_to_the_letter(
+    cacl: Run, make_video: Callable[..., Path], config_file: Path, tmp_path: Path
+) -> None:
+    """rich would read markup and emoji codes into them."""
+    root, name = tmp_path / "videos", "[bold]a:dog:ä.mp4"
+    for number in range(4):
+        make_video(root / f"{number}.mp4", frames=8, size=(32, 24))
+    (root / name).write_text("no video")
+    arguments = ["-s", f"data.root={root}", "-s", "data.max_rejected=0.5", "-s", f"run={tmp_path / 'run'}"]
+    finished = cacl("train", "-c", config_file, *arguments)
+    assert finished.returncode == 0
+    first, second, *_ = finished.stderr.splitlines()
+    assert first == "1 of 5 files cannot be used:"
+    assert second.startswith(f"  {name}: cannot be opened as a video (")
+
+
+def test_synth_prints_where_its_list_lies(process: Run, tmp_path: Path) -> None:
+    root = tmp_path / "synth"
+    made = process("data", "synth", root, "--train", 1, "--test", 0, "--json")
+    assert result(made) == {"labels": str(root / "labels.csv")}
+    assert made.stderr == ""
+    assert len((root / "labels.csv").read_text().splitlines()) == 1 + 48 == 1 + len(list(root.glob("videos/*.mp4")))
+
+
+# --- What every command has
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_goes_to_stdout(cacl: Run, flag: str) -> None:
+    for command in ([], ["train"], ["data"], ["data", "scan"], ["data", "synth"], ["eval"], ["eval", "retrieval"]):
+        finished = cacl(*command, flag)
+        assert (finished.returncode, finished.stderr) == (0, "")
+        assert "Usage:" in finished.stdout
+
+
+def test_the_version(cacl: Run) -> None:
+    finished = cacl("--version")
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, f"cacl {__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", [[], ["data"], ["eval"]], ids=" ".join)
+def test_without_a_command_there_is_help_and_the_code_of_wrong_usage(cacl: Run, command: list[str]) -> None:
+    finished = cacl(*command)
+    assert finished.returncode == 2
+    assert "Usage:" in finished.stdout + finished.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_a_reader_that_goes_away_is_no_failure(unbuffered: str) -> None:
+    """As in `cacl ... | head`, under `set -o pipefail`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        finished = subprocess.run(
+            [sys.executable, "-m", "cacl.cli", "train", "--dry-run", "--json"],
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        os.close(writing)
+    assert (finished.returncode, finished.stderr) == (0, "")

@@ -1,0 +1,79 @@
+"""A run that is asked to stop: it says so, leaves a checkpoint, and goes on later."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cacl import checkpoint
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+STEPS = 80
+
+
+def stopped(
+    arguments: list[str], environment: dict[str, str], after: str, number: signal.Signals
+) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a process that gets a signal after the first line on stderr with `after` in it.
+
+    It cannot finish before: the pipe holds 4 KiB, less than it logs in half its steps, and is not read meanwhile.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cacl.cli", *arguments],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        pipesize=4096,
+    )
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if after in line:
+            process.send_signal(number)
+            break
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, "".join(seen) + err
+
+
+@pytest.fixture
+def arguments(config_file: Path, tmp_path: Path) -> list[str]:
+    epochs = STEPS * 4 / 6
+    return ["train", "--json", "-c", str(config_file), "-s", f"run={tmp_path / 'run'}", "-s", f"train.epochs={epochs}"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_stopped_run_leaves_a_checkpoint_and_goes_on(
+    cacl: Run, arguments: list[str], environment: dict[str, str], tmp_path: Path, number: signal.Signals
+) -> None:
+    code, out, err = stopped(arguments, environment, f"step 1/{STEPS}", number)
+    last = err.splitlines()[-1]
+    assert (code, out) == (130, ""), err
+    assert "Traceback" not in err
+    assert last.startswith(f"cacl: stopped by {number.name} after step ")
+
+    saved = checkpoint.load(tmp_path / "run")
+    assert f"after step {saved.step} of {STEPS};" in last
+    assert 1 <= saved.step < STEPS
+    assert not (tmp_path / "run/encoders.safetensors").exists()
+
+    resumed = cacl(*arguments, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads(resumed.stdout)["steps_taken"] == STEPS - saved.step
+    assert f"after step {saved.step} of {STEPS}" in resumed.stderr
+    assert checkpoint.load(tmp_path / "run").step == STEPS
+    assert (tmp_path / "run/encoders.safetensors").exists()
+
+
+def test_an_interrupt_before_the_first_step_is_told_too(arguments: list[str], environment: dict[str, str]) -> None:
+    code, out, err = stopped(arguments, environment, "training videos", signal.SIGINT)
+    assert (code, out) == (130, ""), err
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("cacl: ")

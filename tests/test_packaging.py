@@ -1,0 +1,176 @@
+"""What is installed: built as a wheel from what git knows, unpacked elsewhere, and run there."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PLACES = {"cacl": "cacl", "cacl.loaders": "loaders", "cacl.kernels": "kernels"}
+LINKS = {"cacl/loaders": "../loaders", "cacl/kernels": "../kernels", "cacl/cli.py": "../cli.py"}
+
+LARGEST_BYTES = 1_000_000
+MACHINE_PATH = re.compile(r"(?<![\w.~}$])/(?:home|Users|root|tmp|var/tmp|var/folders)/\w")
+
+
+@pytest.fixture(scope="module")
+def files() -> list[str]:
+    """Everything git tracks or would track, and that is there."""
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("not a git checkout")
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return sorted(name for name in set(listed.split("\0")) if name and os.path.lexists(ROOT / name))
+
+
+@pytest.fixture(scope="module")
+def wheel(files: list[str], tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel, built from a copy of those files alone."""
+    folder = tmp_path_factory.mktemp("wheel")
+    for name in files:
+        (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / "source" / name, follow_symlinks=False)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), "source"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = folder.glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+@pytest.fixture(scope="module")
+def unpacked(wheel: zipfile.ZipFile, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    wheel.extractall(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory outside the repository."""
+    return tmp_path_factory.mktemp("elsewhere")
+
+
+def run(unpacked: Path, folder: Path, *arguments: str) -> str:
+    """stdout of a Python that finds the unpacked wheel before the editable install; -P keeps the folder out."""
+    environment = os.environ | {"PYTHONPATH": str(unpacked), "XDG_CACHE_HOME": str(folder / "cache")}
+    command = [sys.executable, "-P", *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def module_files(files: list[str]) -> dict[str, str]:
+    """Where each module stands in the repository, by its place in the wheel."""
+    found = {"cacl/cli.py": "cli.py"}
+    for name in files:
+        folder = name.split("/")[0]
+        if name.endswith(".py") and folder in PLACES.values() and name not in LINKS:
+            found[name if folder == "cacl" else f"cacl/{name}"] = name
+    return found
+
+
+# --- The tree
+
+
+def test_the_packages_listed_are_those_that_exist(files: list[str]) -> None:
+    folders = {os.path.dirname(place) for place in module_files(files)}
+    assert sorted(PROJECT["tool"]["setuptools"]["packages"]) == sorted(name.replace("/", ".") for name in folders)
+    assert PROJECT["tool"]["setuptools"]["package-dir"] == PLACES
+    assert all((ROOT / module_files(files)[f"{folder}/__init__.py"]).exists() for folder in folders)
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_the_links_are_links(link: str) -> None:
+    """A copy in place of a link would be what is installed, and drift from the file that is edited."""
+    assert (ROOT / link).is_symlink()
+    assert os.readlink(ROOT / link) == LINKS[link]
+
+
+def test_the_links_are_named_to_ruff_and_pyright() -> None:
+    assert set(LINKS) <= set(PROJECT["tool"]["ruff"]["extend-exclude"])
+    assert set(LINKS) <= set(PROJECT["tool"]["pyright"]["include"])
+
+
+def test_no_file_is_large(files: list[str]) -> None:
+    assert not [name for name in files if (ROOT / name).lstat().st_size > LARGEST_BYTES]
+
+
+def test_no_file_names_a_place_on_somebodys_machine(files: list[str]) -> None:
+    found = []
+    for name in files:
+        content = b"" if (ROOT / name).is_symlink() else (ROOT / name).read_bytes()
+        if b"\0" not in content:
+            lines = content.decode("utf-8").splitlines()
+            found += [f"{name}:{n}: {line.strip()}" for n, line in enumerate(lines, 1) if MACHINE_PATH.search(line)]
+    assert not found
+    assert MACHINE_PATH.search("cd /" + "home/me")
+    assert not MACHINE_PATH.search("~/home/me, https://x.org/" + "home/me")
+
+
+# --- The wheel
+
+
+def test_the_wheel_holds_every_module_as_it_is_edited(files: list[str], wheel: zipfile.ZipFile) -> None:
+    modules = module_files(files)
+    packed = {name for name in wheel.namelist() if name.endswith(".py")}
+    assert packed == set(modules)
+    assert not [place for place in packed if wheel.read(place) != (ROOT / modules[place]).read_bytes()]
+
+
+def test_the_wheel_adds_one_name_to_an_environment(wheel: zipfile.ZipFile) -> None:
+    assert {name.split("/")[0] for name in wheel.namelist()} == {
+        "cacl",
+        f"cacl-{PROJECT['project']['version']}.dist-info",
+    }
+
+
+def test_the_wheel_tells_what_it_is(wheel: zipfile.ZipFile) -> None:
+    info = f"cacl-{PROJECT['project']['version']}.dist-info"
+    metadata = Parser().parsestr(wheel.read(f"{info}/METADATA").decode())
+    assert (metadata["Name"], metadata["Version"]) == ("cacl", PROJECT["project"]["version"])
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert "Apache License" in wheel.read(f"{info}/licenses/LICENSE").decode()
+    assert wheel.read(f"{info}/entry_points.txt").decode().split() == [
+        "[console_scripts]",
+        "cacl",
+        "=",
+        "cacl.cli:main",
+    ]
+
+
+def test_the_wheel_carries_the_readme(wheel: zipfile.ZipFile) -> None:
+    """setuptools only warns when the file is not there."""
+    metadata = Parser().parsestr(wheel.read(f"cacl-{PROJECT['project']['version']}.dist-info/METADATA").decode())
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert str(metadata.get_payload()).strip() == (ROOT / "README.md").read_text(encoding="utf-8").strip()
+
+
+def test_the_unpacked_wheel_imports_from_its_own_place(unpacked: Path, elsewhere: Path) -> None:
+    code = "import cacl, cacl.cli, cacl.loaders.catalog, cacl.kernels as k; print(cacl.__version__); "
+    code += "print(*(m.__file__ for m in (cacl, cacl.cli, cacl.loaders.catalog, k)), sep='\\n')"
+    version, *places = run(unpacked, elsewhere, "-c", code).splitlines()
+    assert version == PROJECT["project"]["version"]
+    assert [Path(place).relative_to(unpacked).as_posix() for place in places] == [
+        "cacl/__init__.py",
+        "cacl/cli.py",
+        "cacl/loaders/catalog.py",
+        "cacl/kernels/__init__.py",
+    ]
+
+
+def test_the_unpacked_wheel_makes_videos_and_scans_them(unpacked: Path, elsewhere: Path) -> None:
+    assert "train" in run(unpacked, elsewhere, "-m", "cacl.cli", "--help")
+    made = run(unpacked, elsewhere, "-m", "cacl.cli", "data", "synth", "videos", "--train", "1", "--test", "0")
+    assert made.split() == ["videos/labels.csv"]
+    found = json.loads(run(unpacked, elsewhere, "-m", "cacl.cli", "data", "scan", "videos", "--json"))
+    assert (len(found["videos"]), found["rejected"], found["missing"], found["layout"]) == (48, [], [], "csv")
+    assert {video["split"] for video in found["videos"]} == {"train"}
