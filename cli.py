@@ -49,7 +49,7 @@ def main() -> None:
         print(f"cacl: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except SystemExit as end:
-        if isinstance(end.__context__, KeyboardInterrupt):
+        if end.code == 130:  # typer turns Ctrl-C into this without a word
             print("cacl: interrupted", file=sys.stderr)
         raise
 

@@ -66,7 +66,7 @@ def load(path: Path) -> Checkpoint:
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # unpickling garbage raises anything
-        raise CheckpointError(f"{path}: is damaged, or no checkpoint") from None
+        raise CheckpointError(f"{path}: is damaged or no checkpoint") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT or values.keys() != KEYS:
         raise CheckpointError(f"{path}: is not a checkpoint of this version of cacl")
     return Checkpoint(
@@ -120,7 +120,7 @@ class EncoderWeights:
             encoder.load_state_dict(self._state(f"{which}."))
         except RuntimeError as error:
             raise CheckpointError(
-                f"{self.source}: its weights do not fit the {which} of its configuration ({_mismatch(error)})"
+                f"{self.source}: belongs to another model than its configuration says ({_mismatch(error)})"
             ) from None
         return encoder
 
@@ -159,7 +159,7 @@ def save_encoders(path: Path, weights: EncoderWeights) -> None:
 def read_encoders(path: Path) -> EncoderWeights:
     """The encoders of a run folder, a checkpoint or encoders.safetensors. Raises CheckpointError."""
     if path.suffix != ".safetensors":
-        return encoders_of(load(path), str(path))
+        return encoders_of(load(path), str(_find(path)))
     path = _find(path)
     try:
         with safe_open(path, framework="pt") as file:

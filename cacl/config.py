@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 # Strict: TOML tells numbers from strings and booleans, so nothing needs guessing.
 Positive = Annotated[int, Field(ge=1, strict=True)]
-Count = Annotated[int, Field(ge=0, lt=2**53, strict=True)]
+Count = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 NonNegative = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
 AboveZero = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
@@ -314,7 +314,7 @@ def _nearest(path: Sequence[str]) -> str:
     """The way out for an unknown key: its nearest relative in the same section, elsewhere, or the whole section."""
     known = [key.split(".") for key, _ in _leaves(dataclasses.asdict(Config()), sections=True)]
     siblings = [key for key in known if key[:-1] == list(path[:-1])]
-    for candidates in (siblings, known):
+    for candidates in (siblings, known) if len(path) > 1 else (known,):
         names = {key[-1]: key for key in reversed(candidates)}
         near = difflib.get_close_matches(path[-1], names, 1)
         if near:

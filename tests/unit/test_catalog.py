@@ -1,6 +1,7 @@
 """Scanning folders of real, small videos: what is accepted, what is rejected and why, and what the cache remembers."""
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -101,6 +102,7 @@ def test_json_has_every_file(root: Path) -> None:
         "height": 48,
         "codec": "h264",
         "rotation": 0,
+        "content": hashlib.blake2b((root / "run/a.mp4").read_bytes(), digest_size=16).hexdigest(),
         "label": "run",
         "split": None,
         "attributes": {},

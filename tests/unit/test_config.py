@@ -154,8 +154,9 @@ def test_an_unknown_section_names_the_nearest(key: str, section: str, nearest: s
     assert problem(f"{key}=1") == f"{section}: no such key; did you mean {nearest}?"
 
 
-def test_a_key_near_to_none_points_to_the_list_of_all() -> None:
-    assert problem("zzz.bar=1") == "zzz: no such key; `cacl train --dry-run` lists all"
+def test_a_key_near_to_none_is_told_what_there_is() -> None:
+    assert problem("zzz.bar=1").startswith("zzz: no such key; there are name, run, seed, data, clip, ")
+    assert problem("optim.zzz=1").startswith("optim.zzz: no such key; optim has name, lr, ")
 
 
 def test_the_section_alone_makes_no_key_near() -> None:
@@ -231,8 +232,8 @@ CONTRADICTIONS = {
     "order without a CNN": (["contrast.pairs=transformer"], ["contrast.pairs", "order.weight"]),
     "groups that do not divide": (["contrast.key_groups=3"], ["contrast.key_groups = 3", "train.batch = 64"]),
     "groups of one": (["contrast.key_groups=64"], ["contrast.key_groups = 64", "train.batch = 64"]),
-    "c3d in space": (["clip.size=31"], ["clip.size = 31", "c3d", "32"]),
-    "c3d in time": (["clip.frames=7"], ["clip.frames = 7", "c3d", "8"]),
+    "c3d in space": (["model.cnn=c3d", "clip.size=31"], ["clip.size = 31", "c3d", "32"]),
+    "c3d in time": (["model.cnn=c3d", "clip.frames=7"], ["clip.frames = 7", "c3d", "8"]),
 }
 
 

@@ -1,0 +1,35 @@
+# make demo     make videos, train on them, retrieve: what cacl does, in a few minutes on a CPU
+# make test     all tests
+# make lint     ruff and pyright
+# make venv     the environment in .venv, which the others make when it is missing
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test lint venv clean
+
+demo: $(READY)
+	$(BIN)/cacl data synth demo/videos
+	$(BIN)/cacl train --config configs/demo.toml --resume
+	$(BIN)/cacl eval retrieval demo/run --label appearance --label motion
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+venv: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "cacl needs Python 3.11 or newer; say make PYTHON=python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf demo build dist .pytest_cache .ruff_cache
