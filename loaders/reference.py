@@ -9,16 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from av.video.reformatter import Interpolation
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from cacl.clips import ClipPlan, VideoRecord, ViewPlan
 from cacl.loaders.decode import decode_frames, upright
-from cacl.loaders.yuv import source_colorspace
-
-EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-"""Without the last two, swscale's fast paths darken by about 1 of 255 and repeat chroma columns."""
+from cacl.loaders.yuv import EXACT, source_colorspace
 
 
 def load_clip(path: Path, video: VideoRecord, plan: ClipPlan, size: int, out: Tensor) -> None:

@@ -26,7 +26,9 @@ class ThreadedBackend:
 
     def batches(self, plans: Iterable[Sequence[ClipPlan]]) -> Iterator[ClipBatch]:
         """One batch for each sequence of plans, in order. Raises DataError naming the file that fails."""
-        # Each thread computes alone: the parallelism is over clips.
+        # Setting the number of threads in one thread also sets the default of those that have none yet, so this thread
+        # takes its own first. In the pool each computes alone: the parallelism is over clips.
+        torch.get_num_threads()
         pool = ThreadPoolExecutor(self.threads, "decode", initializer=torch.set_num_threads, initargs=(1,))
         pending: deque[tuple[ClipBatch, list[Future[None]]]] = deque()
         try:

@@ -13,6 +13,12 @@ LUMA_WEIGHTS = {1: (0.2126, 0.0722), 9: (0.2627, 0.0593)}
 """(red, blue) by H.273 matrix coefficients: 1 is BT.709, 9 is BT.2020. All else is read as BT.601."""
 BT601_WEIGHTS = (0.299, 0.114)
 FULL_RANGE = 2
+EXACT = (
+    reformatter.Interpolation.BILINEAR
+    | reformatter.Interpolation.ACCURATE_RND
+    | reformatter.Interpolation.FULL_CHR_H_INT
+)
+"""Without the last two, swscale's fast paths darken by 1 or 2 of 255 and repeat chroma columns."""
 
 
 def as_planar_420(frame: VideoFrame) -> VideoFrame:
@@ -23,6 +29,7 @@ def as_planar_420(frame: VideoFrame) -> VideoFrame:
         format="yuv420p",
         dst_colorspace=reformatter.Colorspace.ITU601,
         dst_color_range=reformatter.ColorRange.MPEG,
+        interpolation=EXACT,
     )
 
 

@@ -1,0 +1,447 @@
+"""Two and four processes, joined by gloo on the CPU: together they compute what one process computes.
+
+Run as a script, this file imports torch once and forks: each launch below is a group of real processes that find each
+other as those of torchrun do. What they leave in files is judged by the tests.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cacl import checkpoint, cli, distributed, evaluate
+from cacl.clips import ClipBatch
+from cacl.config import Config, from_dict, to_toml
+from cacl.errors import CaclError
+from cacl.loaders.build import Backend
+from cacl.train import Trainer, train
+
+training = import_module("cacl.train")
+
+VIDEOS, BATCH, STEPS, EVERY = 7, 4, 6, 2
+DIED = 5  # the step in which the interrupted runs end, after the checkpoint of step 4
+CALM_STEPS, CALM_BATCH = 3, 8
+
+
+def configured(folder: Path, run: str = "run", **sections: dict[str, Any]) -> Config:
+    values: dict[str, Any] = {
+        "data": {"root": str(folder / "videos"), "layout": "folder", "cache": str(folder / "cache")},
+        "clip": {"frames": 4, "stride": 1, "size": 16},
+        "loader": {"backend": "host", "threads": 1},
+        "model": {
+            "cnn": "r3d10",
+            "width": 1 / 16,
+            "embedding": 8,
+            "transformer": {"embedder": "light", "width": 16, "depth": 1, "heads": 2},
+        },
+        "contrast": {"queue": 30},
+        "train": {
+            "device": "cpu",
+            "epochs": STEPS * BATCH / VIDEOS,
+            "batch": BATCH,
+            "log_every": 1,
+            "checkpoint_every": EVERY,
+        },
+        "retrieval": {"clips": 2, "batch": 4},
+    }
+    for name, section in sections.items():
+        values[name] = values.get(name, {}) | section
+    return from_dict({"run": str(folder / run), **values})
+
+
+# ------------------------------------------------------------------------- what a process does; without torch's help
+
+
+class Died(BaseException):
+    """The end of the run, between two checkpoints, in every process at the same step."""
+
+
+def observed(config: Config, *, resume: bool = False, dies: bool = False) -> dict[str, Any]:
+    """Trains, and returns the samples of each step and the state of this rank after the last one."""
+    samples, last = [], []
+
+    class Observed(Trainer):
+        def train_step(self, batch: ClipBatch, *, look: bool) -> dict[str, Tensor]:
+            samples.append((batch.index.tolist(), batch.video.tolist()))
+            metrics = super().train_step(batch, look=look)
+            last[:] = [self]
+            if dies and self.step == DIED:
+                raise Died
+            return metrics
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "Trainer", Observed)
+        try:
+            train(config, resume=resume)
+        except Died:
+            assert dies
+    (trainer,) = last
+    weights = {name: p.detach() for name, p in trainer.learner.named_parameters()}
+    return {"samples": samples, "weights": weights, "queue": trainer.learner.queue.state_dict()}
+
+
+def calm(folder: Path, groups: int) -> dict[str, Any]:
+    """Three steps on the same clips, in whatever number of processes, of a learner without dropout and with batch norm
+    in evaluation mode: then nothing depends on which clips share a process."""
+    config = configured(
+        folder,
+        contrast={"queue": 40, "momentum": 0.5, "key_groups": groups},
+        model={"dropout": 0.0},
+        train={"device": "cpu", "batch": CALM_BATCH, "epochs": 10.0},
+    )
+    with distributed.process_group("cpu") as device:
+        trainer = Trainer(config, VIDEOS, device)
+        trainer.learner.eval()
+        share = CALM_BATCH // distributed.world()
+        mine = slice(distributed.rank() * share, (distributed.rank() + 1) * share)
+        keys, similarity = [], []
+        for step in range(CALM_STEPS):
+            generator = torch.Generator().manual_seed(step)
+            views = torch.rand(2, CALM_BATCH, 3, 4, 16, 16, generator=generator).half()
+            order = torch.stack([torch.randperm(4, generator=generator) for _ in range(CALM_BATCH)]).byte()
+            number = torch.arange(CALM_BATCH)
+            batch = ClipBatch(views=views[:, mine], order=order[mine], video=number[mine], index=number[mine])
+            keys.append(trainer.learner.loss(trainer.learner.query, batch, trainer.step)[1])
+            metrics = trainer.train_step(batch, look=True)
+            similarity.append(distributed.gather(metrics["similarity/f_q.f_k"][None]).mean())
+        state = {name: x.clone() for name, x in trainer.learner.state_dict().items()}
+    return {"keys": torch.stack(keys), "similarity": torch.stack(similarity), "state": state}
+
+
+def tools(folder: Path) -> dict[str, Any]:
+    """`gather` and `main_first`: the later ranks find what the first one left."""
+    with distributed.process_group("cpu"):
+        rank, mark = distributed.rank(), folder / f"mark of {distributed.world()}"
+        gathered = {
+            "bytes": distributed.gather(torch.full((2, 3), rank, dtype=torch.uint8)),
+            "strided": distributed.gather(torch.arange(6.0).view(2, 3).T + 10 * rank),
+            "graph": distributed.gather(torch.ones(1, requires_grad=True)).requires_grad,
+        }
+        with distributed.main_first():
+            found = mark.exists()
+            mark.touch()
+        world = (rank, distributed.world(), distributed.local_world())
+    return {"gathered": gathered, "found": found, "world": world}
+
+
+def failure(config: Config) -> str:
+    try:
+        train(config)
+    except CaclError as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing"
+
+
+def stopped(config: Config) -> str:
+    """A signal reaches the last rank alone, in step 3; those of a cluster never come at the same time."""
+
+    class Observed(Trainer):
+        def train_step(self, batch: ClipBatch, *, look: bool) -> dict[str, Tensor]:
+            if self.step == 2 and distributed.rank() == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().train_step(batch, look=look)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "Trainer", Observed)
+        return failure(config)
+
+
+def retrieved(run: Path, features: Path) -> dict[str, Any]:
+    """The tables, and the clips that this rank decoded."""
+    clips: list[tuple[int, int]] = []
+    build = evaluate.build_backend
+
+    class Observed:
+        def __init__(self, backend: Backend) -> None:
+            self.backend = backend
+
+        def batches(self, plans: Any) -> Iterator[ClipBatch]:
+            for batch in self.backend.batches(plans):
+                clips.extend(zip(batch.video.tolist(), batch.index.tolist(), strict=True))
+                yield batch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "build_backend", lambda *a, **k: Observed(build(*a, **k)))
+        weights = checkpoint.read_encoders(run)
+        config = dataclasses.replace(weights.config, data=dataclasses.replace(weights.config.data, layout="csv"))
+        tables = evaluate.retrieval(weights, config, ["label"], features)
+    return {"tables": [table.to_json() for table in tables], "clips": clips}
+
+
+def command(*arguments: str) -> int:
+    sys.argv = ["cacl", *arguments]
+    try:
+        cli.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+LAUNCHES: dict[str, tuple[int, Callable[[Path], Any]]] = {
+    "tools2": (2, tools),
+    "calm2": (2, lambda folder: calm(folder, 1)),
+    "calm2 in groups": (2, lambda folder: calm(folder, 2)),
+    "whole": (2, lambda folder: observed(configured(folder, "whole"))),
+    "died": (2, lambda folder: observed(configured(folder, "broken"), dies=True)),
+    "resumed": (2, lambda folder: observed(configured(folder, "broken"), resume=True)),
+    "retrieved": (2, lambda folder: retrieved(folder / "whole", folder / "features of 2")),
+    "odd batch": (2, lambda folder: failure(configured(folder, "odd", train={"device": "cpu", "batch": 5}))),
+    "no videos": (2, lambda folder: failure(configured(folder, "none", data={"root": str(folder / "nowhere")}))),
+    "command": (2, lambda folder: command("eval", "retrieval", f"{folder}/whole", "--json", "-s", "data.layout=csv")),
+    "stopped": (2, lambda folder: stopped(configured(folder, "stopped"))),
+    "tools4": (4, tools),
+    "calm4": (4, lambda folder: calm(folder, 1)),
+}
+
+
+def rank_of(name: str, rank: int, world: int, port: int, folder: Path) -> None:
+    """One process of a launch, in the environment that torchrun gives."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    for number, kind in ((1, "out"), (2, "err")):
+        file = os.open(folder / f"{name}.{rank}.{kind}", os.O_CREAT | os.O_WRONLY)
+        os.dup2(file, number)
+    torch.save(LAUNCHES[name][1](folder), folder / f"{name}.{rank}.pt")
+
+
+def main(folder: Path) -> None:
+    """All launches, one after the other. What fails is seen by the tests, which miss its files."""
+    torch.set_num_threads(1)
+    context = multiprocessing.get_context("fork")
+    for name, (world, _) in LAUNCHES.items():
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        ranks = [context.Process(target=rank_of, args=(name, rank, world, port, folder)) for rank in range(world)]
+        for process in ranks:
+            process.start()
+        for process in ranks:
+            process.join(40)
+            process.kill()
+
+
+# ------------------------------------------------------------------------------------------------------- the tests
+
+
+@pytest.fixture(autouse=True)
+def _one_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The tests themselves compute what a single process with one thread does."""
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def folder(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven videos, which neither two nor four divides, after all launches."""
+    folder = tmp_path_factory.mktemp("ranks")
+    rows = ["path,label,split"]
+    for number in range(VIDEOS):
+        make_video(folder / f"videos/{number}.mp4", frames=8 + number, size=(32 + 2 * number, 24), gop=4)
+        rows.append(f"{number}.mp4,{'ab'[number % 2]},{'test' if number > 3 else 'train'}")
+    (folder / "videos/labels.csv").write_text("\n".join(rows))
+    subprocess.run(
+        [sys.executable, __file__, str(folder)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""},
+        check=True,
+        timeout=200,
+    )
+    return folder
+
+
+def left_by(folder: Path, name: str) -> list[Any]:
+    """What each rank of a launch returned."""
+    results = []
+    for rank in range(LAUNCHES[name][0]):
+        file = folder / f"{name}.{rank}.pt"
+        assert file.exists(), f"rank {rank} ended early: {(folder / f'{name}.{rank}.err').read_text()[-3000:]}"
+        results.append(torch.load(file))
+    return results
+
+
+def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert one
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+def assert_same_checkpoint(one: Path, other: Path) -> None:
+    first, second = checkpoint.load(one), checkpoint.load(other)
+    assert first.step == second.step
+    assert_equal(first.learner, second.learner)
+    assert first.optimizer["param_groups"] == second.optimizer["param_groups"]
+    states = first.optimizer["state"], second.optimizer["state"]
+    assert states[0].keys() == states[1].keys()
+    for key, state in states[0].items():
+        assert_equal(state, states[1][key])
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_gather_and_main_first(folder: Path, world: int) -> None:
+    results = left_by(folder, f"tools{world}")
+    assert [result["world"] for result in results] == [(rank, world, world) for rank in range(world)]
+    assert [result["found"] for result in results] == [False] + [True] * (world - 1)
+    for result in results:
+        gathered = result["gathered"]
+        assert gathered["bytes"].tolist() == [[rank] * 3 for rank in range(world) for _ in range(2)]
+        assert gathered["bytes"].dtype == torch.uint8
+        strided = torch.cat([torch.arange(6.0).view(2, 3).T + 10 * rank for rank in range(world)])
+        assert torch.equal(gathered["strided"], strided)
+        assert gathered["graph"] is False
+
+
+@pytest.mark.parametrize("launch", ["calm2", "calm2 in groups", "calm4"])
+def test_many_processes_compute_what_one_does(folder: Path, launch: str) -> None:
+    """The keys of all clips in their order, which shuffled batch norm had dealt out to other processes; the similarity
+    of each query to the key of its own clip; and, after three steps, all weights, momentum copies and the queue."""
+    expected, results = calm(folder, 1), left_by(folder, launch)
+    keys = expected["keys"][0]
+    assert keys.shape == (2 * CALM_BATCH, 8)
+    assert torch.cdist(keys, keys).fill_diagonal_(1).min() > 1e-3  # a key in the place of another would be seen
+    for result in results:
+        torch.testing.assert_close(result["keys"], expected["keys"], rtol=0, atol=2e-5)
+        torch.testing.assert_close(result["similarity"], expected["similarity"], rtol=0, atol=2e-5)
+        assert result["state"].keys() == expected["state"].keys()
+        for name, value in expected["state"].items():
+            torch.testing.assert_close(
+                result["state"][name], value, rtol=1e-4, atol=2e-5, msg=lambda m, name=name: f"{name}: {m}"
+            )
+        assert_equal(result["state"], results[0]["state"])
+
+
+def test_ranks_end_with_the_same_weights_and_queue(folder: Path) -> None:
+    first, second = left_by(folder, "whole")
+    assert_equal(first["weights"], second["weights"])
+    assert_equal(first["queue"], second["queue"])
+    written = 2 * STEPS * BATCH  # keys of both encoders, of all ranks
+    assert first["queue"]["pointer"].item() == written % 30
+    saved = checkpoint.load(folder / "whole")
+    assert saved.step == STEPS
+    assert_equal({name: saved.learner[name] for name in first["weights"]}, first["weights"])
+    assert torch.equal(saved.learner["queue.keys"], first["queue"]["keys"])
+
+
+def test_ranks_share_the_samples_of_one_process(folder: Path) -> None:
+    alone = observed(configured(folder, "alone"))
+    first, second = left_by(folder, "whole")
+    together = [
+        (one[0] + other[0], one[1] + other[1]) for one, other in zip(first["samples"], second["samples"], strict=True)
+    ]
+    assert together == alone["samples"]
+    assert [index for indices, _ in together for index in indices] == list(range(STEPS * BATCH))
+    visited = [video for _, videos in together for video in videos]
+    for epoch in range(STEPS * BATCH // VIDEOS):
+        assert sorted(visited[epoch * VIDEOS : (epoch + 1) * VIDEOS]) == list(range(VIDEOS))
+
+
+def test_two_ranks_resume_to_the_same_bits(folder: Path) -> None:
+    whole, died, resumed = (left_by(folder, name) for name in ("whole", "died", "resumed"))
+    for rank in range(2):
+        assert died[rank]["samples"] == whole[rank]["samples"][:DIED]
+        assert resumed[rank]["samples"] == whole[rank]["samples"][DIED - 1 :]
+        assert_equal(resumed[rank]["weights"], whole[rank]["weights"])
+    assert_same_checkpoint(folder / "whole", folder / "broken")
+
+
+def test_one_process_goes_on_with_the_run_of_two(folder: Path) -> None:
+    """Nearly finished: the checkpoint is set back by hand to the step before the last."""
+    shutil.copytree(folder / "whole", folder / "fewer")
+    saved = dataclasses.replace(checkpoint.load(folder / "whole"), config=configured(folder, "fewer"), step=STEPS - 1)
+    checkpoint.save(folder / "fewer/checkpoint.pt", saved)
+    result = observed(configured(folder, "fewer"), resume=True)
+    assert [indices for indices, _ in result["samples"]] == [list(range((STEPS - 1) * BATCH, STEPS * BATCH))]
+    after = checkpoint.load(folder / "fewer")
+    assert after.step == STEPS
+    assert all(value.isfinite().all() for value in after.learner.values())
+
+
+def test_two_ranks_retrieve_as_one_does(folder: Path) -> None:
+    alone = retrieved(folder / "whole", folder / "features of 1")
+    results = left_by(folder, "retrieved")
+    every_clip = [(video, 2 * video + which) for video in range(VIDEOS) for which in range(2)]
+    assert alone["clips"] == every_clip
+    assert sorted(results[0]["clips"] + results[1]["clips"]) == every_clip
+    assert [len(result["clips"]) for result in results] == [8, 6]
+    assert results[0]["tables"] == results[1]["tables"] == alone["tables"]
+
+    (one,), (two,) = ((folder / f"features of {count}").iterdir() for count in (1, 2))
+    names = sorted(path.name for path in one.glob("*.npy"))
+    assert len(names) == 6  # two encoders, trained and not, and two baselines
+    assert names == sorted(path.name for path in two.glob("*.npy"))
+    for name in names:
+        features = np.load(two / name)
+        assert np.abs(features).max(1).min() > 0  # no row was left out
+        np.testing.assert_allclose(features, np.load(one / name), rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_that_does_not_divide_is_one_line(folder: Path) -> None:
+    for message in left_by(folder, "odd batch"):
+        assert message.startswith("ConfigError: train.batch = 5 does not divide")
+        assert "2 processes" in message
+        assert "\n" not in message
+    assert not (folder / "odd/checkpoint.pt").exists()
+
+
+def test_what_fails_in_the_first_process_is_told_by_all(folder: Path) -> None:
+    """Not only by the one that scans, while the others wait for it."""
+    messages = left_by(folder, "no videos")
+    assert messages[0].startswith("DataError: data.root = ")
+    assert messages[0] == messages[1]
+
+
+def test_a_signal_to_one_rank_stops_all_after_the_same_step(folder: Path) -> None:
+    messages = left_by(folder, "stopped")
+    step = checkpoint.load(folder / "stopped").step
+    assert step in (3, 4)
+    for message in messages:
+        assert message.startswith("Interrupted: stopped by ")
+        assert f"after step {step} of {STEPS}" in message
+
+
+def test_a_command_prints_its_result_once(folder: Path) -> None:
+    """Two JSON documents after each other are none."""
+    assert left_by(folder, "command") == [0, 0]
+    printed = "".join((folder / f"command.{rank}.out").read_text() for rank in range(2))
+    assert json.loads(printed) == left_by(folder, "retrieved")[0]["tables"]
+
+
+def test_torchrun(folder: Path) -> None:
+    """As users start it; to the same bits as the processes above."""
+    config = configured(folder, "torchrun")
+    file = folder / "torchrun.toml"
+    file.write_text(to_toml(config))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    finished = subprocess.run(
+        [*command, "-m", "cacl.cli", "train", "-c", str(file)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr.count(f"step {STEPS}/{STEPS}") == 1  # the log is that of one rank
+    assert_same_checkpoint(folder / "torchrun", folder / "whole")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

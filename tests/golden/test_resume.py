@@ -1,0 +1,350 @@
+"""A run that was killed or stopped, and resumed, ends in the same bits as one that was left alone."""
+
+import dataclasses
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from cacl import checkpoint
+from cacl import config as configuration
+from cacl.clips import ClipBatch
+from cacl.config import Config, from_dict
+from cacl.errors import CaclError
+from cacl.train import Interrupted, Trainer, train
+
+training = import_module("cacl.train")
+
+VIDEOS, BATCH = 7, 4
+LONG, RARELY = 70, 34  # steps of the runs that are killed from outside, and steps between their checkpoints
+WRITTEN = ("config.toml", "checkpoint.pt", "encoders.safetensors", "events.out.tfevents")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As in the processes started here; sums are taken in another order with more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def surroundings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return {"OMP_NUM_THREADS": "1", "TERM": "dumb", "_TYPER_FORCE_DISABLE_TERMINAL": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.fixture(scope="module")
+def videos(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Not a multiple of the batch, so that batches straddle epochs."""
+    root = tmp_path_factory.mktemp("videos")
+    for number in range(VIDEOS):
+        make_video(root / f"{number}.mp4", frames=8 + number, size=(32, 24), gop=4)
+    return root
+
+
+@pytest.fixture(scope="module")
+def configured(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config]:
+    """`configured(run, steps, every, contrast={...})`; scan results go to a folder of these tests."""
+    cache = tmp_path_factory.mktemp("cache")
+
+    def make(run: Path, steps: int, every: int, **sections: dict[str, Any]) -> Config:
+        values: dict[str, Any] = {
+            "data": {"root": str(videos), "cache": str(cache)},
+            "clip": {"frames": 4, "stride": 1, "size": 16},
+            "loader": {"backend": "host", "threads": 1},
+            "model": {
+                "cnn": "r3d10",
+                "width": 1 / 16,
+                "embedding": 8,
+                "transformer": {"embedder": "light", "width": 16, "depth": 1, "heads": 2},
+            },
+            "contrast": {"queue": 30},
+            "train": {
+                "device": "cpu",
+                "epochs": steps * BATCH / VIDEOS,
+                "batch": BATCH,
+                "log_every": 1,
+                "checkpoint_every": every,
+            },
+        }
+        for name, section in sections.items():
+            values[name] = values.get(name, {}) | section
+        return from_dict({"run": str(run), **values})
+
+    return make
+
+
+# -------------------------------------------------------------------------------------------- what a run leaves
+
+
+def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, child in value.items():
+            yield from leaves(child, f"{name}.{key}")
+    elif isinstance(value, list | tuple):
+        for number, child in enumerate(value):
+            yield from leaves(child, f"{name}.{number}")
+    else:
+        yield name, value
+
+
+def assert_same_bits(one: Path, other: Path) -> None:
+    """The weights, the queue and the optimiser of two runs, and where they are."""
+    first, second = (checkpoint.load(run) for run in (one, other))
+    assert (first.step, first.data) == (second.step, second.data)
+    for part in ("learner", "optimizer"):
+        left, right = (dict(leaves(getattr(saved, part))) for saved in (first, second))
+        assert left.keys() == right.keys()
+        assert sum(isinstance(value, Tensor) for value in left.values()) > 20
+        for name, value in left.items():
+            if isinstance(value, Tensor):
+                assert value.dtype == right[name].dtype, name
+                assert torch.equal(value, right[name]), f"{part}{name}"
+                assert value.isfinite().all(), name
+            else:
+                assert value == right[name], f"{part}{name}"
+    assert {"queue.keys", "queue.pointer"} <= first.learner.keys()
+
+
+class Died(BaseException):
+    """Stands for the end of the process: nothing in the run may catch it and tidy up."""
+
+
+class Step(NamedTuple):
+    """What the learner was shown."""
+
+    indices: list[int]
+    video: list[int]
+    order: list[list[int]]
+    views: str
+
+
+def observed(config: Config, *, resume: bool = False, at: int = 0, event: Callable[[], None] | None = None) -> Any:
+    """Runs `train`, and returns what each step was shown; `event` happens in step `at`, before its checkpoint."""
+    steps: list[Step] = []
+
+    class Observed(Trainer):
+        def train_step(self, batch: ClipBatch, *, look: bool) -> dict[str, Tensor]:
+            digest = hashlib.sha256(batch.views.numpy().tobytes()).hexdigest()
+            steps.append(Step(batch.index.tolist(), batch.video.tolist(), batch.order.tolist(), digest))
+            metrics = super().train_step(batch, look=look)
+            if event is not None and self.step == at:
+                event()
+            return metrics
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "Trainer", Observed)
+        try:
+            train(config, resume=resume)
+        except (Died, Interrupted):
+            assert event is not None
+    return steps
+
+
+def die() -> None:
+    raise Died
+
+
+def ask_to_stop() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+# ------------------------------------------------------------------------------------------------ in one process
+
+METHODS: dict[str, dict[str, dict[str, Any]]] = {
+    "cross": {"contrast": {"pairs": "cross"}},
+    "authors": {
+        "contrast": {"pairs": "authors"},
+        "optim": {"name": "adamw", "lr": 1e-3, "warmup_epochs": 3.0, "clip_norm": 1.0},
+    },
+    "cnn": {"contrast": {"pairs": "cnn", "key_groups": 2}},
+    "none": {"contrast": {"pairs": "none"}, "optim": {"warmup_epochs": 2.0}},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_dying_between_checkpoints_changes_nothing(
+    configured: Callable[..., Config], tmp_path: Path, method: str
+) -> None:
+    whole = configured(tmp_path / "whole", 8, 3, **METHODS[method])
+    broken = dataclasses.replace(whole, run=str(tmp_path / "broken"))
+    expected = observed(whole)
+    assert [i for step in expected for i in step.indices] == list(range(8 * BATCH))
+
+    before = observed(broken, at=5, event=die)
+    assert checkpoint.load(tmp_path / "broken").step == 3
+    assert before == expected[:5]
+    torch.manual_seed(12345)  # another process would be in another state too
+    assert observed(broken, resume=True) == expected[3:]
+    assert_same_bits(tmp_path / "whole", tmp_path / "broken")
+    encoders = [(tmp_path / name / "encoders.safetensors").exists() for name in ("whole", "broken")]
+    assert encoders == [True, True]
+
+
+@pytest.fixture(scope="module")
+def short(configured: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Any]:
+    config = configured(tmp_path_factory.mktemp("runs") / "short", 8, 3)
+    torch.set_num_threads(1)
+    return config, observed(config)
+
+
+@pytest.mark.parametrize("at", [1, 6, 7])
+def test_stopping_and_resuming_changes_nothing(short: tuple[Config, Any], tmp_path: Path, at: int) -> None:
+    """A real signal, in a step with a checkpoint (6) and in steps without one."""
+    whole, expected = short
+    broken = dataclasses.replace(whole, run=str(tmp_path / "broken"))
+    before = observed(broken, at=at, event=ask_to_stop)
+    saved = checkpoint.load(tmp_path / "broken").step
+    assert saved in (at, at + 1)  # this step or the next: the signal comes while a step is under way
+    assert before == expected[:saved]
+    torch.manual_seed(12345)
+    assert observed(broken, resume=True) == expected[saved:]
+    assert_same_bits(Path(whole.run), tmp_path / "broken")
+
+
+def test_a_resumed_run_may_run_otherwise(short: tuple[Config, Any], videos: Path, tmp_path: Path) -> None:
+    """More threads, another prefetch, videos that have moved, other intervals: how it runs, not what it computes."""
+    whole, expected = short
+    broken = dataclasses.replace(whole, run=str(tmp_path / "broken"))
+    observed(broken, at=5, event=die)
+    moved = shutil.copytree(videos, tmp_path / "moved")
+    other = dataclasses.replace(
+        broken,
+        name="another",
+        data=dataclasses.replace(broken.data, root=str(moved)),
+        loader=dataclasses.replace(broken.loader, threads=3, prefetch=1),
+        train=dataclasses.replace(broken.train, log_every=3, checkpoint_every=2),
+    )
+    assert observed(other, resume=True) == expected[3:]
+    assert_same_bits(Path(whole.run), tmp_path / "broken")
+
+
+def test_resuming_a_finished_run_takes_no_step(short: tuple[Config, Any]) -> None:
+    config, _ = short
+    content = (Path(config.run) / "checkpoint.pt").read_bytes()
+    assert observed(config, resume=True) == []
+    assert (Path(config.run) / "checkpoint.pt").read_bytes() == content
+
+
+# ------------------------------------------------------------------------------------------- processes, and SIGKILL
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(configured: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Any]:
+    config = configured(tmp_path_factory.mktemp("runs") / "whole", LONG, RARELY)
+    torch.set_num_threads(1)
+    return config, observed(config)
+
+
+def started(config: Config, surroundings: dict[str, str], *options: str) -> subprocess.Popen[bytes]:
+    """`cacl train` in a process of its own. Its stderr is a pipe of 4 KiB, and nothing here reads ahead of it."""
+    file = Path(config.run).with_suffix(".toml")
+    file.write_text(configuration.to_toml(config))
+    return subprocess.Popen(
+        [sys.executable, "-m", "cacl.cli", "train", "-c", str(file), *options],
+        env=os.environ | surroundings,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        pipesize=4096,
+    )
+
+
+def ended(process: subprocess.Popen[bytes], after: str, number: signal.Signals) -> tuple[int, str]:
+    """Exit code and stderr of a process that gets a signal when a line that begins with `after` is read."""
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line.decode())
+        if lines[-1].startswith(after):
+            process.send_signal(number)
+            break
+    lines.append(process.communicate(timeout=60)[1].decode())
+    return process.returncode, "".join(lines)
+
+
+def test_a_killed_run_resumes_to_the_same_bits(
+    uninterrupted: tuple[Config, Any], surroundings: dict[str, str], tmp_path: Path
+) -> None:
+    """The pipe holds fewer lines than there are steps from here to the next checkpoint, so the kill comes between."""
+    whole, expected = uninterrupted
+    config = dataclasses.replace(whole, run=str(tmp_path / "killed"))
+    code, err = ended(started(config, surroundings), f"step {RARELY + 2}/{LONG}", signal.SIGKILL)
+    assert code == -signal.SIGKILL, err
+    steps = sum(line.startswith("step ") for line in err.splitlines())
+    assert RARELY + 2 <= steps < 2 * RARELY
+    assert checkpoint.load(tmp_path / "killed").step == RARELY
+    assert not (tmp_path / "killed/encoders.safetensors").exists()
+
+    assert observed(config, resume=True) == expected[RARELY:]
+    assert_same_bits(Path(whole.run), tmp_path / "killed")
+
+
+def test_a_run_stopped_by_sigterm_resumes_to_the_same_bits(
+    uninterrupted: tuple[Config, Any], surroundings: dict[str, str], tmp_path: Path
+) -> None:
+    """Here another process resumes."""
+    whole, _ = uninterrupted
+    config = dataclasses.replace(whole, run=str(tmp_path / "stopped"))
+    code, err = ended(started(config, surroundings), f"step 5/{LONG}", signal.SIGTERM)
+    assert code == 130, err
+    saved = checkpoint.load(tmp_path / "stopped").step
+    assert f"stopped by SIGTERM after step {saved} of {LONG}" in err
+    assert 5 <= saved < RARELY
+
+    resumed = started(config, surroundings, "--resume")
+    err = resumed.communicate(timeout=60)[1].decode()
+    assert resumed.returncode == 0, err
+    assert f"after step {saved} of {LONG}" in err
+    assert f"step {saved}/" not in err
+    assert f"step {saved + 1}/{LONG}" in err
+    assert_same_bits(Path(whole.run), tmp_path / "stopped")
+
+
+def test_a_kill_while_a_checkpoint_is_written(
+    configured: Callable[..., Config], surroundings: dict[str, str], tmp_path: Path
+) -> None:
+    """Each step writes a checkpoint of 16 MB, so that a run is nearly always at it. What is left of the second one is
+    not taken for a checkpoint, the first one is whole, and the next run leaves nothing lying about."""
+    whole = configured(tmp_path / "whole", 12, 1, contrast={"pairs": "none", "queue": 500_000})
+    config = dataclasses.replace(whole, run=str(tmp_path / "killed"))
+    run = tmp_path / "killed"
+
+    def unfinished() -> list[Path]:
+        return [path for path in run.glob("*") if not path.name.startswith(WRITTEN)]
+
+    saved = 0
+    for _ in range(4):  # a kill just after the write leaves nothing
+        process = started(config, surroundings, "--resume")
+        deadline = time.monotonic() + 60
+        while not ((run / "checkpoint.pt").exists() and unfinished()):
+            assert process.poll() is None, "it ended without being seen at a checkpoint"
+            assert time.monotonic() < deadline
+            time.sleep(0.0005)
+        process.kill()
+        process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL
+        saved = checkpoint.load(run).step  # whole, whatever the moment was
+        assert saved >= 1
+        if unfinished():
+            break
+    (left,) = unfinished()
+    with pytest.raises(CaclError, match="damaged"):
+        checkpoint.load(left)
+
+    train(whole)
+    assert len(observed(config, resume=True)) == 12 - saved
+    assert unfinished() == []
+    assert_same_bits(tmp_path / "whole", run)

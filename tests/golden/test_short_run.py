@@ -1,0 +1,257 @@
+"""A short run gives the same bits in every process and known losses on every machine, and learns what it is shown."""
+
+import dataclasses
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from av.video.stream import VideoStream
+from torch import Tensor
+
+from cacl import checkpoint
+from cacl.clips import ClipBatch
+from cacl.config import Config, from_dict, to_toml
+from cacl.errors import CaclError
+from cacl.loaders.build import build_backend
+from cacl.loaders.catalog import scan
+from cacl.loaders.sampling import TrainingPlanner
+from cacl.train import Trainer, train
+
+VIDEOS, FRAMES, SIDE = 16, 8, 32
+
+GOLDEN = {
+    "contrast": [8.91015, 8.96583, 7.30696],
+    "order": [1.68781, 1.54732, 1.14622],
+}
+"""Of the first three steps of `configured`, from torch 2.15 on an x86 CPU with AVX-512."""
+
+TOLERANCE = 1e-3
+"""Relative. The videos are lossless and hold the decoder's planes as they were drawn, so only sums in another order
+differ from machine to machine: without vector instructions, or without oneDNN, these values changed by 6e-5 at most.
+The changes that are to be noticed (test_golden_losses_notice) move at least one by more than 1e-2."""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def draw(path: Path, number: int) -> None:
+    """A mosaic that moves to the right, by its number; lossless, and without a conversion of colours."""
+    tiles = np.random.Philox(number).random_raw(48).astype(np.uint8).reshape(3, 4, 4)
+    y, u, v = (np.kron(plane, np.ones((SIDE // 4, SIDE // 4), np.uint8)) for plane in tiles)
+    with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream("ffv1", rate=25)
+        assert isinstance(stream, VideoStream)
+        stream.width = stream.height = SIDE
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.gop_size = 1
+        for time in range(FRAMES):
+            planes = np.concatenate([np.roll(y, 2 * time, 1).ravel(), u[::2, ::2].ravel(), v[::2, ::2].ravel()])
+            frame = av.VideoFrame.from_ndarray(planes.reshape(SIDE * 3 // 2, SIDE), format="yuv420p")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+@pytest.fixture(scope="module")
+def configured(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config]:
+    """`configured(steps=8, batch=4, contrast={...})`, on sixteen videos."""
+    root, cache = tmp_path_factory.mktemp("mosaics"), tmp_path_factory.mktemp("cache")
+    for number in range(VIDEOS):
+        draw(root / f"{number:02}.mkv", number)
+
+    def make(
+        run: str | Path = "never written", steps: int = 8, batch: int = 4, seed: int = 0, **sections: Any
+    ) -> Config:
+        values: dict[str, Any] = {
+            "data": {"root": str(root), "cache": str(cache)},
+            "clip": {"frames": 4, "stride": 2, "size": 16},
+            "loader": {"backend": "host", "threads": 1},
+            "model": {
+                "cnn": "r3d10",
+                "width": 1 / 16,
+                "embedding": 8,
+                "transformer": {"embedder": "light", "width": 16, "depth": 1, "heads": 2},
+            },
+            "contrast": {"queue": 32},
+            "train": {"device": "cpu", "epochs": steps * batch / VIDEOS, "batch": batch, "checkpoint_every": 3},
+        }
+        for name, section in sections.items():
+            values[name] = values.get(name, {}) | section
+        return from_dict({"run": str(run), "seed": seed, **values})
+
+    return make
+
+
+def batches(config: Config, steps: int) -> Iterator[ClipBatch]:
+    catalog = scan(config.data)
+    planner = TrainingPlanner(catalog.videos, config.clip, config.augment, config.seed)
+    backend = build_backend("host", catalog, size=config.clip.size, config=config.loader, device=torch.device("cpu"))
+    return backend.batches(planner.batches(0, steps, config.train.batch))
+
+
+def losses(config: Config, steps: int) -> dict[str, list[float]]:
+    """The metrics of the first steps."""
+    trainer = Trainer(config, VIDEOS, torch.device("cpu"))
+    taken = [trainer.train_step(batch, look=True) for batch in batches(config, steps)]
+    return {name: [metrics[name].item() for metrics in taken] for name in taken[0]}
+
+
+def tensors(saved: checkpoint.Checkpoint) -> dict[str, Tensor]:
+    found = {f"learner.{name}": x for name, x in saved.learner.items()}
+    for number, state in saved.optimizer["state"].items():
+        found |= {f"optimizer.{number}.{name}": x for name, x in state.items() if isinstance(x, Tensor)}
+    return found
+
+
+# ----------------------------------------------------------------------------------------------------- golden
+
+
+def test_two_processes_give_the_same_bits(configured: Callable[..., Config], tmp_path: Path) -> None:
+    """This one and another, which hashes, allocates and numbers its threads in its own way."""
+    here, there = configured(tmp_path / "here"), configured(tmp_path / "there")
+    (tmp_path / "config.toml").write_text(to_toml(there))
+    subprocess.run(
+        [sys.executable, "-m", "cacl.cli", "train", "-c", str(tmp_path / "config.toml")],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    torch.manual_seed(999)  # what this process drew before decides nothing
+    train(here)
+    first, second = checkpoint.load(tmp_path / "here"), checkpoint.load(tmp_path / "there")
+    assert first.step == second.step == 8
+    assert first.optimizer["param_groups"] == second.optimizer["param_groups"]
+    one, other = tensors(first), tensors(second)
+    assert one.keys() == other.keys()
+    assert sum(name.startswith("optimizer.") for name in one) > 20
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+    encoders = [(tmp_path / name / "encoders.safetensors") for name in ("here", "there")]
+    assert checkpoint.read_encoders(encoders[0]).digest == checkpoint.read_encoders(encoders[1]).digest
+
+
+def test_golden_losses(configured: Callable[..., Config]) -> None:
+    """A deliberate change of augmentation, initialisation, sampling or the loss comes with new values."""
+    found = losses(configured(), 3)
+    for name, values in GOLDEN.items():
+        assert found[name] == pytest.approx(values, rel=TOLERANCE), name
+    assert found["loss"] == pytest.approx([sum(pair) for pair in zip(*GOLDEN.values(), strict=True)], rel=TOLERANCE)
+    assert found["learning_rate"] == pytest.approx([0.005 * (1 + math.cos(math.pi * step / 8)) for step in range(3)])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"augment": {"hue": 0.09}},
+        {"augment": {"flip": 0.4}},
+        {"augment": {"crop": [0.85, 0.875]}},
+        {"contrast": {"momentum": 0.99}},
+        {"contrast": {"temperature": 0.071}},
+        {"contrast": {"key_groups": 2}},
+        {"model": {"dropout": 0.45}},
+        {"optim": {"lr": 0.011}},
+    ],
+    ids=lambda change: next(f"{a}.{next(iter(b))}" if isinstance(b, dict) else a for a, b in change.items()),
+)
+def test_golden_losses_notice(configured: Callable[..., Config], change: dict[str, Any]) -> None:
+    """Ten times the tolerance, so that the test above is no formality."""
+    found = losses(configured(**change), 3)
+    assert any(found[name] != pytest.approx(values, rel=10 * TOLERANCE) for name, values in GOLDEN.items())
+
+
+# --------------------------------------------------------------------------------------------------- learning
+
+
+def test_contrast_tells_sixteen_videos_apart(configured: Callable[..., Config]) -> None:
+    """Eight keys from the step before, of the other half of the videos: chance is the logarithm of 8, 2.08."""
+    config = configured(
+        steps=60,
+        batch=8,
+        augment={"crop": [1, 1], "flip": 0, "jitter": 0, "grey": 0},
+        contrast={"pairs": "cnn", "queue": 8, "momentum": 0.9},
+        order={"weight": 0.0},
+        optim={"lr": 0.1},
+    )
+    contrast = losses(config, 60)["contrast"]
+    start, end = sum(contrast[1:9]) / 8, sum(contrast[-8:]) / 8  # the first queue is random directions, and easy
+    assert end < 0.5 * math.log(8)
+    assert end < 0.6 * start
+
+
+def test_order_is_learnt_by_heart(configured: Callable[..., Config]) -> None:
+    config = configured(steps=40, batch=8, contrast={"pairs": "none"}, model={"dropout": 0.0}, optim={"lr": 0.05})
+    (batch,) = batches(config, 1)
+    trainer = Trainer(config, VIDEOS, torch.device("cpu"))
+    taken = [trainer.train_step(batch, look=True) for _ in range(40)]
+    assert taken[0]["order"].item() > 1
+    assert taken[-1]["order"].item() < 0.1
+    assert taken[-1]["order_accuracy"].item() == 1
+
+
+# -------------------------------------------------------------------------------------------------- not finite
+
+
+def poison(state: dict[str, Tensor], value: float) -> None:
+    state["query.cnn.layers.0.weight"].view(-1)[0] = value
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_before_the_update(configured: Callable[..., Config], value: float) -> None:
+    config = configured()
+    trainer = Trainer(config, VIDEOS, torch.device("cpu"))
+    first, second = batches(config, 2)
+    trainer.train_step(first, look=True)
+    poison(trainer.learner.state_dict(), value)
+    before = {name: x.clone() for name, x in trainer.learner.named_parameters()}
+    queue = trainer.learner.queue.keys.clone()
+    with pytest.raises(CaclError, match=r"step 2\b.* not finite") as caught:
+        trainer.train_step(second, look=True)
+    assert "\n" not in str(caught.value)
+    assert torch.equal(trainer.learner.queue.keys, queue)
+    assert trainer.step == 1
+    for name, x in trainer.learner.named_parameters():
+        assert torch.equal(x.nan_to_num(), before[name].nan_to_num()), name
+
+
+def test_a_step_that_was_not_finite_is_seen_at_the_next_look(configured: Callable[..., Config]) -> None:
+    """On a GPU only some steps look; the steps between them are not forgotten, even if all is well again."""
+    config = configured()
+    trainer = Trainer(config, VIDEOS, torch.device("cpu"))
+    first, second = batches(config, 2)
+    clean = trainer.checkpoint("")
+    clean = dataclasses.replace(clean, learner={name: x.clone() for name, x in clean.learner.items()})
+    poison(trainer.learner.state_dict(), math.nan)
+    trainer.train_step(first, look=False)
+    trainer.learner.load_state_dict(clean.learner)
+    with pytest.raises(CaclError, match="not finite"):
+        trainer.train_step(second, look=True)
+
+
+def test_nothing_is_saved_after_a_loss_that_is_not_finite(configured: Callable[..., Config], tmp_path: Path) -> None:
+    """A run whose checkpoint is poisoned, as if the weights had left their range in the step after it."""
+    config = configured(tmp_path / "run")
+    trainer = Trainer(config, VIDEOS, torch.device("cpu"))
+    for batch in batches(config, 3):
+        trainer.train_step(batch, look=True)
+    poison(trainer.learner.state_dict(), math.nan)
+    (tmp_path / "run").mkdir()
+    checkpoint.save(tmp_path / "run/checkpoint.pt", trainer.checkpoint(scan(config.data).fingerprint))
+    content = (tmp_path / "run/checkpoint.pt").read_bytes()
+    with pytest.raises(CaclError, match=r"step 4\b.* not finite"):
+        train(config, resume=True)
+    assert (tmp_path / "run/checkpoint.pt").read_bytes() == content
+    assert not (tmp_path / "run/encoders.safetensors").exists()

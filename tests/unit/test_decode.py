@@ -1,0 +1,295 @@
+"""Frame numbers mean the same frame, bit for bit, whether a file is decoded from its start or from a seek point."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from av.codec import Codec
+from av.video.frame import VideoFrame
+
+from cacl.clips import VideoRecord
+from cacl.errors import DataError
+from cacl.loaders.decode import decode_frames, probe, upright
+from cacl.loaders.yuv import plane
+
+MakeVideo = Callable[..., Path]
+FRAMES, GOP = 50, 12
+
+
+def encodes(codec: str) -> bool:
+    try:
+        return Codec(codec, "w").is_encoder
+    except ValueError:
+        return False
+
+
+KINDS = [
+    ("libx264", "mp4", 0),
+    ("libx264", "mp4", 2),
+    ("libx264", "mkv", 0),
+    ("libx264", "mkv", 2),
+    ("libx264", "avi", 0),
+    ("libx264", "ts", 0),
+    ("libx264", "ts", 2),
+    ("mpeg4", "avi", 0),
+    ("mpeg4", "avi", 2),
+    ("mpeg4", "mp4", 2),
+    ("libvpx-vp9", "webm", 0),
+    ("libvpx-vp9", "mkv", 0),
+    pytest.param("libx265", "mp4", 2, marks=pytest.mark.skipif(not encodes("libx265"), reason="no HEVC encoder")),
+    pytest.param("libx265", "mkv", 0, marks=pytest.mark.skipif(not encodes("libx265"), reason="no HEVC encoder")),
+]
+
+
+@pytest.mark.parametrize(("codec", "suffix", "bframes"), KINDS)
+def test_every_clip_is_that_of_a_full_decode(
+    make_video: MakeVideo, tmp_path: Path, codec: str, suffix: str, bframes: int
+) -> None:
+    path = make_video(tmp_path / f"video.{suffix}", frames=FRAMES, gop=GOP, codec=codec, bframes=bframes)
+    video, whole = probe(path), full_decode(path)
+    assert video.frames == len(whole) == FRAMES
+    assert len(set(whole)) == FRAMES, "frames must differ for this test to see a mistake"
+    assert all(0 < point.frame < FRAMES for point in video.seek_points)
+    for stride in (1, 2, 3, 7, 13):
+        for start in (*range(GOP + 2), 22, 23, 24, 25, 35, 36, 37, 46, 47, 48, 49):
+            numbers = range(start, FRAMES, stride)[:5]
+            assert clip(path, numbers, video) == [whole[n] for n in numbers], (start, stride)
+    assert clip(path, range(FRAMES), video) == whole
+
+
+@pytest.mark.parametrize(("codec", "suffix", "bframes"), KINDS)
+def test_key_frames_become_seek_points(
+    make_video: MakeVideo, tmp_path: Path, codec: str, suffix: str, bframes: int
+) -> None:
+    path = make_video(tmp_path / f"video.{suffix}", frames=FRAMES, gop=GOP, codec=codec, bframes=bframes)
+    points = [point.frame for point in probe(path).seek_points]
+    if (suffix, bframes) == ("ts", 2):
+        assert set(points) <= {12, 24, 36, 48}  # without an index a seek may end behind its target: unproven, unused
+    else:
+        assert points == [12, 24, 36, 48]
+
+
+@pytest.mark.parametrize(("codec", "suffix", "bframes"), [("libx264", "mp4", 2), ("mpeg4", "mp4", 0)])
+def test_nothing_before_the_seek_point_is_decoded(
+    make_video: MakeVideo, tmp_path: Path, codec: str, suffix: str, bframes: int
+) -> None:
+    """All pictures before frame 36 are overwritten with zeros: the frames from there on are still the true ones."""
+    path = make_video(tmp_path / f"video.{suffix}", frames=FRAMES, gop=GOP, codec=codec, bframes=bframes)
+    video, whole = probe(path), full_decode(path)
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    begin = 0
+    for packet in packets[:36]:
+        begin = content.index(packet, begin)
+        content[begin : begin + len(packet)] = bytes(len(packet))
+    path.write_bytes(content)
+    for numbers in (range(36, 50), range(37, 50, 4), range(47, 50), range(49, 50)):
+        assert clip(path, numbers, video) == [whole[n] for n in numbers]
+    try:
+        lost = clip(path, range(10), video)
+    except DataError:
+        return
+    assert lost != whole[:10]
+
+
+def test_frames_hidden_by_an_edit_list_have_no_number(make_video: MakeVideo, tmp_path: Path) -> None:
+    """A trimmed file keeps the pictures before its first one, since that needs them."""
+    whole = make_video(tmp_path / "whole.mp4", frames=FRAMES, gop=GOP, bframes=2)
+    path = tmp_path / "trimmed.mp4"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as container:
+        stream = source.streams.video[0]
+        assert stream.time_base
+        copy = container.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.pts is not None and packet.dts is not None:
+                shift = round(4 / 25 / stream.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, copy
+                container.mux(packet)
+    video, shown = probe(path), full_decode(whole)[4:]
+    assert (video.frames, video.declared_frames) == (FRAMES - 4, FRAMES)
+    for start in range(FRAMES - 4):
+        numbers = range(start, FRAMES - 4, 3)[:4]
+        assert clip(path, numbers, video) == [shown[n] for n in numbers], start
+
+
+# --- Real footage
+
+
+def test_real_clips_are_those_of_a_full_decode(footage: Path) -> None:
+    rng = np.random.default_rng(0)
+    files = sorted((footage / "formats").iterdir()) + sorted((footage / "ut_interaction").rglob("*.avi"))[::12]
+    usable = 0
+    for path in files:
+        try:
+            video = probe(path)
+        except DataError:
+            continue
+        whole = full_decode(path)
+        assert video.frames == len(whole), path.name
+        usable += 1
+        last = video.frames - 1
+        spans = [(0, video.frames, 1), (last, 1, 1), (max(0, last - 1), 2, 1)]
+        for length in (1, 2, 3, 8, 16):
+            stride = int(rng.integers(1, 1 + max(1, last // length)))
+            start = int(rng.integers(0, max(1, last - (length - 1) * stride + 1)))
+            spans.append((start, length, stride))
+        for start, length, stride in spans:
+            numbers = range(start, video.frames, stride)[:length]
+            assert clip(path, numbers, video) == [whole[n] for n in numbers], (path.name, start, length, stride)
+    assert usable == 11 + 10
+
+
+UNUSABLE = {
+    "corrupted.mp4": r"^decoding fails after 28 of 50 frames \(Invalid data found when processing input\)$",
+    "result.webm": r"^is empty \(0 bytes\)$",
+}
+USABLE = {
+    "RATRACE_wave_f_nm_np1_fr_goo_37.avi": ("mpeg4", 72, 73, 560, 240, 0),
+    "av1_video.mkv": ("av1", 125, 0, 640, 360, 0),
+    "fire2.mp4": ("h264", 25, 25, 1280, 720, 180),
+    "hmdb51_Turnk_r_Pippi_Michel_cartwheel_f_cm_np2_le_med_6.avi": ("mpeg4", 83, 84, 320, 240, 0),
+    "nasa_13013.mp4": ("h264", 325, 325, 320, 180, 0),
+    "no_duration.webm": ("vp9", 74, 0, 1280, 720, 0),
+    "test_non_zero_start.mp4": ("h264", 12, 12, 200, 112, 0),
+    "testsrc2_odd_height_and_width_vp9.mp4": ("vp9", 25, 25, 321, 241, 0),
+    "unordered.mov": ("h264", 4, 4, 50, 50, 0),
+    "v_SoccerJuggling_g23_c01.avi": ("mpeg4", 240, 240, 320, 240, 0),
+    "video_90.mov": ("h264", 3, 3, 320, 568, 270),
+}
+
+
+def test_each_real_file_is_usable_or_has_a_reason(footage: Path) -> None:
+    assert {path.name for path in (footage / "formats").iterdir()} == {*USABLE, *UNUSABLE}
+    for name, reason in UNUSABLE.items():
+        with pytest.raises(DataError, match=reason):
+            probe(footage / "formats" / name)
+    for name, expected in USABLE.items():
+        v = probe(footage / "formats" / name)
+        assert (v.codec, v.frames, v.declared_frames, v.width, v.height, v.rotation) == expected, name
+
+
+# --- Files that changed after the scan
+
+
+def test_a_file_that_changed_is_named(make_video: MakeVideo, tmp_path: Path) -> None:
+    path = make_video(tmp_path / "video.mp4", frames=FRAMES, gop=GOP)
+    video = probe(path)
+    make_video(path, frames=20, gop=GOP)
+    for numbers in (range(0, 40, 2), range(18, 24), range(40, 50), range(49, 50)):
+        with pytest.raises(DataError, match=rf"^{path}: .*; scan the folder again$"):
+            clip(path, numbers, video)
+    whole = path.read_bytes()
+    for content in (b"", b"no video" * 100, whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=rf"^{path}: decoding fails \(.*\); scan the folder again$"):
+            clip(path, range(10), video)
+    path.unlink()
+    with pytest.raises(DataError, match=rf"^{path}: decoding fails \(No such file or directory\)"):
+        clip(path, range(10), video)
+
+
+def test_a_file_that_shrank_before_the_wanted_frame(make_video: MakeVideo, tmp_path: Path) -> None:
+    path = make_video(tmp_path / "video.mp4", frames=20, gop=GOP)
+    with pytest.raises(DataError, match=r"video\.mp4: ends before frame 20, which was there when it was scanned"):
+        list(decode_frames(path, range(16, 24), ()))
+
+
+# --- Rotation
+
+MATRICES = {0: (1, 0, 0, 1), 90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), 270: (0, 1, -1, 0)}
+"""(a, b, c, d) of the track header of QuickTime files, by counter-clockwise turns: pixel (x, y) is displayed at
+(a x + c y, b x + d y), shifted to begin at 0."""
+
+
+@pytest.mark.parametrize("degrees", MATRICES)
+def test_frames_are_turned_as_the_container_says(make_video: MakeVideo, tmp_path: Path, degrees: int) -> None:
+    """The first picture grows brighter towards its lower right corner; no two turns of it are alike."""
+    path = make_video(tmp_path / "video.mp4", frames=3, size=(64, 48))
+    matrix_at, _ = display_matrix(path)
+    content = bytearray(path.read_bytes())
+    a, b, c, d = (value << 16 for value in MATRICES[degrees])
+    content[matrix_at : matrix_at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    video = probe(path)
+    assert video.rotation == degrees
+    assert (video.width, video.height) == ((64, 48) if degrees % 180 == 0 else (48, 64))
+    check_upright(path, video)
+    image = upright(plane(next(decode_frames(path, [0], ())), 0), video.rotation)
+    corners = {name: float(image[part].mean()) for name, part in CORNERS.items()}
+    bright = {0: "lower right", 90: "upper right", 180: "upper left", 270: "lower left"}[degrees]
+    assert max(corners, key=corners.__getitem__) == bright
+
+
+@pytest.mark.parametrize("name", ["video_90.mov", "fire2.mp4", "nasa_13013.mp4"])
+def test_real_files_are_turned_as_their_container_says(footage: Path, name: str) -> None:
+    path = footage / "formats" / name
+    video = probe(path)
+    _, matrix = display_matrix(path)
+    assert matrix == MATRICES[video.rotation]
+    check_upright(path, video)
+
+
+def test_leading_axes_are_left_alone() -> None:
+    stack = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
+    for degrees in MATRICES:
+        turned = upright(stack, degrees)
+        for outer in range(2):
+            for inner in range(3):
+                np.testing.assert_array_equal(turned[outer, inner], upright(stack[outer, inner], degrees))
+
+
+CORNERS = {
+    "upper left": np.s_[:12, :12],
+    "upper right": np.s_[:12, -12:],
+    "lower left": np.s_[-12:, :12],
+    "lower right": np.s_[-12:, -12:],
+}
+
+
+def check_upright(path: Path, video: VideoRecord) -> None:
+    decoded = plane(next(decode_frames(path, [0], ())), 0)
+    _, (a, b, c, d) = display_matrix(path)
+    y, x = np.indices(decoded.shape)
+    to_x, to_y = a * x + c * y, b * x + d * y
+    displayed = np.zeros((video.height, video.width), np.uint8)
+    displayed[to_y - to_y.min(), to_x - to_x.min()] = decoded
+    np.testing.assert_array_equal(upright(decoded, video.rotation), displayed)
+
+
+def display_matrix(path: Path) -> tuple[int, tuple[int, ...]]:
+    """Where the matrix of the first track header lies in the file, and its (a, b, c, d). ISO/IEC 14496-12, 8.3.2."""
+    content = path.read_bytes()
+    header = content.index(b"tkhd") + 4
+    at = header + (52 if content[header] == 1 else 40)
+    a, b, _, c, d, *_ = struct.unpack(">9i", content[at : at + 36])
+    return at, tuple(value >> 16 for value in (a, b, c, d))
+
+
+# --- A second way to decode
+
+
+def clip(path: Path, numbers: range, video: VideoRecord) -> list[int]:
+    return checksums(decode_frames(path, numbers, video.seek_points))
+
+
+def full_decode(path: Path) -> list[int]:
+    with av.open(str(path), metadata_errors="ignore") as container:
+        return checksums(container.decode(container.streams.video[0]))
+
+
+def checksums(frames: Iterable[VideoFrame]) -> list[int]:
+    """Of the visible pixels of each frame, all planes."""
+    return [zlib.crc32(b"".join(rows(frame))) for frame in frames]
+
+
+def rows(frame: VideoFrame) -> Iterable[bytes]:
+    for part in frame.planes:
+        pixels = np.frombuffer(bytes(part), np.uint8).reshape(part.height, part.line_size)
+        yield pixels[:, : part.width].tobytes()
