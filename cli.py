@@ -151,7 +151,9 @@ def retrieval(
 
 
 def _print(result: Any, as_json: bool, show: Callable[[Any], None]) -> None:
-    """Results go to stdout, for people or for programs."""
+    """Results go to stdout, for people or for programs; of several processes the first one prints."""
+    if os.environ.get("RANK", "0") != "0":
+        return
     try:
         if as_json:
             print(json.dumps(result, indent=2))

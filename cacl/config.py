@@ -122,7 +122,7 @@ class ModelConfig:
 
 @section
 class ContrastConfig:
-    pairs: Literal["cross", "authors", "cnn", "transformer", "none"] = "cross"
+    pairs: Literal["cross", "authors", "within", "cnn", "transformer", "none"] = "cross"
     """Which positives count: see `cacl.losses`. `none` trains on the frame order alone."""
     weight: NonNegative = 1.0
     """Weight of the contrast."""

@@ -47,12 +47,23 @@ def barrier() -> None:
 
 @contextmanager
 def main_first() -> Iterator[None]:
-    """The first process does what is inside alone, the others after it."""
+    """The first process does what is inside alone, the others after it, also if it fails there."""
     if rank() > 0:
         barrier()
-    yield
-    if rank() == 0:
-        barrier()
+    try:
+        yield
+    finally:
+        if rank() == 0:
+            barrier()
+
+
+def agreed(number: int, device: torch.device) -> int:
+    """The largest of the numbers that the ranks bring. With several ranks on a GPU this waits for the device."""
+    if world() == 1:
+        return number
+    value = torch.tensor(number, device=device)
+    dist.all_reduce(value, dist.ReduceOp.MAX)
+    return int(value)
 
 
 def gather(x: Tensor) -> Tensor:

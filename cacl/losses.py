@@ -41,6 +41,8 @@ PAIRS: Mapping[str, tuple[Pair, ...]] = {
         Pair("f_q", "t_k", "f_q"),
         Pair("t_q", "t_k", "f_q"),
     ),
+    # Both architectures, each on its own: what the pairs across them add shows beside it.
+    "within": (Pair("f_q", "f_k", "f_q"), Pair("t_q", "t_k", "t_q")),
     "cnn": (Pair("f_q", "f_k", "f_q"),),
     "transformer": (Pair("t_q", "t_k", "t_q"),),
     "none": (),

@@ -83,8 +83,8 @@ class Trainer:
         self.finite &= parts.total.isfinite() & norm.isfinite()
         if look and not self.finite:
             raise CaclError(
-                f"step {self.step}: the loss or its gradient is not finite; the last checkpoint is from before that. "
-                "Lower optim.lr, set optim.clip_norm, or set train.precision = fp32"
+                f"step {self.step + 1}: the loss or its gradient is not finite; the last checkpoint is from before "
+                "that. Lower optim.lr, set optim.clip_norm, or set train.precision = fp32"
             )
         self.optimizer.step()
         self.learner.update(keys)
@@ -189,19 +189,21 @@ def _run(trainer: Trainer, catalog: Catalog, report: Report) -> dict[str, Any]:
     report.start(first, trainer.steps)
     with _stop_signals() as received:
         for batch in window.timed(backend.batches(plans)):
-            step, stop = trainer.step + 1, list(received)
-            last = step == trainer.steps or bool(stop)
-            saving = step % config.train.checkpoint_every == 0 or last
-            look = step % config.train.log_every == 0 or saving or trainer.device.type == "cpu"
+            step = trainer.step + 1
+            logging, saving = step % config.train.log_every == 0, step % config.train.checkpoint_every == 0
+            look = logging or saving or step == trainer.steps or trainer.device.type == "cpu"
+            # All ranks stop after the same step, whichever of them was told to.
+            stop = distributed.agreed(max(received, default=0), trainer.device) if look else 0
+            last = step == trainer.steps or stop > 0
             window.add(trainer.train_step(_to(batch, trainer.device), look=look))
-            if step % config.train.log_every == 0 or last:
+            if logging or last:
                 scalars = window.mean()
                 report.log(step, scalars | {"epoch": step * config.train.batch / len(catalog.videos)})
-            if saving and distributed.rank() == 0:
+            if (saving or last) and distributed.rank() == 0:
                 checkpoint.save(run / checkpoint.LAST, trainer.checkpoint(catalog.fingerprint))
             if stop and step < trainer.steps:
                 raise Interrupted(
-                    f"stopped by {stop[0]} after step {step} of {trainer.steps}; --resume goes on from there"
+                    f"stopped by {signal.Signals(stop).name} after step {step} of {trainer.steps}; --resume goes on"
                 )
     if distributed.rank() == 0:
         state = trainer.checkpoint(catalog.fingerprint)
@@ -308,11 +310,11 @@ def _to(batch: ClipBatch, device: torch.device) -> ClipBatch:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[list[str]]:
-    """Collects the names of SIGINT and SIGTERM while open; the loop looks at the list between two steps."""
-    received: list[str] = []
+def _stop_signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM while open; the loop looks at the list before a step."""
+    received: list[int] = []
     before = {
-        number: signal.signal(number, lambda number, _: received.append(signal.Signals(number).name))
+        number: signal.signal(number, lambda number, _: received.append(number))
         for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:

@@ -18,6 +18,7 @@ from cacl.losses import contrast_loss, encoders_of, order_classes, order_loss
 
 METHOD = {
     "authors": (("f_q", "f_k", "f_q"), ("f_q", "t_q", "f_q"), ("f_q", "t_k", "f_q"), ("t_q", "t_k", "f_q")),
+    "within": (("f_q", "f_k", "f_q"), ("t_q", "t_k", "t_q")),
     "cross": (("f_q", "f_k", "f_q"), ("f_q", "t_k", "f_q"), ("t_q", "f_k", "t_q"), ("t_q", "t_k", "t_q")),
     "cnn": (("f_q", "f_k", "f_q"),),
     "transformer": (("t_q", "t_k", "t_q"),),
@@ -228,6 +229,7 @@ def test_queue_logsumexp_and_the_highest(size: tuple[int, int, int]) -> None:
     [
         ("cross", 0.0, (True, True)),
         ("authors", 0.0, (True, True)),
+        ("within", 0.0, (True, True)),
         ("cnn", 0.0, (True, False)),
         ("cnn", 1.0, (True, False)),
         ("transformer", 0.0, (False, True)),

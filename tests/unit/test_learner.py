@@ -210,7 +210,7 @@ def test_encoders_equal_the_long_way() -> None:
 
 # --------------------------------------------------------------------------------------------------------- loss
 
-LOSSES = [(pairs, weight) for pairs in ("cross", "authors", "cnn") for weight in (0.0, 0.5)]
+LOSSES = [(pairs, weight) for pairs in ("cross", "authors", "within", "cnn") for weight in (0.0, 0.5)]
 LOSSES += [("transformer", 0.0), ("none", 0.5)]
 
 
@@ -267,7 +267,7 @@ def test_loss_is_made_of_its_parts(pairs: str, order_weight: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pairs", "rows"), [("cross", 12), ("authors", 12), ("cnn", 6), ("transformer", 6), ("none", 0)]
+    ("pairs", "rows"), [("cross", 12), ("authors", 12), ("within", 12), ("cnn", 6), ("transformer", 6), ("none", 0)]
 )
 def test_all_keys_of_a_batch_enter_the_queue(pairs: str, rows: int) -> None:
     learner = Learner(tiny(pairs=pairs, order_weight=float(pairs == "none")))
