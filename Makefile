@@ -10,7 +10,7 @@ READY := .venv/.ready
 .PHONY: demo test lint venv clean
 
 demo: $(READY)
-	$(BIN)/cacl data synth demo/videos
+	$(BIN)/cacl data synth demo/videos --train 16 --test 4
 	$(BIN)/cacl train --config configs/demo.toml --resume
 	$(BIN)/cacl eval retrieval demo/run --label appearance --label motion
 
