@@ -38,7 +38,8 @@ class Learner(nn.Module):
         if contrast.pairs != "none":
             keys, all_keys = self._encode_keys(batch.key.float(), batch.order, step)
             embeddings = {f"{name}_q": encoded[name] for name in keys} | {f"{name}_k": keys[name] for name in keys}
-            value, metrics = contrast_loss(embeddings, self.queue.keys, contrast.temperature, contrast.pairs)
+            with torch.autocast(batch.order.device.type, enabled=False):  # losses stay fp32
+                value, metrics = contrast_loss(embeddings, self.queue.keys, contrast.temperature, contrast.pairs)
             total = total + contrast.weight * value
             metrics["contrast"] = value.detach()
         if order.weight > 0:
