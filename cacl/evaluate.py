@@ -89,14 +89,7 @@ def _features(
         report.say(f"features of an earlier evaluation, from {folder / key}")
         return known
     report.say(f"loader: {choice.name}, {choice.reason}")
-    backend = build_backend(
-        choice.name,
-        catalog,
-        size=config.clip.size,
-        config=config.loader,
-        device=device,
-        processes=distributed.local_world(),
-    )
+    backend = build_backend(choice.name, catalog, config, device, distributed.local_world())
     arrays = features.extract(
         wanted, catalog, backend, config, device, folder / key, lambda done, all: report.advance("features", done, all)
     )

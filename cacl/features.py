@@ -136,6 +136,7 @@ def _lengths(features: Mapping[str, FeatureOf], config: Config, device: torch.de
 def _create(folder: Path, videos: int, lengths: Mapping[str, int]) -> dict[str, np.memmap]:
     if distributed.rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "finished").unlink(missing_ok=True)  # of arrays that were damaged since
         for name, length in lengths.items():
             open_memmap(_file(folder, name), "w+", np.float32, (videos, length)).flush()
     distributed.barrier()

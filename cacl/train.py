@@ -176,14 +176,7 @@ def _run(trainer: Trainer, catalog: Catalog, report: Report) -> dict[str, Any]:
     planner = TrainingPlanner(catalog.videos, config.clip, config.augment, config.seed)
     choice = choose_backend(config.loader, trainer.device)
     report.say(f"loader: {choice.name}, {choice.reason}")
-    backend = build_backend(
-        choice.name,
-        catalog,
-        size=config.clip.size,
-        config=config.loader,
-        device=trainer.device,
-        processes=distributed.local_world(),
-    )
+    backend = build_backend(choice.name, catalog, config, trainer.device, distributed.local_world())
     plans = planner.batches(trainer.step, trainer.steps, config.train.batch, distributed.rank(), distributed.world())
     first, window, scalars = trainer.step, _Window(config.train.batch), {}
     report.start(first, trainer.steps)

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from cacl.clips import ClipBatch, ClipPlan
-from cacl.config import LoaderConfig
+from cacl.config import Config, LoaderConfig
 from cacl.errors import ConfigError
 from cacl.loaders import dali, host, reference
 from cacl.loaders.catalog import Catalog
@@ -40,15 +40,11 @@ def choose_backend(config: LoaderConfig, device: torch.device) -> Choice:
     return Choice("host", f"decoding and augmenting on the CPU ({obstacle or 'training on the CPU'})")
 
 
-def build_backend(
-    name: str, catalog: Catalog, *, size: int, config: LoaderConfig, device: torch.device, processes: int = 1
-) -> Backend:
-    """The backend of this name for the videos of a catalog, with views of size x size pixels.
-
-    processes: how many share the cores of this machine.
-    """
-    threads = config.threads or max(1, (os.cpu_count() or 1) // processes)
+def build_backend(name: str, catalog: Catalog, config: Config, device: torch.device, processes: int = 1) -> Backend:
+    """The backend of this name for the videos of a catalog. processes: how many share the cores of this machine."""
+    size, prefetch = config.clip.size, config.loader.prefetch
+    threads = config.loader.threads or max(1, (os.cpu_count() or 1) // processes)
     if name == "dali":
-        return dali.DaliBackend(catalog, size=size, threads=threads, prefetch=config.prefetch, device=device)
+        return dali.DaliBackend(catalog, size=size, threads=threads, prefetch=prefetch, device=device)
     load_clip = {"host": host.load_clip, "reference": reference.load_clip}[name]
-    return ThreadedBackend(load_clip, catalog, size=size, threads=threads, prefetch=config.prefetch)
+    return ThreadedBackend(load_clip, catalog, size=size, threads=threads, prefetch=prefetch)

@@ -97,7 +97,7 @@ def configured(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config
 def batches(config: Config, steps: int) -> Iterator[ClipBatch]:
     catalog = scan(config.data)
     planner = TrainingPlanner(catalog.videos, config.clip, config.augment, config.seed)
-    backend = build_backend("host", catalog, size=config.clip.size, config=config.loader, device=torch.device("cpu"))
+    backend = build_backend("host", catalog, config, torch.device("cpu"))
     return backend.batches(planner.batches(0, steps, config.train.batch))
 
 

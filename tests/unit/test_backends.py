@@ -24,7 +24,7 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord, ViewPlan
-from cacl.config import AugmentConfig, ClipConfig, LoaderConfig
+from cacl.config import AugmentConfig, ClipConfig, Config, LoaderConfig
 from cacl.errors import ConfigError, DataError
 from cacl.loaders import host, reference
 from cacl.loaders.augment import IDENTITY_COLOR, color_matrix
@@ -391,7 +391,7 @@ def test_auto_chooses_the_host_and_says_why(videos: Catalog) -> None:
     for name in ("host", "reference"):
         named = LoaderConfig(backend=name, threads=2)  # pyright: ignore[reportArgumentType]
         assert choose_backend(named, CPU) == (name, "as configured")
-        backend = build_backend(name, videos, size=32, config=named, device=CPU)
+        backend = build_backend(name, videos, Config(clip=ClipConfig(size=32), loader=named), CPU)
         plans = stream(videos)[:1]
         (batch,) = backend.batches(plans)
         load_clip = {"host": host.load_clip, "reference": reference.load_clip}[name]
