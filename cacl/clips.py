@@ -18,6 +18,19 @@ class SeekPoint(NamedTuple):
     pts: int
 
 
+class Fragments(NamedTuple):
+    """Where the groups of pictures of a prepared video lie in its file. Each begins with a key frame."""
+
+    init: bytes
+    """The head of the file, before the first fragment: with it, any run of fragments is an MP4 file."""
+    first: np.ndarray
+    """int64 [G]: the number of the first frame of each fragment."""
+    offset: np.ndarray
+    """int64 [G + 1]: fragment g is the bytes offset[g] to offset[g + 1] of the file."""
+    checksum: np.ndarray
+    """uint32 [G]: CRC-32 of these bytes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoRecord:
     """One usable video file, as a full decode found it (not as its header claims)."""
@@ -45,7 +58,9 @@ class VideoRecord:
     attributes: Mapping[str, str] = field(default_factory=dict)
     """Further columns of a CSV list, by name: other labels of the same video."""
     seek_points: tuple[SeekPoint, ...] = ()
-    """In rising order; decoding from frame 0 is always possible and not listed."""
+    """In rising order; decoding from frame 0 is always possible and not listed. Not used for prepared videos."""
+    fragments: Fragments | None = field(default=None, compare=False)
+    """Of a prepared video (`cacl data prepare`); its content hash stands for them in comparisons."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +103,8 @@ class ClipPlan:
 class ClipBatch:
     """Decoded and augmented clips, in the order of their plans."""
 
-    views: Tensor
-    """float16 [V, B, 3, T, H, W], RGB in about [0, 1]."""
+    views: tuple[Tensor, ...]
+    """One float16 [B, 3, T, H, W] per view, RGB in about [0, 1]."""
     order: Tensor
     """uint8 [B, T]."""
     video: Tensor

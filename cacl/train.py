@@ -298,7 +298,10 @@ def _to(batch: ClipBatch, device: torch.device) -> ClipBatch:
     if device.type == "cpu":
         return batch
     return ClipBatch(
-        **{name: getattr(batch, name).to(device, non_blocking=True) for name in ("views", "order", "video", "index")}
+        views=tuple(view.to(device, non_blocking=True) for view in batch.views),
+        order=batch.order.to(device, non_blocking=True),
+        video=batch.video.to(device, non_blocking=True),
+        index=batch.index.to(device, non_blocking=True),
     )
 
 

@@ -253,10 +253,10 @@ class DaliBackend:
             except RuntimeError as error:
                 raise self._explained(error, [plan for plans, _ in running for plan in plans]) from None
             plans, turns = running.popleft()
-            # Stacked, that is copied on the device: DALI's own memory is not handed out.
-            views = torch.stack([torch.from_dlpack(output.as_tensor()) for output in outputs])
+            # Copied on the device: DALI's own memory is not handed out.
+            views = tuple(torch.from_dlpack(output.as_tensor()).clone() for output in outputs)
             for clip, view in np.argwhere(turns):
-                views[view, clip] = torch.rot90(views[view, clip], turns[clip][view], (-2, -1))
+                views[view][clip] = torch.rot90(views[view][clip], turns[clip][view], (-2, -1))
             yield ClipBatch(
                 views=views,
                 order=torch.tensor([plan.order for plan in plans], dtype=torch.uint8),

@@ -6,6 +6,7 @@ first (chroma at a quarter of the cost) and mixed once, straight into half preci
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,8 @@ from cacl.loaders.decode import decode_frames, upright
 from cacl.loaders.yuv import as_planar_420, plane, rgb_matrix
 
 
-def load_clip(path: Path, video: VideoRecord, plan: ClipPlan, size: int, out: Tensor) -> None:
-    """Fills out, float16 [V, 3, T, size, size], with the views of one clip."""
+def load_clip(path: Path, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
+    """Fills out, one float16 [3, T, size, size] per view, with the views of one clip."""
     luma, chroma, to_rgb = decode_planes(path, video, plan)
     for view, target in zip(plan.views, out, strict=True):
         make_view(luma, chroma, compose(view.color, to_rgb), view, size, target)

@@ -5,6 +5,7 @@ It defines what a view is; every other backend is tested against it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ from cacl.loaders.decode import decode_frames, upright
 from cacl.loaders.yuv import EXACT, source_colorspace
 
 
-def load_clip(path: Path, video: VideoRecord, plan: ClipPlan, size: int, out: Tensor) -> None:
-    """Fills out, float16 [V, 3, T, size, size], with the views of one clip, RGB in about [0, 1]."""
+def load_clip(path: Path, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
+    """Fills out, one float16 [3, T, size, size] per view, with the views of one clip, RGB in about [0, 1]."""
     frames = torch.from_numpy(decode_rgb(path, video, plan))
     for view, target in zip(plan.views, out, strict=True):
         target.copy_(make_view(frames, view, size))

@@ -13,8 +13,8 @@ from torch import Tensor
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord
 from cacl.loaders.catalog import Catalog
 
-LoadClip = Callable[[Path, VideoRecord, ClipPlan, int, Tensor], None]
-"""(file, record, plan, size, out): fills out, float16 [V, 3, T, size, size]."""
+LoadClip = Callable[[Path, VideoRecord, ClipPlan, int, Sequence[Tensor]], None]
+"""(file, record, plan, size, out): fills out, one float16 [3, T, size, size] per view."""
 
 
 class ThreadedBackend:
@@ -42,18 +42,18 @@ class ThreadedBackend:
             pool.shutdown(cancel_futures=True)
 
     def _start(self, pool: ThreadPoolExecutor, plans: Sequence[ClipPlan]) -> tuple[ClipBatch, list[Future[None]]]:
-        shape = (len(plans[0].views), len(plans), 3, plans[0].length, self.size, self.size)
+        shape = (len(plans), 3, plans[0].length, self.size, self.size)
         batch = ClipBatch(
-            views=torch.empty(shape, dtype=torch.float16),
+            views=tuple(torch.empty(shape, dtype=torch.float16) for _ in plans[0].views),
             order=torch.tensor([plan.order for plan in plans], dtype=torch.uint8),
             video=torch.tensor([plan.video for plan in plans]),
             index=torch.tensor([plan.index for plan in plans]),
         )
-        videos = self.catalog.videos
-        jobs = [
-            pool.submit(self.load_clip, self.catalog.file(p.video), videos[p.video], p, self.size, batch.views[:, slot])
-            for slot, p in enumerate(plans)
-        ]
+        jobs = []
+        for slot, plan in enumerate(plans):
+            file, video = self.catalog.file(plan.video), self.catalog.videos[plan.video]
+            out = [view[slot] for view in batch.views]
+            jobs.append(pool.submit(self.load_clip, file, video, plan, self.size, out))
         return batch, jobs
 
 

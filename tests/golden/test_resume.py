@@ -137,7 +137,7 @@ def observed(config: Config, *, resume: bool = False, at: int = 0, event: Callab
 
     class Observed(Trainer):
         def train_step(self, batch: ClipBatch, *, look: bool) -> dict[str, Tensor]:
-            digest = hashlib.sha256(batch.views.numpy().tobytes()).hexdigest()
+            digest = hashlib.sha256(b"".join(view.numpy().tobytes() for view in batch.views)).hexdigest()
             steps.append(Step(batch.index.tolist(), batch.video.tolist(), batch.order.tolist(), digest))
             metrics = super().train_step(batch, look=look)
             if event is not None and self.step == at:

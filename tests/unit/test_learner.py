@@ -57,7 +57,7 @@ def a_batch(size: int = 6) -> ClipBatch:
     order = torch.stack([torch.randperm(FRAMES) for _ in range(size)]).byte()
     order[0] = torch.arange(FRAMES)
     number = torch.arange(size)
-    views = torch.rand(2, size, 3, FRAMES, SIZE, SIZE).half()
+    views = tuple(torch.rand(2, size, 3, FRAMES, SIZE, SIZE).half())
     return ClipBatch(views=views, order=order, video=number, index=number)
 
 
