@@ -59,7 +59,7 @@ class VideoRecord:
     """Further columns of a CSV list, by name: other labels of the same video."""
     seek_points: tuple[SeekPoint, ...] = ()
     """In rising order; decoding from frame 0 is always possible and not listed. Not used for prepared videos."""
-    fragments: Fragments | None = field(default=None, compare=False)
+    fragments: Fragments | None = field(default=None, compare=False, repr=False)
     """Of a prepared video (`cacl data prepare`); its content hash stands for them in comparisons."""
 
 

@@ -162,7 +162,7 @@ def training_videos(config: Config, report: Report) -> Catalog:
         catalog = scan(config.data, min_frames=config.clip.frames, report=report.scanned)
     catalog.check(config.data.max_rejected)
     report.rejected(catalog)
-    chosen = catalog.only("train") if any(video.split for video in catalog.videos) else catalog
+    chosen = catalog.only("train") if catalog.has_splits else catalog
     report.say(
         f"{len(chosen.videos)} training videos of {len(catalog.videos)} in {catalog.root} (layout {catalog.layout})"
     )

@@ -1,7 +1,7 @@
 """The catalog of a data set: every video file that was found, either as a VideoRecord or with the reason against it.
 
 `scan` decodes each file once in full (`decode.probe`) and remembers the outcome in a cache, so that the next scan only
-looks at sizes and modification times.
+looks at sizes and modification times. Of a prepared set it only opens the index.
 """
 
 from __future__ import annotations
@@ -12,19 +12,22 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import quote
 
 import av
 
 from cacl.clips import SeekPoint, VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError
-from cacl.loaders import layouts
+from cacl.loaders import index, layouts, storage
 from cacl.loaders.decode import probe
+from cacl.loaders.index import PreparedVideos
+from cacl.loaders.storage import Place, is_remote
 
 CACHE_FORMAT = ("cacl-scan", 2, *av.library_versions["libavcodec"])
 """Raise the first number when `probe` judges files differently; another decoder may do so as well."""
@@ -45,25 +48,41 @@ class Rejected(NamedTuple):
 class Catalog:
     """Videos and rejected files together are every video file found; paths are relative to the root, or absolute."""
 
-    root: Path
+    root: Place
     layout: str
-    videos: tuple[VideoRecord, ...]
+    videos: tuple[VideoRecord, ...] | PreparedVideos
     """Sorted by path."""
     rejected: tuple[Rejected, ...]
     """Sorted by path."""
     missing: tuple[str, ...]
     """Names in the lists of the data set for which there is no file."""
 
-    def file(self, video: int) -> Path:
-        return self.root / self.videos[video].path
+    def file(self, video: int) -> Place:
+        return self.place(self.videos[video])
+
+    def place(self, video: VideoRecord) -> Place:
+        if isinstance(self.root, Path):
+            return self.root / video.path
+        return f"{self.root}/{quote(video.path) if self.root.startswith('http') else video.path}"
+
+    @property
+    def has_splits(self) -> bool:
+        """Whether any video is known to belong to a split."""
+        return self.videos.has_splits if isinstance(self.videos, PreparedVideos) else any(v.split for v in self.videos)
 
     def only(self, split: str) -> Catalog:
         """Just the videos of this split (there may be none), without rejected and missing ones."""
-        return replace(self, videos=tuple(v for v in self.videos if v.split == split), rejected=(), missing=())
+        if isinstance(self.videos, PreparedVideos):
+            chosen = self.videos.of_split(split)
+        else:
+            chosen = tuple(v for v in self.videos if v.split == split)
+        return replace(self, videos=chosen, rejected=(), missing=())
 
     @property
     def fingerprint(self) -> str:
         """sha256, as hex digits, over everything that decides samples; the place of the root does not."""
+        if isinstance(self.videos, PreparedVideos):
+            return self.videos.fingerprint
         digest = hashlib.sha256()
         for v in self.videos:
             picture = (v.content, v.frames, v.width, v.height, v.rotation, v.seek_points)
@@ -102,11 +121,13 @@ def scan(config: DataConfig, *, min_frames: int = 1, threads: int = 0, report: R
 
     Videos with fewer than `min_frames` frames are rejected. Outcomes are cached in `config.cache`, or in
     `$XDG_CACHE_HOME/cacl`; an outcome holds while size and modification time of the file stay. A cache that is damaged
-    or cannot be written costs time and nothing else.
+    or cannot be written costs time and nothing else. Of a prepared set the index is opened, and nothing is decoded.
 
     Raises DataError if the root does not exist or holds no video, if its lists are damaged or contradictory, or if all
     its videos are too short. How many rejected files are too many is for the caller to say: `Catalog.check`.
     """
+    if is_remote(config.root) or (_local(config.root) / index.NAME).is_file():
+        return _open_prepared(config, min_frames)
     listing = layouts.find(config)
     paths = [entry.path for entry in listing.entries]
     cache = _cache_file(config.cache, listing.root)
@@ -118,16 +139,12 @@ def scan(config: DataConfig, *, min_frames: int = 1, threads: int = 0, report: R
         if isinstance(outcome, str):
             rejected.append(Rejected(entry.path, outcome))
         elif outcome.frames < min_frames:
-            rejected.append(Rejected(entry.path, f"has {_frames(outcome.frames)}; a clip needs {min_frames}"))
+            rejected.append(_too_short(entry.path, outcome.frames, min_frames))
         else:
             videos.append(replace(outcome, **entry._asdict()))
-    lengths = [(o.frames, path) for path, o in zip(paths, outcomes, strict=True) if not isinstance(o, str)]
-    if lengths and not videos:
-        frames, path = max(lengths)
-        raise DataError(
-            f"data.root = {listing.root}: every video is too short; the longest, {path}, has {_frames(frames)}, and a "
-            f"clip needs {min_frames} (clip.frames)"
-        )
+    if not videos:
+        usable = [replace(o, path=path) for path, o in zip(paths, outcomes, strict=True) if not isinstance(o, str)]
+        _refuse_if_all_too_short(listing.root, usable, min_frames)
     return Catalog(
         root=listing.root,
         layout=listing.layout,
@@ -135,6 +152,50 @@ def scan(config: DataConfig, *, min_frames: int = 1, threads: int = 0, report: R
         rejected=tuple(rejected),
         missing=listing.missing,
     )
+
+
+def _open_prepared(config: DataConfig, min_frames: int) -> Catalog:
+    if is_remote(config.root):
+        root: Place = config.root.rstrip("/")
+        file = storage.download(f"{root}/{index.NAME}", _cache_folder(config.cache))
+    else:
+        root = _local(config.root)
+        file = root / index.NAME
+    opened = index.Index(file, f"data.root = {root}")
+    layout, rejected = opened.about["layout"], [Rejected(*pair) for pair in opened.about["rejected"]]
+    if config.layout not in ("auto", layout):
+        raise DataError(
+            f"data.root = {root}: was prepared from layout {layout}; data.layout = {config.layout} is not it"
+        )
+    videos = index.PreparedVideos(opened, config.split, config.test_share)
+    usable, short = videos.at_least(min_frames), videos.shorter_than(min_frames)
+    if not usable:
+        _refuse_if_all_too_short(root, short, min_frames)
+    rejected += [_too_short(video.path, video.frames, min_frames) for video in short]
+    return Catalog(
+        root=root,
+        layout=layout,
+        videos=usable,
+        rejected=tuple(sorted(rejected)),
+        missing=tuple(opened.about["missing"]),
+    )
+
+
+def _local(root: str) -> Path:
+    return Path(os.path.abspath(os.path.expanduser(root)))
+
+
+def _too_short(path: str, frames: int, min_frames: int) -> Rejected:
+    return Rejected(path, f"has {_frames(frames)}; a clip needs {min_frames}")
+
+
+def _refuse_if_all_too_short(root: Place, short: Sequence[VideoRecord], min_frames: int) -> None:
+    if short:
+        frames, path = max((video.frames, video.path) for video in short)
+        raise DataError(
+            f"data.root = {root}: every video is too short; the longest, {path}, has {_frames(frames)}, and a clip needs "
+            f"{min_frames} (clip.frames)"
+        )
 
 
 def _facts(video: VideoRecord) -> dict[str, Any]:
@@ -216,11 +277,15 @@ def _probe(file: Path, known: _Probed | None) -> _Probed:
 # --- The cache: one file per root, a line that names its format and checksum, and then JSON ---
 
 
-def _cache_file(folder: str, root: Path) -> Path:
+def _cache_folder(folder: str) -> Path:
     if not folder:
         folder = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "cacl")
+    return Path(os.path.expanduser(folder))
+
+
+def _cache_file(folder: str, root: Path) -> Path:
     place = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]
-    return Path(os.path.expanduser(folder)) / f"{place}.scan"
+    return _cache_folder(folder) / f"{place}.scan"
 
 
 def _load(cache: Path) -> dict[str, _Probed]:

@@ -13,7 +13,6 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -24,6 +23,7 @@ from cacl.errors import CaclError, ConfigError, DataError
 from cacl.loaders.catalog import Catalog
 from cacl.loaders.fragment import cut
 from cacl.loaders.reference import decode_rgb
+from cacl.loaders.storage import Place
 from cacl.loaders.yuv import matrix_to_rgb
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Source(Protocol):
     layouts: tuple[str, ...]
     """DALI's layout of each input of a clip."""
 
-    def read(self, path: Path, video: VideoRecord, plan: ClipPlan) -> Clip:
+    def read(self, place: Place, video: VideoRecord, plan: ClipPlan) -> Clip:
         """Runs in threads, ahead of the graph. Raises DataError naming the file."""
         ...
 
@@ -82,8 +82,8 @@ class DecodedFrames:
 
     layouts: tuple[str, ...] = ("FHWC",)
 
-    def read(self, path: Path, video: VideoRecord, plan: ClipPlan) -> Clip:
-        frames = decode_rgb(path, video, plan).transpose(0, 2, 3, 1)
+    def read(self, place: Place, video: VideoRecord, plan: ClipPlan) -> Clip:
+        frames = decode_rgb(place, video, plan).transpose(0, 2, 3, 1)
         return Clip((np.ascontiguousarray(frames),), plan.views, (0,) * len(plan.views))
 
     def frames(self, *inputs: Node) -> Node:
@@ -98,8 +98,8 @@ class CutFiles:
     def __init__(self, decoder: Literal["cpu", "mixed"]) -> None:
         self.decoder = decoder
 
-    def read(self, path: Path, video: VideoRecord, plan: ClipPlan) -> Clip:
-        data, offset, colorspace = cut(path, video, plan.start, plan.frame_numbers[-1])
+    def read(self, place: Place, video: VideoRecord, plan: ClipPlan) -> Clip:
+        data, offset, colorspace = cut(place, video, plan.start, plan.frame_numbers[-1])
         numbers = np.array(plan.frame_numbers, np.int32) - plan.start + offset
         views = [sideways(with_true_colors(view, colorspace), video) for view in plan.views]
         return Clip((np.frombuffer(data, np.uint8), numbers), *zip(*views, strict=True))
@@ -240,7 +240,8 @@ class DaliBackend:
             yield ahead
 
     def _read(self, plan: ClipPlan) -> Clip:
-        return self.source.read(self.catalog.file(plan.video), self.catalog.videos[plan.video], plan)
+        video = self.catalog.videos[plan.video]
+        return self.source.read(self.catalog.place(video), video, plan)
 
     def _run(self, graph: Pipeline, running: Running) -> Iterator[ClipBatch]:
         while True:

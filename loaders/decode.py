@@ -24,6 +24,8 @@ from av.video.stream import VideoStream
 
 from cacl.clips import SeekPoint, VideoRecord
 from cacl.errors import DataError
+from cacl.loaders.prepared import decode_prepared
+from cacl.loaders.storage import Place
 from cacl.loaders.yuv import plane
 
 MAX_SHORTFALL = 0.1
@@ -44,16 +46,20 @@ def probe(path: Path) -> VideoRecord:
         raise DataError(f"cannot be opened as a video ({reason_of(error)})") from None
 
 
-def decode_frames(path: Path, numbers: Sequence[int], seek_points: Sequence[SeekPoint]) -> Iterator[VideoFrame]:
+def decode_frames(place: Place, video: VideoRecord, numbers: Sequence[int]) -> Iterator[VideoFrame]:
     """Yields the frames with these rising numbers, decoding no more than the stretch from the nearest seek point.
 
     Raises DataError naming the file if it no longer holds them.
     """
+    return decode_prepared(place, video, numbers) if video.fragments else _decode_file(place, video, numbers)
+
+
+def _decode_file(place: Place, video: VideoRecord, numbers: Sequence[int]) -> Iterator[VideoFrame]:
     try:
-        with open_video(path) as container:
+        with open_video(place) as container:
             stream = video_stream(container)
-            nearest = bisect_right(seek_points, numbers[0], key=lambda point: point.frame) - 1
-            start = seek_points[nearest] if nearest >= 0 else SeekPoint(0, 0)
+            nearest = bisect_right(video.seek_points, numbers[0], key=lambda point: point.frame) - 1
+            start = video.seek_points[nearest] if nearest >= 0 else SeekPoint(0, 0)
             frames = _frames_from(container, stream, start) if start.frame else container.decode(stream)
             wanted = iter(numbers)
             number = next(wanted)
@@ -64,8 +70,8 @@ def decode_frames(path: Path, numbers: Sequence[int], seek_points: Sequence[Seek
                     if number < 0:
                         return
     except (av.FFmpegError, ValueError, OSError) as error:
-        raise DataError(f"{path}: decoding fails ({reason_of(error)}); scan the folder again") from None
-    raise DataError(f"{path}: ends before frame {number}, which was there when it was scanned; scan the folder again")
+        raise DataError(f"{place}: decoding fails ({reason_of(error)}); scan the folder again") from None
+    raise DataError(f"{place}: ends before frame {number}, which was there when it was scanned; scan the folder again")
 
 
 def upright(image: np.ndarray, rotation: int) -> np.ndarray:
@@ -73,8 +79,8 @@ def upright(image: np.ndarray, rotation: int) -> np.ndarray:
     return np.rot90(image, rotation // 90, axes=(-2, -1)) if rotation else image
 
 
-def open_video(path: Path) -> InputContainer:
-    return av.open(str(path), metadata_errors="ignore")  # titles in other encodings must not stop a video
+def open_video(place: Place) -> InputContainer:
+    return av.open(str(place), metadata_errors="ignore")  # titles in other encodings must not stop a video
 
 
 def video_stream(container: InputContainer) -> VideoStream:

@@ -54,8 +54,9 @@ class Draws:
     def permutation(self, n: int) -> list[int]:
         """0 ... n - 1 in random order, each order as likely as any other (Fisher-Yates)."""
         order = list(range(n))
-        for last in range(n - 1, 0, -1):
-            other = self.integer(0, last + 1)
+        words = self._bits.random_raw(max(0, n - 1)).tolist()  # at once: an epoch may have millions of videos
+        for last, word in zip(range(n - 1, 0, -1), words, strict=True):
+            other = (word >> 11) * (last + 1) >> 53  # as in integer(0, last + 1)
             order[last], order[other] = order[other], order[last]
         return order
 

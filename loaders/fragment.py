@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import av
@@ -22,6 +21,7 @@ from av.video.stream import VideoStream
 from cacl.clips import SeekPoint, VideoRecord
 from cacl.errors import DataError
 from cacl.loaders.decode import open_video, reason_of, video_stream
+from cacl.loaders.storage import Place
 
 VOP_START = b"\0\0\1\xb6"
 """Begins a frame of MPEG-4 part 2; the two bits after it are the type of the frame."""
@@ -37,14 +37,14 @@ class Cut(NamedTuple):
     """Matrix coefficients of ITU-T H.273 that the file names for its YUV (1 is BT.709, 2 is unknown)."""
 
 
-def cut(path: Path, video: VideoRecord, first: int, last: int) -> Cut:
+def cut(place: Place, video: VideoRecord, first: int, last: int) -> Cut:
     """The packets that show the frames `first` to `last` (included), with as few others as that takes.
 
     Raises DataError naming the file if it cannot be read, no longer holds these frames, or does not tell in which order
     its frames are shown.
     """
     try:
-        with open_video(path) as container:
+        with open_video(place) as container:
             stream = video_stream(container)
             if container.format.name == "avi" and stream.codec_context.has_b_frames:
                 start, packets = SeekPoint(0, 0), _retimed(container, stream)
@@ -55,9 +55,9 @@ def cut(path: Path, video: VideoRecord, first: int, last: int) -> Cut:
             offset = sorted(_time(packet) for packet in stretch).index(times[first - start.frame])
             return Cut(_remux(stretch, stream), offset, int(stream.codec_context.colorspace))
     except (FFmpegError, ValueError, OSError) as error:
-        raise DataError(f"{path}: cannot be cut into clips ({reason_of(error)}); scan the folder again") from None
+        raise DataError(f"{place}: cannot be cut into clips ({reason_of(error)}); scan the folder again") from None
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{place}: {error}") from None
 
 
 def _seek_point(points: Sequence[SeekPoint], frame: int) -> SeekPoint:

@@ -7,7 +7,6 @@ first (chroma at a quarter of the cost) and mixed once, straight into half preci
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,21 +15,22 @@ from torch import Tensor
 
 from cacl.clips import ClipPlan, VideoRecord, ViewPlan
 from cacl.loaders.decode import decode_frames, upright
+from cacl.loaders.storage import Place
 from cacl.loaders.yuv import as_planar_420, plane, rgb_matrix
 
 
-def load_clip(path: Path, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
+def load_clip(place: Place, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
     """Fills out, one float16 [3, T, size, size] per view, with the views of one clip."""
-    luma, chroma, to_rgb = decode_planes(path, video, plan)
+    luma, chroma, to_rgb = decode_planes(place, video, plan)
     for view, target in zip(plan.views, out, strict=True):
         make_view(luma, chroma, compose(view.color, to_rgb), view, size, target)
 
 
-def decode_planes(path: Path, video: VideoRecord, plan: ClipPlan) -> tuple[Tensor, Tensor, np.ndarray]:
+def decode_planes(place: Place, video: VideoRecord, plan: ClipPlan) -> tuple[Tensor, Tensor, np.ndarray]:
     """uint8 [T, H, W] luma, uint8 [2, T, H/2, W/2] chroma (rounded up), both upright, and their matrix to RGB."""
     planes: tuple[list[np.ndarray], ...] = ([], [], [])
     to_rgb = np.empty(0)
-    for frame in decode_frames(path, plan.frame_numbers, video.seek_points):
+    for frame in decode_frames(place, video, plan.frame_numbers):
         frame = as_planar_420(frame)
         to_rgb = rgb_matrix(frame)
         for which, images in enumerate(planes):

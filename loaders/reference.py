@@ -6,7 +6,6 @@ It defines what a view is; every other backend is tested against it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,21 +14,22 @@ from torchvision.transforms.v2 import functional as transforms
 
 from cacl.clips import ClipPlan, VideoRecord, ViewPlan
 from cacl.loaders.decode import decode_frames, upright
+from cacl.loaders.storage import Place
 from cacl.loaders.yuv import EXACT, source_colorspace
 
 
-def load_clip(path: Path, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
+def load_clip(place: Place, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
     """Fills out, one float16 [3, T, size, size] per view, with the views of one clip, RGB in about [0, 1]."""
-    frames = torch.from_numpy(decode_rgb(path, video, plan))
+    frames = torch.from_numpy(decode_rgb(place, video, plan))
     for view, target in zip(plan.views, out, strict=True):
         target.copy_(make_view(frames, view, size))
 
 
-def decode_rgb(path: Path, video: VideoRecord, plan: ClipPlan) -> np.ndarray:
+def decode_rgb(place: Place, video: VideoRecord, plan: ClipPlan) -> np.ndarray:
     """uint8 [T, 3, H, W]: the frames of the clip, upright."""
     images = [
         frame.reformat(format="rgb24", src_colorspace=source_colorspace(frame), interpolation=EXACT).to_ndarray()
-        for frame in decode_frames(path, plan.frame_numbers, video.seek_points)
+        for frame in decode_frames(place, video, plan.frame_numbers)
     ]
     return np.ascontiguousarray(upright(np.stack(images).transpose(0, 3, 1, 2), video.rotation))
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord
 from cacl.loaders.catalog import Catalog
+from cacl.loaders.storage import Place
 
-LoadClip = Callable[[Path, VideoRecord, ClipPlan, int, Sequence[Tensor]], None]
+LoadClip = Callable[[Place, VideoRecord, ClipPlan, int, Sequence[Tensor]], None]
 """(file, record, plan, size, out): fills out, one float16 [3, T, size, size] per view."""
 
 
@@ -51,9 +51,9 @@ class ThreadedBackend:
         )
         jobs = []
         for slot, plan in enumerate(plans):
-            file, video = self.catalog.file(plan.video), self.catalog.videos[plan.video]
+            video = self.catalog.videos[plan.video]
             out = [view[slot] for view in batch.views]
-            jobs.append(pool.submit(self.load_clip, file, video, plan, self.size, out))
+            jobs.append(pool.submit(self.load_clip, self.catalog.place(video), video, plan, self.size, out))
         return batch, jobs
 
 

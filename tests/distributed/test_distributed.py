@@ -116,7 +116,7 @@ def calm(folder: Path, groups: int) -> dict[str, Any]:
             views = torch.rand(2, CALM_BATCH, 3, 4, 16, 16, generator=generator).half()
             order = torch.stack([torch.randperm(4, generator=generator) for _ in range(CALM_BATCH)]).byte()
             number = torch.arange(CALM_BATCH)
-            batch = ClipBatch(views=views[:, mine], order=order[mine], video=number[mine], index=number[mine])
+            batch = ClipBatch(views=tuple(views[:, mine]), order=order[mine], video=number[mine], index=number[mine])
             keys.append(trainer.learner.loss(trainer.learner.query, batch, trainer.step)[1])
             metrics = trainer.train_step(batch, look=True)
             similarity.append(distributed.gather(metrics["similarity/f_q.f_k"][None]).mean())

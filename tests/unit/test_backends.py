@@ -101,7 +101,7 @@ def plan(*views: ViewPlan, start: int = 1) -> ClipPlan:
 def load(load_clip: LoadClip, video: VideoRecord, clip: ClipPlan, size: int) -> Tensor:
     """float64 [V, 3, T, size, size]"""
     out = torch.full((len(clip.views), 3, clip.length, size, size), torch.nan, dtype=torch.float16)
-    load_clip(Path(video.path), video, clip, size, out)
+    load_clip(Path(video.path), video, clip, size, tuple(out))
     return out.double()
 
 

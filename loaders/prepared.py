@@ -1,0 +1,98 @@
+"""Clips of prepared videos: the bytes of a few groups of pictures, and a decoder that is fed straight from them.
+
+No container is opened. The index says which bytes hold a clip, the boxes around the coded frames say where each begins,
+and decoders are kept for the next clip of the same kind of stream.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import av
+import numpy as np
+from av.codec.context import Flags
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+
+from cacl.clips import VideoRecord
+from cacl.errors import DataError
+from cacl.loaders import mp4, storage
+from cacl.loaders.storage import Place
+
+KEPT_DECODERS = 16
+"""Per thread: sets are mostly of one size, and each decoder holds a few frames."""
+
+
+class Stretch(NamedTuple):
+    data: bytes
+    """Whole fragments."""
+    first: int
+    """Number of the first frame in them."""
+
+
+def read_stretch(place: Place, video: VideoRecord, first: int, last: int) -> Stretch:
+    """The fragments that hold the frames `first` to `last` (included), in one read.
+
+    Raises DataError naming the file if it cannot be read, or if a byte of these is not as it was written.
+    """
+    fragments = video.fragments
+    assert fragments is not None
+    start, end = (np.searchsorted(fragments.first, (first, last), "right") - 1).tolist()
+    offsets = fragments.offset[start : end + 2].tolist()
+    data = storage.read(place, offsets[0], offsets[-1])
+    view = memoryview(data)
+    for which in range(len(offsets) - 1):
+        part = view[offsets[which] - offsets[0] : offsets[which + 1] - offsets[0]]
+        if zlib.crc32(part) != fragments.checksum[start + which]:
+            raise DataError(
+                f"{place}: is damaged at byte {offsets[which]}: not what `cacl data prepare` wrote; remove it and "
+                "prepare the set again"
+            )
+    return Stretch(data, int(fragments.first[start]))
+
+
+def decode_prepared(place: Place, video: VideoRecord, numbers: Sequence[int]) -> Iterator[VideoFrame]:
+    """Yields the frames with these rising numbers. Raises as `read_stretch` does."""
+    assert video.fragments is not None
+    stretch = read_stretch(place, video, numbers[0], numbers[-1])
+    configuration = mp4.decoder_configuration(video.fragments.init)
+    wanted = iter(numbers)
+    number = next(wanted)
+    for position, frame in enumerate(_decoded(configuration, stretch.data), stretch.first):
+        if position == number:
+            yield frame
+            number = next(wanted, -1)
+            if number < 0:
+                return
+    raise DataError(f"{place}: frame {number} does not decode, though its bytes are in order; prepare the set again")
+
+
+def _decoded(configuration: bytes, data: bytes) -> Iterator[VideoFrame]:
+    decoder = _decoder(configuration)
+    for sample in mp4.samples(data):
+        yield from decoder.decode(av.Packet(sample))
+    yield from decoder.decode(None)
+
+
+_local = threading.local()
+
+
+def _decoder(configuration: bytes) -> VideoCodecContext:
+    """One that knows nothing of earlier frames."""
+    kept: OrderedDict[bytes, VideoCodecContext] = _local.__dict__.setdefault("decoders", OrderedDict())
+    decoder = kept.pop(configuration, None)
+    if decoder is None:
+        decoder = VideoCodecContext.create("h264", "r")
+        decoder.extradata = configuration
+        decoder.thread_type, decoder.thread_count = "NONE", 1
+        decoder.flags |= Flags.low_delay  # frames are shown in the order of decoding
+        if len(kept) == KEPT_DECODERS:
+            kept.popitem(last=False)
+    else:
+        decoder.flush_buffers()
+    kept[configuration] = decoder
+    return decoder

@@ -1,0 +1,108 @@
+"""Bytes of files, wherever they lie: on disk, or at an address that fsspec knows (https://, s3://, gs://, ...)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+from cacl.errors import DataError
+
+Place: TypeAlias = Path | str
+"""A path on disk, or an address."""
+
+ATTEMPTS = 5
+FIRST_PAUSE_SECONDS = 0.2
+"""Between the first two attempts at a remote read; each further pause is twice as long."""
+TIMEOUT_SECONDS = 30.0
+FINAL = (FileNotFoundError, PermissionError)
+"""Answers that will not change by asking again."""
+
+T = TypeVar("T")
+
+
+def is_remote(root: str) -> bool:
+    return "://" in root
+
+
+def read(place: Place, start: int, stop: int) -> bytes:
+    """The bytes [start, stop) of a file, in one read or one range request.
+
+    Raises DataError naming the file if it does not hold them, or still cannot be read after several attempts.
+    """
+    data = _read_local(place, start, stop) if isinstance(place, Path) else _read_remote(place, start, stop)
+    if len(data) != stop - start:
+        raise DataError(f"{place}: holds {len(data)} bytes from {start} on, where {stop - start} were written")
+    return data
+
+
+def download(address: str, folder: Path) -> Path:
+    """A local copy of a remote file, made anew when the remote one has changed."""
+    filesystem, path = _filesystem(address)
+    version = _retried(address, lambda: filesystem.ukey(path))
+    copy = folder / f"{hashlib.sha256(f'{address} {version}'.encode()).hexdigest()[:16]}{os.path.splitext(path)[1]}"
+    if not copy.exists():
+        temporary = copy.with_name(f".{copy.name}.{os.getpid()}.tmp")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _retried(address, lambda: filesystem.get_file(path, str(temporary)))
+            os.replace(temporary, copy)
+        except OSError as error:
+            raise DataError(f"{address}: cannot be kept in {folder} ({error.strerror}); set data.cache") from None
+        finally:
+            temporary.unlink(missing_ok=True)
+    return copy
+
+
+def _read_local(path: Path, start: int, stop: int) -> bytes:
+    try:
+        # Opened for each read: that costs microseconds, and no descriptor is kept for a file of a million.
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.pread(file, stop - start, start)
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    return data
+
+
+def _read_remote(address: str, start: int, stop: int) -> bytes:
+    filesystem, path = _filesystem(address)
+    return _retried(address, lambda: filesystem.cat_file(path, start=start, end=stop))
+
+
+def _retried(address: str, call: Callable[[], T]) -> T:
+    pause = FIRST_PAUSE_SECONDS
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            return call()
+        except FINAL:
+            raise DataError(f"{address}: is not there, or may not be read") from None
+        except Exception as error:  # each filesystem has errors of its own
+            if not left:
+                reason = str(error) or type(error).__name__
+                raise DataError(f"{address}: cannot be read, {ATTEMPTS} attempts failed ({reason})") from None
+            time.sleep(pause)
+            pause *= 2
+    raise AssertionError
+
+
+def _filesystem(address: str) -> tuple[Any, str]:
+    """fsspec keeps one per protocol and server."""
+    import fsspec
+
+    options: dict[str, Any] = {}
+    if address.startswith(("http://", "https://")):
+        import aiohttp
+
+        options["client_kwargs"] = {
+            "timeout": aiohttp.ClientTimeout(total=None, sock_read=TIMEOUT_SECONDS, sock_connect=TIMEOUT_SECONDS)
+        }
+    try:
+        return fsspec.core.url_to_fs(address, **options)
+    except (ImportError, ValueError) as error:
+        raise DataError(f"{address}: cannot be opened ({error})") from None
