@@ -193,8 +193,8 @@ def _refuse_if_all_too_short(root: Place, short: Sequence[VideoRecord], min_fram
     if short:
         frames, path = max((video.frames, video.path) for video in short)
         raise DataError(
-            f"data.root = {root}: every video is too short; the longest, {path}, has {_frames(frames)}, and a clip needs "
-            f"{min_frames} (clip.frames)"
+            f"data.root = {root}: every video is too short; the longest, {path}, has {_frames(frames)}, and a clip "
+            f"needs {min_frames} (clip.frames)"
         )
 
 

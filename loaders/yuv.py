@@ -33,11 +33,17 @@ def as_planar_420(frame: VideoFrame) -> VideoFrame:
     )
 
 
+def planes(frame: VideoFrame) -> list[np.ndarray]:
+    """uint8 [H, W] each: luma and both chroma planes, without the padding at the end of their rows."""
+    return [
+        np.ndarray((data.height, data.width), np.uint8, data, strides=(data.line_size, 1))  # type: ignore[arg-type]
+        for data in frame.planes
+    ]
+
+
 def plane(frame: VideoFrame, which: int) -> np.ndarray:
-    """uint8 [H, W]: one plane (0 luma, 1 and 2 chroma) without the padding at the end of its rows."""
-    data = frame.planes[which]
-    pixels = np.frombuffer(data, np.uint8)  # pyright: ignore[reportCallIssue, reportArgumentType]  # it is a buffer
-    return pixels.reshape(-1, data.line_size)[: data.height, : data.width]
+    """uint8 [H, W]: one of them (0 luma, 1 and 2 chroma)."""
+    return planes(frame)[which]
 
 
 def rgb_matrix(frame: VideoFrame) -> np.ndarray:

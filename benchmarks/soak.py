@@ -1,0 +1,135 @@
+"""Does the loader hold still over a long run, and does a large set open at once?
+
+    python benchmarks/soak.py PREPARED > benchmarks/results/soak.json
+
+PREPARED is a set that `cacl data prepare` made. Its videos are linked into a set of 10,000, over which the `host`
+backend loads 20,000 clips while memory, descriptors and threads are counted; and an index of a million videos is
+written, opened, and asked for plans. Progress goes to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import replace
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cacl import machine
+from cacl.config import Config, DataConfig
+from cacl.loaders import index
+from cacl.loaders.build import build_backend
+from cacl.loaders.catalog import Catalog, scan
+from cacl.loaders.index import IndexWriter, Prepared
+from cacl.loaders.layouts import Entry
+from cacl.loaders.sampling import TrainingPlanner
+
+VIDEOS, CLIPS, BATCH = 10_000, 20_000, 32
+SETTLED = 5_000
+"""Clips after which memory must not grow any more."""
+MILLION = 1_000_000
+PACKAGES = ("cacl", "torch", "av", "numpy", "safetensors")
+
+
+def resident_mib() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def multiplied(source: Catalog, folder: Path, count: int, *, link: bool) -> None:
+    """An index of `count` videos that are those of the source again and again, under names of their own."""
+    videos = [(video, source.file(number)) for number, video in enumerate(source.videos)]
+    (folder / "videos").mkdir(parents=True)
+    writer = IndexWriter(folder)
+    for number, (video, file) in zip(range(count), cycle(videos), strict=False):
+        name = f"{video.label}/{number:07}.avi"
+        path = f"videos/{number:07}.mp4"
+        entry = Entry(name, video.label, "train")
+        size = int(video.fragments.offset[-1]) if video.fragments else 0
+        writer.add(
+            Prepared(video=replace(video, path=path), entry=entry, splits={1: "train"}, size=size, source=video.content)
+        )
+        if link:
+            os.link(file, folder / path)
+    writer.save({"layout": "classes", "rejected": [], "missing": []})
+
+
+def soak(folder: Path, config: Config) -> dict[str, Any]:
+    catalog = scan(DataConfig(root=str(folder)), min_frames=config.clip.frames)
+    planner = TrainingPlanner(catalog.videos, config.clip, config.augment, config.seed)
+    backend = build_backend("host", catalog, config, torch.device("cpu"))
+    seen = torch.zeros(len(catalog.videos), dtype=torch.int64)
+    samples: list[dict[str, float]] = []
+    started, clips = time.monotonic(), 0
+    for batch in backend.batches(planner.batches(0, CLIPS // BATCH, BATCH)):
+        seen += torch.bincount(batch.video, minlength=len(seen))
+        clips += len(batch.index)
+        if clips % (BATCH * 25) == 0:
+            samples.append(
+                {
+                    "clips": clips,
+                    "resident_mib": resident_mib(),
+                    "descriptors": descriptors(),
+                    "threads": threading.active_count(),
+                    "seconds": time.monotonic() - started,
+                }
+            )
+            print(samples[-1], file=sys.stderr)
+    settled = [sample for sample in samples if sample["clips"] >= SETTLED]
+    return {
+        "videos": len(catalog.videos),
+        "clips": clips,
+        "clips_per_video": sorted(set(seen.tolist())),
+        "growth_after_settling": settled[-1]["resident_mib"] / settled[0]["resident_mib"] - 1,
+        "samples": samples,
+    }
+
+
+def million(source: Catalog, folder: Path, config: Config) -> dict[str, Any]:
+    multiplied(source, folder, MILLION, link=False)
+    gc.collect()
+    before = resident_mib()
+    started = time.monotonic()
+    catalog = scan(DataConfig(root=str(folder)), min_frames=config.clip.frames).only("train")
+    fingerprint, opened = catalog.fingerprint, time.monotonic()
+    planner = TrainingPlanner(catalog.videos, config.clip, config.augment, config.seed)
+    plans = next(planner.batches(0, 1, 1024))
+    planned = time.monotonic()
+    return {
+        "videos": len(catalog.videos),
+        "index_mib": (folder / index.NAME).stat().st_size / 2**20,
+        "fingerprint": fingerprint[:16],
+        "seconds_to_open": opened - started,
+        "seconds_to_first_plans": planned - opened,
+        "plans": len(plans),
+        "resident_mib_grown": resident_mib() - before,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("prepared", type=Path)
+    source = scan(DataConfig(root=str(parser.parse_args().prepared.absolute())))
+    config = Config()
+    with tempfile.TemporaryDirectory(dir=source.root, prefix=".soak") as folder:  # links need the same file system
+        large = million(source, Path(folder) / "million", config)
+        print(large, file=sys.stderr)
+        multiplied(source, Path(folder) / "many", VIDEOS, link=True)
+        result = {"machine": machine.describe(PACKAGES), "million": large, "soak": soak(Path(folder) / "many", config)}
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
