@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, overload
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from cacl.clips import Fragments, VideoRecord
@@ -109,19 +110,18 @@ class IndexWriter:
         columns["init_bytes"] = np.frombuffer(b"".join(inits), np.uint8)
         columns["init_end"] = np.cumsum([len(init) for init in inits], dtype=np.int64)
         tables = {name: list(table.positions) for name, table in self.tables.items() if name != "init"}
-        header = {
-            "format": FORMAT,
-            "videos": str(self.count),
-            "digest": _digest((name, [column.tobytes()]) for name, column in columns.items()),
-            "tables": json.dumps(tables),
-            "about": json.dumps(about),
-        }
+        rest = json.dumps({"videos": self.count, "tables": tables, "about": about}, sort_keys=True)
+        digest = _digest(((name, [column.tobytes()]) for name, column in columns.items()), rest)
+        # One entry: safetensors writes several in random order, and the same set should have the same bytes.
+        metadata = {"cacl": json.dumps({"format": FORMAT, "digest": digest, "rest": rest})}
         temporary = self.folder / f".{NAME}.tmp"
         try:
-            save_file(columns, temporary, header)
+            save_file(columns, temporary, metadata)
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
             os.replace(temporary, self.folder / NAME)
+        except SafetensorError as error:
+            raise OSError(str(error)) from None
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -148,14 +148,13 @@ class Index:
         """name: of the set, in messages."""
         self.name = name
         try:
-            self.columns, header = _mapped(file)
-        except (OSError, ValueError, KeyError, struct.error) as error:
+            self.columns, rest, self.digest = _mapped(file)
+        except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
             reason = reason_of(error)
             raise DataError(f"{name}: its {NAME} cannot be used ({reason}); prepare the set again") from None
-        self.digest = header["digest"]
-        self.count = int(header["videos"])
-        self.tables: Mapping[str, list[Any]] = json.loads(header["tables"])
-        self.about: Mapping[str, Any] = json.loads(header["about"])
+        self.count: int = rest["videos"]
+        self.tables: Mapping[str, list[Any]] = rest["tables"]
+        self.about: Mapping[str, Any] = rest["about"]
 
     @property
     def splits(self) -> list[int]:
@@ -265,20 +264,22 @@ def _slice(values: np.ndarray, end: np.ndarray, row: int) -> np.ndarray:
     return values[int(end[row - 1]) if row else 0 : int(end[row])]
 
 
-def _mapped(file: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays of the file by name, and its metadata. Raises ValueError if they are not what was written."""
+def _mapped(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
+    """The arrays of the file by name, what else it says, and its digest. Raises ValueError if it is damaged."""
     with file.open("rb") as opened:
         (length,) = struct.unpack("<Q", opened.read(8))
         header = json.loads(opened.read(length))
-        metadata = header.pop("__metadata__")
+        metadata = json.loads(header.pop("__metadata__")["cacl"])
         if metadata["format"] != FORMAT:
             raise ValueError(f"its format is {metadata['format']!r}, not {FORMAT!r}")
         ranges = {name: [8 + length + place for place in about["data_offsets"]] for name, about in header.items()}
         # Read, not mapped: pages of the mapping that nobody needs again would stay in memory.
-        if _digest((name, _read(opened, *place)) for name, place in ranges.items()) != metadata["digest"]:
+        columns = ((name, _read(opened, *place)) for name, place in ranges.items())
+        if _digest(columns, metadata["rest"]) != metadata["digest"]:
             raise ValueError("it is damaged")
     data = np.asarray(np.memmap(file, np.uint8, "r"))
-    return {name: data[slice(*place)].view(DTYPES[header[name]["dtype"]]) for name, place in ranges.items()}, metadata
+    mapped = {name: data[slice(*place)].view(DTYPES[header[name]["dtype"]]) for name, place in ranges.items()}
+    return mapped, json.loads(metadata["rest"]), metadata["digest"]
 
 
 def _read(file: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
@@ -291,9 +292,9 @@ def _read(file: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
         start += len(part)
 
 
-def _digest(columns: Iterable[tuple[str, Iterable[bytes]]]) -> str:
-    """BLAKE2b, 128 bits as hex digits, of named columns in any order."""
-    digest = hashlib.blake2b(digest_size=HASH_BYTES)
+def _digest(columns: Iterable[tuple[str, Iterable[bytes]]], rest: str) -> str:
+    """BLAKE2b, 128 bits as hex digits, of named columns in any order and a text."""
+    digest = hashlib.blake2b(rest.encode(), digest_size=HASH_BYTES)
     for name, parts in sorted(columns, key=lambda column: column[0]):
         digest.update(name.encode() + b"\0")
         for part in parts:

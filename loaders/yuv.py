@@ -30,6 +30,7 @@ def as_planar_420(frame: VideoFrame) -> VideoFrame:
         dst_colorspace=reformatter.Colorspace.ITU601,
         dst_color_range=reformatter.ColorRange.MPEG,
         interpolation=EXACT,
+        threads=1,
     )
 
 

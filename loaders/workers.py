@@ -1,0 +1,112 @@
+"""Work on files in processes of their own: a file that crashes a decoder takes its process with it, and no other."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Generator, Iterable, Iterator
+from itertools import islice
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def each(work: Callable[[T], R], tasks: Iterable[T], workers: int) -> Generator[tuple[T, R | None], None, None]:
+    """Every task with its result (not None), as they are done; None where the process that worked on it died, twice.
+
+    A task whose process dies is tried again after all others and alone: others may have taken the memory it needed.
+    What `work` raises ends everything and is raised here. Nothing is left running when the iteration ends, however it
+    ends. Processes are spawned, so a script needs its `if __name__ == "__main__":`.
+    """
+    crashed: list[T] = []
+    for task, result in _each(work, tasks, workers):
+        if result is None:
+            crashed.append(task)
+        else:
+            yield task, result
+    yield from _each(work, crashed, 1)
+
+
+def _each(work: Callable[[T], R], tasks: Iterable[T], workers: int) -> Iterator[tuple[T, R | None]]:
+    waiting = iter(tasks)
+    idle: list[_Worker] = []
+    busy: dict[Connection[Any, Any], tuple[_Worker, T]] = {}
+    try:
+        while True:
+            for task in islice(waiting, workers - len(busy)):
+                worker = idle.pop() if idle else _Worker(work)
+                busy[worker.connection] = (worker, task)
+                with contextlib.suppress(BrokenPipeError):  # died while idle: the pipe is at its end, seen below
+                    worker.connection.send(task)
+            if not busy:
+                return
+            for connection in wait(list(busy)):
+                assert isinstance(connection, Connection)
+                worker, task = busy[connection]
+                try:
+                    result = connection.recv()
+                except (EOFError, ConnectionResetError):
+                    result = None
+                if isinstance(result, Exception):
+                    raise result
+                del busy[connection]
+                if result is None:
+                    worker.kill()
+                else:
+                    idle.append(worker)
+                yield task, result
+    finally:
+        for worker in [*idle, *(worker for worker, _ in busy.values())]:
+            worker.kill()
+
+
+class _Worker:
+    """A process that answers each task it is sent."""
+
+    def __init__(self, work: Callable[[Any], Any]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(work, theirs), daemon=True)
+        # Ctrl-C reaches every process of a terminal; the one that started the others ends them.
+        resource_tracker.ensure_running()  # it would undo the mask when it starts along with the first process
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        theirs.close()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+
+def _serve(work: Callable[[Any], Any], connection: Connection[Any, Any]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    while True:
+        try:
+            task = connection.recv()
+        except EOFError:
+            return
+        try:
+            result = work(task)
+        except Exception as error:
+            error.add_note(f"in a worker process, on {task}:\n{traceback.format_exc()}")
+            result = error
+        connection.send(result)
+
+
+def _end_with_parent() -> None:
+    """A worker that outlived its parent could still write where another run has begun to."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -1,0 +1,87 @@
+"""Tasks in processes that die, raise, and are given up; `eval` stands for the work, since processes can import it."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cacl.loaders.workers import each
+
+DIE = "__import__('os').kill(__import__('os').getpid(), 9)"
+
+
+def running(process: int) -> bool:
+    """Whether there is such a process that is not only waiting to be buried."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_results_come_with_their_tasks() -> None:
+    tasks = [f"{number} + 1" for number in range(20)]
+    assert dict(each(eval, tasks, 2)) == {task: eval(task) for task in tasks}
+    assert list(each(eval, [], 2)) == []
+    assert not multiprocessing.active_children()
+
+
+def test_a_task_that_kills_its_process_takes_no_other_along() -> None:
+    tasks = ["1", DIE, "2", "3", DIE + " or 4", "5"]
+    results = dict(each(eval, tasks, 2))
+    assert results == {"1": 1, "2": 2, "3": 3, "5": 5, DIE: None, DIE + " or 4": None}
+
+
+def test_a_process_that_dies_once_is_forgiven(tmp_path: Path) -> None:
+    """Of the first that opens the file exclusively nothing is left but the file."""
+    flag = tmp_path / "flag"
+    task = f"open({str(flag)!r}, 'x') and {DIE} if not __import__('os').path.exists({str(flag)!r}) else 'alive'"
+    assert list(each(eval, [task, "1"], 1)) == [("1", 1), (task, "alive")]
+
+
+def test_what_the_work_raises_is_raised_here() -> None:
+    with pytest.raises(ZeroDivisionError) as raised:
+        list(each(eval, ["1", "1 / 0", "__import__('time').sleep(60)"], 2))
+    (note,) = raised.value.__notes__
+    assert note.startswith("in a worker process, on 1 / 0:\nTraceback")
+    assert not multiprocessing.active_children()
+
+
+def test_nothing_is_left_running_when_it_is_given_up() -> None:
+    results = each(eval, ["1", *["__import__('time').sleep(60)"] * 3], 3)
+    assert next(results) == ("1", 1)
+    assert multiprocessing.active_children()
+    results.close()
+    assert not multiprocessing.active_children()
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from cacl.loaders.workers import each\n"
+        "if __name__ == '__main__':\n"
+        "    for _, process in each(eval, [\"__import__('os').getpid()\", \"__import__('time').sleep(60)\"], 1):\n"
+        "        print(process, flush=True)\n"
+    )
+    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    assert running(worker)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 10
+    while running(worker) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not running(worker)
+
+
+def test_ctrl_c_is_for_the_process_that_started_them() -> None:
+    results = each(eval, ["__import__('os').getpid()", "__import__('time').sleep(0.3) or 2"], 1)
+    _, worker = next(results)
+    assert isinstance(worker, int)
+    os.kill(worker, signal.SIGINT)
+    assert [result for _, result in results] == [2]
