@@ -24,7 +24,7 @@ import av
 from cacl.clips import SeekPoint, VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError
-from cacl.loaders import index, layouts, storage
+from cacl.loaders import index, layouts
 from cacl.loaders.decode import probe
 from cacl.loaders.index import PreparedVideos
 from cacl.loaders.storage import Place, is_remote
@@ -63,7 +63,7 @@ class Catalog:
     def place(self, video: VideoRecord) -> Place:
         if isinstance(self.root, Path):
             return self.root / video.path
-        return f"{self.root}/{quote(video.path) if self.root.startswith('http') else video.path}"
+        return f"{self.root}/{quote(os.fsencode(video.path)) if self.root.startswith('http') else video.path}"
 
     @property
     def has_splits(self) -> bool:
@@ -157,11 +157,10 @@ def scan(config: DataConfig, *, min_frames: int = 1, threads: int = 0, report: R
 def _open_prepared(config: DataConfig, min_frames: int) -> Catalog:
     if is_remote(config.root):
         root: Place = config.root.rstrip("/")
-        file = storage.download(f"{root}/{index.NAME}", _cache_folder(config.cache))
+        opened = index.fetched(root, _cache_folder(config.cache), f"data.root = {root}")
     else:
         root = _local(config.root)
-        file = root / index.NAME
-    opened = index.Index(file, f"data.root = {root}")
+        opened = index.Index(root / index.NAME, f"data.root = {root}")
     layout, rejected = opened.about["layout"], [Rejected(*pair) for pair in opened.about["rejected"]]
     if config.layout not in ("auto", layout):
         raise DataError(

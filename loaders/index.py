@@ -23,6 +23,7 @@ from safetensors.numpy import save_file
 
 from cacl.clips import Fragments, VideoRecord
 from cacl.errors import DataError
+from cacl.loaders import storage
 from cacl.loaders.decode import reason_of
 from cacl.loaders.layouts import Entry, hold_out
 
@@ -110,10 +111,12 @@ class IndexWriter:
         columns["init_bytes"] = np.frombuffer(b"".join(inits), np.uint8)
         columns["init_end"] = np.cumsum([len(init) for init in inits], dtype=np.int64)
         tables = {name: list(table.positions) for name, table in self.tables.items() if name != "init"}
-        rest = json.dumps({"videos": self.count, "tables": tables, "about": about}, sort_keys=True)
-        digest = _digest(((name, [column.tobytes()]) for name, column in columns.items()), rest)
+        parts = [(name, column.dtype, [column.tobytes()]) for name, column in columns.items()]
+        samples = json.dumps({"videos": self.count, "tables": tables}, sort_keys=True)
+        rest = json.dumps(about, sort_keys=True)  # decides no samples: it has a digest of its own
+        head = {"format": FORMAT, "digest": _digest(parts, samples), "samples": samples}
         # One entry: safetensors writes several in random order, and the same set should have the same bytes.
-        metadata = {"cacl": json.dumps({"format": FORMAT, "digest": digest, "rest": rest})}
+        metadata = {"cacl": json.dumps(head | {"about_digest": _digest([], rest), "about": rest})}
         temporary = self.folder / f".{NAME}.tmp"
         try:
             save_file(columns, temporary, metadata)
@@ -148,13 +151,16 @@ class Index:
         """name: of the set, in messages."""
         self.name = name
         try:
-            self.columns, rest, self.digest = _mapped(file)
-        except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+            self.columns, head = _mapped(file)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
             reason = reason_of(error)
             raise DataError(f"{name}: its {NAME} cannot be used ({reason}); prepare the set again") from None
-        self.count: int = rest["videos"]
-        self.tables: Mapping[str, list[Any]] = rest["tables"]
-        self.about: Mapping[str, Any] = rest["about"]
+        self.digest: str = head["digest"]
+        """Of all but `about`."""
+        samples = json.loads(head["samples"])
+        self.count: int = samples["videos"]
+        self.tables: Mapping[str, list[Any]] = samples["tables"]
+        self.about: Mapping[str, Any] = json.loads(head["about"])
 
     @property
     def splits(self) -> list[int]:
@@ -179,6 +185,25 @@ class Index:
             offset=self.columns["fragment_offset"][start:stop],
             checksum=_slice(self.columns["fragment_checksum"], end, row),
         )
+
+
+def fetched(root: str, folder: Path, name: str) -> Index:
+    """The index of a remote set, of which a copy is kept in a folder. Raises DataError as Index does."""
+    copy = _copy(root, folder)
+    try:
+        return Index(copy, name)
+    except DataError:  # a copy that is damaged costs time and nothing else
+        copy.unlink(missing_ok=True)
+        return Index(_copy(root, folder), name)
+
+
+def _copy(root: str, folder: Path) -> Path:
+    """A copy of the index as it is now: its head, in which there is a digest of all else, tells whether it changed.
+    Times and tags of files do not, or not everywhere."""
+    address = f"{root}/{NAME}"
+    (length,) = struct.unpack("<Q", storage.read(address, 0, 8))
+    head = storage.read(address, 8, 8 + length)
+    return storage.download(address, folder, hashlib.sha256(head).hexdigest())
 
 
 class PreparedVideos(Sequence[VideoRecord]):
@@ -264,22 +289,27 @@ def _slice(values: np.ndarray, end: np.ndarray, row: int) -> np.ndarray:
     return values[int(end[row - 1]) if row else 0 : int(end[row])]
 
 
-def _mapped(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
-    """The arrays of the file by name, what else it says, and its digest. Raises ValueError if it is damaged."""
+def _mapped(file: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays of the file by name, and what else it says. Raises ValueError if they are not what was written; an odd
+    header may also fail in other ways."""
     with file.open("rb") as opened:
         (length,) = struct.unpack("<Q", opened.read(8))
+        if length > os.fstat(opened.fileno()).st_size:
+            raise ValueError("it is cut short")
         header = json.loads(opened.read(length))
-        metadata = json.loads(header.pop("__metadata__")["cacl"])
-        if metadata["format"] != FORMAT:
-            raise ValueError(f"its format is {metadata['format']!r}, not {FORMAT!r}")
-        ranges = {name: [8 + length + place for place in about["data_offsets"]] for name, about in header.items()}
+        head = json.loads(header.pop("__metadata__")["cacl"])
+        if head["format"] != FORMAT:
+            raise ValueError(f"its format is {head['format']!r}, not {FORMAT!r}")
+        columns = {
+            name: (np.dtype(DTYPES[about["dtype"]]), [8 + length + place for place in about["data_offsets"]])
+            for name, about in header.items()
+        }
         # Read, not mapped: pages of the mapping that nobody needs again would stay in memory.
-        columns = ((name, _read(opened, *place)) for name, place in ranges.items())
-        if _digest(columns, metadata["rest"]) != metadata["digest"]:
+        parts = ((name, dtype, _read(opened, *place)) for name, (dtype, place) in columns.items())
+        if _digest(parts, head["samples"]) != head["digest"] or _digest([], head["about"]) != head["about_digest"]:
             raise ValueError("it is damaged")
-    data = np.asarray(np.memmap(file, np.uint8, "r"))
-    mapped = {name: data[slice(*place)].view(DTYPES[header[name]["dtype"]]) for name, place in ranges.items()}
-    return mapped, json.loads(metadata["rest"]), metadata["digest"]
+        data = np.asarray(np.memmap(opened, np.uint8, "r"))  # the same file, though its name may be another's by now
+    return {name: data[slice(*place)].view(dtype) for name, (dtype, place) in columns.items()}, head
 
 
 def _read(file: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
@@ -292,11 +322,11 @@ def _read(file: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
         start += len(part)
 
 
-def _digest(columns: Iterable[tuple[str, Iterable[bytes]]], rest: str) -> str:
-    """BLAKE2b, 128 bits as hex digits, of named columns in any order and a text."""
-    digest = hashlib.blake2b(rest.encode(), digest_size=HASH_BYTES)
-    for name, parts in sorted(columns, key=lambda column: column[0]):
-        digest.update(name.encode() + b"\0")
+def _digest(columns: Iterable[tuple[str, np.dtype[Any], Iterable[bytes]]], text: str) -> str:
+    """BLAKE2b, 128 bits as hex digits, of columns in any order, with their names and types, and a text."""
+    digest = hashlib.blake2b(text.encode(), digest_size=HASH_BYTES)
+    for name, dtype, parts in sorted(columns, key=lambda column: column[0]):
+        digest.update(f"{name} {dtype.str}".encode() + b"\0")
         for part in parts:
             digest.update(part)
     return digest.hexdigest()

@@ -1,96 +1,162 @@
-"""From YUV planes to a view in half precision, where the crop has the size of the view: no luma is resized then.
+"""From YUV planes to a view in half precision, in one pass: crop, resize, mirror and mix row by row.
 
-That is the published crop of a set prepared for it, and takes most of the time that the `host` backend does not decode,
-so it is worth its code. Memory counts more than arithmetic: frames are mixed few at a time, in buffers that stay in the
-cache of the core.
+Compiled for the CPU at hand by numba when first used, and kept on disk. All that lies between planes and view is a few
+rows, which stay in the innermost cache: that is what makes it fast.
 """
 
 from __future__ import annotations
 
-import threading
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
-FRAMES_AT_ONCE = 4
-"""At 112 x 112 the buffers for these take 1.6 MB."""
+from cacl.clips import ViewPlan
 
 
-def mix(y: Tensor, uv: Tensor, weights: Tensor, out: Tensor) -> None:
-    """uint8 planes [T, S, S] and [2, T, S/2, S/2] to out, float16 [3, T, S, S].
+def mix(luma: np.ndarray, chroma: np.ndarray, matrix: np.ndarray, view: ViewPlan, out: np.ndarray) -> None:
+    """uint8 [T, H, W] luma and [2, T, H/2, W/2] chroma to out, float16 [3, T, size, size].
 
-    weights: float32 [3, 4], the three channels as affine functions of Y, U, V. Chroma is interpolated bilinearly, and
-    lies in the middle of its four pixels.
+    matrix: float [3, 4], the three channels as affine functions of Y, U, V; of `view` the crop and the mirror count.
+    Resizing is bilinear, antialiased where it shrinks; chroma lies in the middle of its four pixels.
     """
-    constant, of_chroma, of_luma = weights[:, 3:], weights[:, 1:3], weights[:, 0].tolist()
-    parts = zip(y.split(FRAMES_AT_ONCE), uv.split(FRAMES_AT_ONCE, 1), out.split(FRAMES_AT_ONCE, 1), strict=True)
-    for luma, chroma, to in parts:
-        buffers = _buffers(len(luma), luma.shape[-1])
-        # Chroma is mixed while it is small.
-        buffers.chroma.copy_(chroma)
-        torch.addmm(constant, of_chroma, buffers.chroma.view(2, -1), out=buffers.tint.view(3, -1))
-        _double(buffers)
-        buffers.luma.copy_(luma)
-        for channel, weight, target in zip(buffers.channels, of_luma, to, strict=True):
-            target.copy_(channel.add_(buffers.luma, alpha=weight))
+    weights, to = matrix.astype(np.float32), out.view(np.uint16)
+    if view.side == out.shape[-1]:
+        _mix_unscaled(luma, chroma, weights, view.top, view.left, view.flip, to)
+    else:
+        of_luma, of_chroma = _taps(view.side, out.shape[-1]), _taps(view.side // 2, out.shape[-1])
+        _mix_scaled(luma, chroma, weights, view.top, view.left, view.side, view.flip, *of_luma, *of_chroma, to)
 
 
-class _Buffers(NamedTuple):
-    """For t frames of size S; half is S/2. Everything in them is float32."""
-
-    chroma: Tensor
-    """[2, t, half, half]"""
-    tint: Tensor
-    """[3 t, half, half]: mixed chroma."""
-    left: Tensor
-    """[3 t, half, half]: `tint`, a quarter of the way to the left neighbour."""
-    right: Tensor
-    pairs: Tensor
-    """complex64 [3 t, half, half]"""
-    wide: Tensor
-    """[3 t, half, S]: the same memory, its real and imaginary parts as columns."""
-    tall: Tensor
-    """[3 t, half, 2, S]"""
-    channels: tuple[Tensor, ...]
-    """Three [t, S, S]: the same memory, its rows in order."""
-    luma: Tensor
-    """[t, S, S]"""
+@lru_cache(maxsize=1024)
+def _taps(source: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """What each of `size` pixels is made of, by torch's own weights: the first of its K pixels among `source` ones,
+    int64 [size], and the weights of these, float32 [K, size]."""
+    shrinks = source > size
+    identity = torch.eye(source, dtype=torch.float64)[None, :, None]
+    table = F.interpolate(identity, (1, size), mode="bilinear", antialias=shrinks)[0, :, 0].numpy()
+    used = table > 1e-12
+    first, last = used.argmax(0), source - 1 - used[::-1].argmax(0)
+    taps = int((last - first).max()) + 1
+    first = np.minimum(first, source - taps)
+    weights = table[first[None] + np.arange(taps)[:, None], np.arange(size)[None]]
+    return first.astype(np.int64), weights.astype(np.float32)
 
 
-def _double(b: _Buffers) -> None:
-    """tint to channels: each new column, or row, lies a quarter of the way from an old one to its neighbour."""
-    x, left, right = b.tint.view(-1), b.left.view(-1), b.right.view(-1)
-    # All rows as one, shifted by one; only the columns without a neighbour get a wrong one, and are set afterwards.
-    torch.lerp(x[1:], x[:-1], 0.25, out=left[1:])
-    torch.lerp(x[:-1], x[1:], 0.25, out=right[:-1])
-    b.left[..., 0], b.right[..., -1] = b.tint[..., 0], b.tint[..., -1]
-    # Real and imaginary parts lie side by side: nothing else interleaves columns as fast.
-    torch.complex(b.left, b.right, out=b.pairs)
-    torch.lerp(b.wide[:, 1:], b.wide[:, :-1], 0.25, out=b.tall[:, 1:, 0])
-    torch.lerp(b.wide[:, :-1], b.wide[:, 1:], 0.25, out=b.tall[:, :-1, 1])
-    b.tall[:, 0, 0], b.tall[:, -1, 1] = b.wide[:, 0], b.wide[:, -1]
+# --- Compiled. Indices are unsigned where they are computed: numba then need not see whether they count from the end.
+
+FAR, NEAR = np.float32(0.25), np.float32(0.75)
+"""Of chroma at twice its size: a pixel lies a quarter of the way from the middle of its own to that of a neighbour."""
 
 
-_local = threading.local()
+@intrinsic
+def _half(typing: Any, value: Any) -> Any:
+    """The bits of a float32 in half precision, rounded to nearest, as one instruction."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(builder.fptrunc(arguments[0], ir.HalfType()), ir.IntType(16))
+
+    return types.uint16(types.float32), generate
 
 
-def _buffers(frames: int, size: int) -> _Buffers:
-    """Those of this thread."""
-    kept: dict[tuple[int, int], _Buffers] = _local.__dict__.setdefault("buffers", {})
-    if (frames, size) not in kept:
-        rows, half = 3 * frames, size // 2
-        pairs = torch.empty(rows, half, half, dtype=torch.complex64)
-        tall = torch.empty(rows, half, 2, size)
-        kept[frames, size] = _Buffers(
-            chroma=torch.empty(2, frames, half, half),
-            tint=torch.empty(rows, half, half),
-            left=torch.empty(rows, half, half),
-            right=torch.empty(rows, half, half),
-            pairs=pairs,
-            wide=torch.view_as_real(pairs).view(rows, half, size),
-            tall=tall,
-            channels=tall.view(3, frames, size, size).unbind(),
-            luma=torch.empty(frames, size, size),
-        )
-    return kept[frames, size]
+@njit(nogil=True, cache=True, error_model="numpy")
+def _mix_row(rows: np.ndarray, weights: np.ndarray, out: np.ndarray, t: int, r: int) -> None:
+    y, u, v = rows
+    for channel in range(3):
+        of_y, of_u, of_v, constant = weights[channel]
+        row = out[channel, t, r]
+        for x in range(len(y)):
+            row[x] = _half(of_y * y[x] + of_u * u[x] + of_v * v[x] + constant)  # pyright: ignore[reportCallIssue]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _mirror(rows: np.ndarray, mirrored: np.ndarray) -> None:
+    last = rows.shape[1] - 1
+    for which in range(len(rows)):
+        row, to = rows[which], mirrored[which]
+        for x in range(len(row)):
+            to[x] = row[np.uint64(last - x)]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _mix_unscaled(
+    luma: np.ndarray, chroma: np.ndarray, weights: np.ndarray, top: int, left: int, flip: bool, out: np.ndarray
+) -> None:
+    size = out.shape[-1]
+    half, upper, outer = size // 2, top // 2, left // 2
+    rows, mirrored = np.empty((3, size), np.float32), np.empty((3, size), np.float32)
+    y, u, v = rows
+    small = np.empty(half + 2, np.float32)  # with a neighbour for the first and the last
+    for t in range(len(luma)):
+        for r in range(size):
+            near = r // 2
+            far = max(near - 1, 0) if r % 2 == 0 else min(near + 1, half - 1)
+            row = luma[t, top + r, left : left + size]
+            for x in range(size):
+                y[x] = row[x]
+            for plane, wide in ((chroma[0, t], u), (chroma[1, t], v)):
+                own, other = plane[upper + near, outer : outer + half], plane[upper + far, outer : outer + half]
+                for x in range(half):
+                    small[x + 1] = NEAR * own[x] + FAR * other[x]
+                small[0], small[half + 1] = small[1], small[half]
+                for x in range(half):
+                    wide[2 * x] = NEAR * small[x + 1] + FAR * small[x]
+                    wide[2 * x + 1] = NEAR * small[x + 1] + FAR * small[x + 2]
+            if flip:
+                _mirror(rows, mirrored)
+            _mix_row(mirrored if flip else rows, weights, out, t, r)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _resized_row(
+    plane: np.ndarray, r: int, first: np.ndarray, weights: np.ndarray, between: np.ndarray, row: np.ndarray
+) -> None:
+    """Row r of the resized plane. between: the rows it is made of, as one."""
+    taps = len(weights)
+    between[:] = 0
+    for k in range(taps):
+        weight, source = weights[k, r], plane[first[r] + k]
+        for x in range(len(between)):
+            between[x] += weight * source[x]
+    row[:] = 0
+    for k in range(taps):
+        for x in range(len(row)):
+            row[x] += weights[k, x] * between[np.uint64(first[x] + k)]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _mix_scaled(
+    luma: np.ndarray,
+    chroma: np.ndarray,
+    weights: np.ndarray,
+    top: int,
+    left: int,
+    side: int,
+    flip: bool,
+    luma_first: np.ndarray,
+    luma_taps: np.ndarray,
+    chroma_first: np.ndarray,
+    chroma_taps: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    size = out.shape[-1]
+    half, upper, outer = side // 2, top // 2, left // 2
+    rows, mirrored = np.empty((3, size), np.float32), np.empty((3, size), np.float32)
+    y, u, v = rows
+    long, short = np.empty(side, np.float32), np.empty(half, np.float32)
+    for t in range(len(luma)):
+        luma_crop = luma[t, top : top + side, left : left + side]
+        blue_crop = chroma[0, t, upper : upper + half, outer : outer + half]
+        red_crop = chroma[1, t, upper : upper + half, outer : outer + half]
+        for r in range(size):
+            _resized_row(luma_crop, r, luma_first, luma_taps, long, y)
+            _resized_row(blue_crop, r, chroma_first, chroma_taps, short, u)
+            _resized_row(red_crop, r, chroma_first, chroma_taps, short, v)
+            if flip:
+                _mirror(rows, mirrored)
+            _mix_row(mirrored if flip else rows, weights, out, t, r)

@@ -80,24 +80,41 @@ def samples(data: bytes) -> Iterator[bytes]:
 def _sample_sizes(data: bytes, moof: Box) -> tuple[int, list[int]]:
     """Where the first coded frame of a fragment lies, and the bytes of each."""
     trun = _within(data, moof, b"traf", b"trun")
-    flags, count, offset = struct.unpack_from(">IIi", data, trun.start + HEADER)  # version 0: its byte is 0
+    flags, count, offset = _fields(data, trun, ">IIi")  # version 0: its byte is 0
     if not flags & DATA_OFFSET:
         raise ValueError("box b'trun' names no data")
+    position = moof.start + offset
     columns = [bit for bit in PER_SAMPLE if flags & bit]
-    if SIZE not in columns:
-        return moof.start + offset, [_default_size(data, moof)] * count
-    start = trun.start + HEADER + 12 + (4 if flags & FIRST_FLAGS else 0)
-    table = np.frombuffer(data, ">u4", count * len(columns), start).reshape(count, -1)
-    return moof.start + offset, table[:, columns.index(SIZE)].tolist()
+    if SIZE in columns:
+        start = trun.start + HEADER + 12 + (4 if flags & FIRST_FLAGS else 0)
+        if start + 4 * count * len(columns) > trun.end:
+            raise ValueError("ends within a box")
+        table = np.frombuffer(data, ">u4", count * len(columns), start).reshape(count, -1)
+        sizes = table[:, columns.index(SIZE)].tolist()
+    else:
+        size = _default_size(data, moof)
+        sizes = [size] * min(count, len(data) // size + 1)  # a count that is damaged must not fill the memory
+    if position < moof.end or position + sum(sizes) > len(data):
+        raise ValueError("its frames lie outside of it")
+    return position, sizes
 
 
 def _default_size(data: bytes, moof: Box) -> int:
     tfhd = _within(data, moof, b"traf", b"tfhd")
-    (flags,) = struct.unpack_from(">I", data, tfhd.start + HEADER)
-    if not flags & DEFAULT_SIZE:
-        raise ValueError("box b'tfhd' names no size")
+    (flags,) = _fields(data, tfhd, ">I")
     before = sum(size for bit, size in BEFORE_DEFAULT_SIZE if flags & bit)
-    return struct.unpack_from(">I", data, tfhd.start + HEADER + 8 + before)[0]
+    size = _fields(data, tfhd, ">I", 8 + before)[0] if flags & DEFAULT_SIZE else 0
+    if not size:
+        raise ValueError("box b'tfhd' names no size")
+    return size
+
+
+def _fields(data: bytes, box: Box, layout: str, skip: int = 0) -> tuple[int, ...]:
+    """Numbers in a box, so many bytes behind its header."""
+    start = box.start + HEADER + skip
+    if start + struct.calcsize(layout) > box.end:
+        raise ValueError("ends within a box")
+    return struct.unpack_from(layout, data, start)
 
 
 def _within(data: bytes, box: Box, *path: bytes) -> Box:

@@ -59,40 +59,50 @@ def decode_prepared(place: Place, video: VideoRecord, numbers: Sequence[int]) ->
     """Yields the frames with these rising numbers. Raises as `read_stretch` does."""
     assert video.fragments is not None
     stretch = read_stretch(place, video, numbers[0], numbers[-1])
-    configuration = mp4.decoder_configuration(video.fragments.init)
     wanted = iter(numbers)
     number = next(wanted)
-    for position, frame in enumerate(_decoded(configuration, stretch.data), stretch.first):
-        if position == number:
-            yield frame
-            number = next(wanted, -1)
-            if number < 0:
-                return
-    raise DataError(f"{place}: frame {number} does not decode, though its bytes are in order; prepare the set again")
+    reason = ""
+    try:
+        for position, frame in enumerate(_decoded(video.fragments.init, stretch.data), stretch.first):
+            if position == number:
+                yield frame
+                number = next(wanted, -1)
+                if number < 0:
+                    return
+    except (av.FFmpegError, ValueError) as error:
+        reason = f" ({getattr(error, 'strerror', None) or error})"
+    raise DataError(
+        f"{place}: frame {number} does not decode, though its bytes are in order{reason}; prepare the set again"
+    )
 
 
-def _decoded(configuration: bytes, data: bytes) -> Iterator[VideoFrame]:
-    decoder = _decoder(configuration)
-    for sample in mp4.samples(data):
-        yield from decoder.decode(av.Packet(sample))
-    yield from decoder.decode(None)
+def _decoded(init: bytes, data: bytes) -> Iterator[VideoFrame]:
+    configuration = mp4.decoder_configuration(init)
+    # Taken out while it is in use: another clip may be begun before this one is finished.
+    decoder = _kept().pop(configuration, None) or _new_decoder(configuration)
+    try:
+        for sample in mp4.samples(data):
+            yield from decoder.decode(av.Packet(sample))
+        yield from decoder.decode(None)
+    finally:
+        decoder.flush_buffers()  # it forgets the frames
+        kept = _kept()
+        kept[configuration] = decoder
+        if len(kept) > KEPT_DECODERS:
+            kept.popitem(last=False)
 
 
 _local = threading.local()
 
 
-def _decoder(configuration: bytes) -> VideoCodecContext:
-    """One that knows nothing of earlier frames."""
-    kept: OrderedDict[bytes, VideoCodecContext] = _local.__dict__.setdefault("decoders", OrderedDict())
-    decoder = kept.pop(configuration, None)
-    if decoder is None:
-        decoder = VideoCodecContext.create("h264", "r")
-        decoder.extradata = configuration
-        decoder.thread_type, decoder.thread_count = "NONE", 1
-        decoder.flags |= Flags.low_delay  # frames are shown in the order of decoding
-        if len(kept) == KEPT_DECODERS:
-            kept.popitem(last=False)
-    else:
-        decoder.flush_buffers()
-    kept[configuration] = decoder
+def _kept() -> OrderedDict[bytes, VideoCodecContext]:
+    """Decoders that this thread may take, least recently used first, by configuration."""
+    return _local.__dict__.setdefault("decoders", OrderedDict())
+
+
+def _new_decoder(configuration: bytes) -> VideoCodecContext:
+    decoder = VideoCodecContext.create("h264", "r")
+    decoder.extradata = configuration
+    decoder.thread_type, decoder.thread_count = "NONE", 1
+    decoder.flags |= Flags.low_delay  # frames are shown in the order of decoding
     return decoder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -20,6 +21,8 @@ FIRST_PAUSE_SECONDS = 0.2
 TIMEOUT_SECONDS = 30.0
 FINAL = (FileNotFoundError, PermissionError)
 """Answers that will not change by asking again."""
+FINAL_STATUS = (401, 403, 404, 410)
+"""The same of HTTP."""
 
 T = TypeVar("T")
 
@@ -34,26 +37,32 @@ def read(place: Place, start: int, stop: int) -> bytes:
     Raises DataError naming the file if it does not hold them, or still cannot be read after several attempts.
     """
     data = _read_local(place, start, stop) if isinstance(place, Path) else _read_remote(place, start, stop)
-    if len(data) != stop - start:
+    if len(data) > stop - start:
+        raise DataError(
+            f"{place}: the server gave {len(data)} bytes where {stop - start} from {start} on were asked for; it must "
+            "support range requests"
+        )
+    if len(data) < stop - start:
         raise DataError(f"{place}: holds {len(data)} bytes from {start} on, where {stop - start} were written")
     return data
 
 
-def download(address: str, folder: Path) -> Path:
-    """A local copy of a remote file, made anew when the remote one has changed."""
+def download(address: str, folder: Path, version: str) -> Path:
+    """A local copy of this version of a remote file, made if there is none yet."""
     filesystem, path = _filesystem(address)
-    version = _retried(address, lambda: filesystem.ukey(path))
     copy = folder / f"{hashlib.sha256(f'{address} {version}'.encode()).hexdigest()[:16]}{os.path.splitext(path)[1]}"
     if not copy.exists():
         temporary = copy.with_name(f".{copy.name}.{os.getpid()}.tmp")
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            temporary.touch()  # if it may not be written here, that is no fault of the address
             _retried(address, lambda: filesystem.get_file(path, str(temporary)))
             os.replace(temporary, copy)
         except OSError as error:
             raise DataError(f"{address}: cannot be kept in {folder} ({error.strerror}); set data.cache") from None
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
     return copy
 
 
@@ -80,9 +89,9 @@ def _retried(address: str, call: Callable[[], T]) -> T:
     for left in reversed(range(ATTEMPTS)):
         try:
             return call()
-        except FINAL:
-            raise DataError(f"{address}: is not there, or may not be read") from None
         except Exception as error:  # each filesystem has errors of its own
+            if isinstance(error, FINAL) or getattr(error, "status", None) in FINAL_STATUS:
+                raise DataError(f"{address}: is not there, or may not be read") from None
             if not left:
                 reason = str(error) or type(error).__name__
                 raise DataError(f"{address}: cannot be read, {ATTEMPTS} attempts failed ({reason})") from None

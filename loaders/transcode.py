@@ -44,7 +44,7 @@ SMOOTH = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITE
 """The same pixels on every CPU."""
 COEFFICIENTS = {Colorspace.ITU709: 1, Colorspace.BT2020: 9, Colorspace.ITU601: 6}
 """Matrix coefficients of ITU-T H.273 that name a standard."""
-MUXER = {"movflags": "frag_keyframe+empty_moov+default_base_moof+skip_trailer", "fflags": "+bitexact"}
+MUXER = {"movflags": "frag_keyframe+empty_moov+default_base_moof+skip_trailer+write_colr", "fflags": "+bitexact"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ class Settings:
     """Pixels of the shorter side of larger videos; smaller ones keep their size."""
     gop: int = 16
     """Frames from one key frame to the next."""
-    crf: int = 20
+    crf: int = 23
     """Constant rate factor of x264: lower is better and larger."""
 
     def __post_init__(self) -> None:

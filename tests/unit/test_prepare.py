@@ -125,7 +125,7 @@ def test_what_is_told(place: Path) -> None:
         "source": str(place / "source"),
         "target": str(place / "new"),
         "layout": "classes",
-        "settings": {"short_side": 48, "gop": 16, "crf": 20},
+        "settings": {"short_side": 48, "gop": 16, "crf": 23},
         "videos": 4,
         "copied": 1,
         "encoded": 3,
@@ -512,7 +512,7 @@ def test_other_settings_and_other_sources(place: Path) -> None:
     for settings, named in {
         Settings(short_side=64): "short_side = 48, not 64",
         replace(SETTINGS, gop=8): "gop = 16, not 8",
-        replace(SETTINGS, crf=25): "crf = 20, not 25",
+        replace(SETTINGS, crf=25): "crf = 23, not 25",
     }.items():
         with pytest.raises(DataError, match=rf"^{target}: was begun with {named}; give the same again, or name"):
             run(place / "source", target, settings)

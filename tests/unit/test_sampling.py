@@ -285,6 +285,18 @@ def test_brightness_and_contrast_follow_their_formulas() -> None:
 # --- What must never change
 
 
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 16, 257, 5000])
+def test_a_permutation_is_drawn_as_if_one_by_one(n: int) -> None:
+    at_once, one_by_one = Draws(5, n), Draws(5, n)
+    order = list(range(n))
+    for last in range(n - 1, 0, -1):
+        other = one_by_one.integer(0, last + 1)
+        order[last], order[other] = order[other], order[last]
+    assert at_once.permutation(n) == order
+    assert sorted(order) == list(range(n))
+    assert at_once.integer(0, 2**50) == one_by_one.integer(0, 2**50), "what is drawn next is the same too"
+
+
 GOLDEN = (3, 6, 2, (11, 4, 2, 1, 5, 6, 15, 14, 0, 3, 8, 10, 12, 13, 9, 7), (4, 38, 112, True), (0, 64, 112, False))
 GOLDEN_COLORS = [
     [

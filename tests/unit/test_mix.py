@@ -1,0 +1,250 @@
+"""Mixing planes into a view, against float64; and the memory that the loaders use again and again.
+
+The compiled code checks no bounds. So planes lie between other bytes here, and views between NaN, and each result shows
+whether anything was read or written that should not have been.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cacl.clips import ViewPlan
+from cacl.loaders.augment import IDENTITY_COLOR, color_matrix
+from cacl.loaders.host import compose
+from cacl.loaders.memory import Recycler, scratch
+from cacl.loaders.mix import mix
+from cacl.loaders.yuv import matrix_to_rgb
+
+STRONG, GREY = color_matrix(brightness=1.4, contrast=0.6, saturation=1.4, hue=-0.1), color_matrix(saturation=0.0)
+MATRICES = [
+    compose(color, matrix_to_rgb(standard, full))
+    for color, standard, full in ((IDENTITY_COLOR, 5, False), (STRONG, 1, True), (GREY, 9, False))
+]
+
+
+def noise(draw: np.random.Generator, *shape: int) -> np.ndarray:
+    """Contiguous uint8 of all values, with other such bytes before and behind it."""
+    numbers = int(np.prod(shape))
+    return draw.integers(0, 256, numbers + 4000, np.uint8)[2000:-2000].reshape(shape)
+
+
+def check(
+    *,
+    side: int,
+    size: int,
+    frames: int = 2,
+    top: int = 0,
+    left: int = 0,
+    below: int = 0,
+    right: int = 0,
+    flip: bool,
+    which: int,
+) -> None:
+    """Of a crop with so many pixels around it. Half precision rounds by 2**-11 of a value; sums in float32 of the terms
+    that resizing takes, and of a few more, by 2**-24 of the largest for each."""
+    draw = np.random.default_rng(1000 * side + size + frames)
+    height, width, matrix = top + side + below, left + side + right, MATRICES[which % len(MATRICES)]
+    luma = noise(draw, frames, height, width)
+    chroma = noise(draw, 2, frames, -(-height // 2), -(-width // 2))
+    given = luma.copy(), chroma.copy()
+    around = torch.full((frames + 2, 3, frames, size, size), torch.nan, dtype=torch.float16)
+    out = around[1]
+    view = ViewPlan(top=top, left=left, side=side, flip=flip, color=IDENTITY_COLOR)
+    mix(luma, chroma, matrix, view, out.numpy())
+    y = resized(luma[None, :, top : top + side, left : left + side], size)
+    up, across = top // 2, left // 2
+    uv = resized(chroma[:, :, up : up + side // 2, across : across + side // 2], size)
+    true = torch.einsum("rc,cthw->rthw", torch.from_numpy(matrix[:, :3]), torch.cat([y, uv]))
+    true += torch.from_numpy(matrix[:, 3])[:, None, None, None]
+    true = true.flip(-1) if flip else true
+    terms = 4 * (2 * max(1, side / size) + 2) + 8
+    largest = 255 * np.abs(matrix[:, :3]).sum(1).max() + np.abs(matrix[:, 3]).max()
+    torch.testing.assert_close(out.double(), true, rtol=2**-11, atol=float(largest) * terms * 2**-24)
+    assert int(around.isnan().sum()) == around.numel() - out.numel()
+    assert np.array_equal(luma, given[0])
+    assert np.array_equal(chroma, given[1])
+
+
+def resized(planes: np.ndarray, size: int) -> Tensor:
+    source = torch.from_numpy(planes.astype(np.float64))
+    return F.interpolate(source, (size, size), mode="bilinear", antialias=planes.shape[-1] > size)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("frames", range(1, 10))
+def test_every_number_of_frames(frames: int, flip: bool) -> None:
+    for which, side in enumerate((16, 18, 26)):
+        check(side=side, size=16, frames=frames, top=2, left=4, flip=flip, which=which)
+
+
+@pytest.mark.parametrize("size", [2, 4, 6, *range(16, 113, 2)])
+def test_crops_of_the_size_of_the_view(size: int) -> None:
+    """Those whose half is odd among them."""
+    for which in range(3):
+        check(side=size, size=size, top=6, left=10, below=4, right=2, flip=which == 1, which=which)
+        check(side=size, size=size, flip=which != 1, which=which)
+
+
+@pytest.mark.parametrize("size", [16, 17, 31, 32, 57, 112])
+@pytest.mark.parametrize("side", [2, 6, 16, 18, 30, 34, 62, 98, 110, 114, 128, 300])
+def test_crops_of_other_sizes(side: int, size: int) -> None:
+    check(side=side, size=size, top=2, left=8, below=6, right=4, flip=False, which=side)
+    check(side=side, size=size, flip=True, which=size)
+
+
+@pytest.mark.parametrize("size", [18, 24])
+def test_planes_with_odd_edges(size: int) -> None:
+    for below, right in ((1, 0), (0, 1), (1, 1), (3, 5)):
+        check(side=18, size=size, top=4, left=2, below=below, right=right, flip=False, which=right)
+
+
+def test_crops_at_the_corners() -> None:
+    for top, left in ((0, 0), (0, 14), (14, 0), (14, 14)):
+        for size in (18, 30, 12):
+            check(side=18, size=size, top=top, left=left, below=14 - top, right=14 - left, flip=bool(top), which=1)
+
+
+def test_extremes_do_not_wrap() -> None:
+    """Nothing is clamped: all that half precision holds is there."""
+    out = np.full((3, 1, 16, 16), np.nan, np.float16)
+    view = ViewPlan(top=0, left=0, side=16, flip=False, color=IDENTITY_COLOR)
+    matrix = np.array([[200.0, 0, 0, 0], [0, -200, 0, 0], [0, 0, 2**-20, 0]])
+    for y, u, v in ((255, 255, 255), (0, 0, 0), (255, 0, 1)):
+        luma, chroma = np.full((1, 16, 16), y, np.uint8), np.full((2, 1, 8, 8), u, np.uint8)
+        chroma[1] = v
+        mix(luma, chroma, matrix, view, out)
+        assert (out == np.array([200 * y, -200 * u, v * 2**-20], np.float16)[:, None, None, None]).all()
+
+
+def test_several_threads() -> None:
+    """Into one batch, with sizes of crops that none of them has met before."""
+    sides = list(range(20, 60, 2)) * 2
+
+    def work(side: int) -> None:
+        check(side=side, size=24, top=2, flip=bool(side % 4), which=side)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, sides))
+
+
+# --- Memory that is used again
+
+HOLDERS: dict[str, Callable[[Tensor], object]] = {
+    "itself": lambda tensor: tensor,
+    "a slice": lambda tensor: tensor[1, :, 2:],
+    "a view": lambda tensor: tensor.view(-1).view(3, 40),
+    "another order": lambda tensor: tensor.permute(2, 1, 0).mT,
+    "some of its rows": lambda tensor: tensor.unbind()[-1],
+    "without gradient": lambda tensor: tensor.detach(),
+    "in numpy": lambda tensor: tensor.numpy(),
+    "a part in numpy": lambda tensor: tensor[0].numpy()[1:, ::2],
+    "from numpy again": lambda tensor: torch.from_numpy(tensor.numpy()[:1]),
+    "its storage": lambda tensor: tensor.untyped_storage(),
+    "in DLPack": lambda tensor: np.from_dlpack(tensor),
+}
+
+
+@pytest.mark.parametrize("holder", HOLDERS.values(), ids=HOLDERS)
+def test_memory_returns_when_nobody_holds_it(holder: Callable[[Tensor], object]) -> None:
+    recycler = Recycler()
+    tensor = recycler.tensor(4, 5, 6)
+    assert (tensor.shape, tensor.dtype, tensor.is_contiguous()) == ((4, 5, 6), torch.float16, True)
+    place = tensor.data_ptr()
+    held = holder(tensor)
+    del tensor
+    others = [recycler.tensor(4, 5, 6) for _ in range(3)]
+    assert len({place, *(other.data_ptr() for other in others)}) == 4
+    del held
+    assert recycler.tensor(4, 5, 6).data_ptr() == place
+    del others
+    assert len({recycler.tensor(4, 5, 6).data_ptr() for _ in range(20)}) <= 4
+
+
+def test_what_is_held_stays_as_it_is() -> None:
+    recycler = Recycler()
+    held: list[tuple[int, Tensor]] = []
+    draw = np.random.default_rng(0)
+    places = set[int]()
+    for number in range(300):
+        tensor = recycler.tensor(6, 7).fill_(number)
+        places.add(tensor.data_ptr())
+        held.append((number, tensor[int(draw.integers(6))]))
+        for _ in range(int(draw.integers(0, 3))):
+            if held:
+                held.pop(int(draw.integers(len(held))))
+        held = held[-10:]
+        assert all((part == number).all() for number, part in held)
+        assert len({part.untyped_storage().data_ptr() for _, part in held}) == len(held)
+    assert len(places) <= 12
+
+
+def test_other_sizes() -> None:
+    recycler = Recycler()
+    first = [recycler.tensor(8, 4) for _ in range(5)]
+    del first
+    for shape in ((4, 8), (9, 4), (1,), (8, 4), (0, 4), (2, 16)):
+        tensor = recycler.tensor(*shape)
+        assert tensor.shape == shape
+        tensor.fill_(1)
+    del tensor
+    for _ in range(10):
+        recycler.tensor(3, 3)
+    assert sum(memory.size for memory in recycler.free) == 9, "memory of an earlier size is let go"
+
+
+def test_memory_outlives_the_recycler() -> None:
+    tensor = Recycler().tensor(100).fill_(3)
+    gc.collect()
+    assert (tensor == 3).all()
+
+
+def test_several_threads_take_and_return() -> None:
+    recycler, begin, live, lock = Recycler(), threading.Barrier(4), set[int](), threading.Lock()
+
+    def work(thread: int) -> None:
+        begin.wait()
+        for turn in range(500):
+            tensors = [recycler.tensor(2, 3) for _ in range(turn % 5)]
+            places = {tensor.data_ptr() for tensor in tensors}
+            with lock:
+                assert not places & live, "handed out twice at once"
+                assert len(places) == len(tensors)
+                live.update(places)
+            for tensor in tensors:
+                tensor.fill_(thread)
+            assert all((tensor == thread).all() for tensor in tensors)
+            with lock:
+                live.difference_update(places)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(work, range(4)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert not live
+
+
+def test_scratch() -> None:
+    a = scratch("a", (3, 4), np.uint8)
+    assert (a.shape, a.dtype) == ((3, 4), np.uint8)
+    assert scratch("a", (3, 4), np.uint8) is a
+    assert not np.shares_memory(scratch("b", (3, 4), np.uint8), a)
+    for shape, dtype in (((3, 4), np.float32), ((4, 3), np.uint8), ((3, 4), np.uint8)):
+        other = scratch("a", shape, dtype)
+        assert (other.shape, other.dtype) == (shape, dtype)
+        assert other is not a
+    mine = scratch("a", (3, 4), np.uint8)
+    with ThreadPoolExecutor(1) as pool:
+        assert not np.shares_memory(pool.submit(scratch, "a", (3, 4), np.uint8).result(), mine)

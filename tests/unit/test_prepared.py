@@ -1,0 +1,412 @@
+"""Clips of prepared videos, against decoding the whole files with PyAV: bit for bit, in any order, from any thread, and
+an error wherever a byte of theirs is not what it was.
+
+Most sources have B-frames or are too large, and are encoded; those of `options` fit, and are copied as they are.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from cacl.clips import ClipPlan, VideoRecord
+from cacl.config import AugmentConfig, ClipConfig, DataConfig
+from cacl.errors import DataError
+from cacl.loaders import host, index, prepared, reference
+from cacl.loaders.catalog import Catalog, scan
+from cacl.loaders.decode import decode_frames, probe
+from cacl.loaders.prepare import prepare
+from cacl.loaders.sampling import TrainingPlanner
+from cacl.loaders.transcode import Settings, mark
+from cacl.loaders.yuv import planes
+
+MakeVideo = Callable[..., Path]
+SIZES = [(64 + 16 * n, 48 + 2 * n) for n in range(prepared.KEPT_DECODERS + 4)]
+OPTIONS: dict[str, dict[str, str]] = {
+    "plain": {},
+    "zerolatency": {"tune": "zerolatency"},
+    "several references": {"refs": "5", "x264-params": "ref=5:weightp=2"},
+    "baseline": {"profile": "baseline"},
+    "main": {"profile": "main"},
+    "slices": {"x264-params": "slices=4"},
+    "delimiters": {"x264-params": "aud=1:repeat-headers=1"},
+    "open groups": {"x264-params": "open-gop=1"},
+    "no deblocking": {"tune": "fastdecode"},
+    "lossless": {"qp": "0"},
+}
+"""Of x264; all of them without B-frames."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, make_video: MakeVideo) -> Path:
+    """A source and the prepared set; to be looked at."""
+    place = tmp_path_factory.mktemp("prepared")
+    make_video(place / "source/a.mp4", frames=41, size=(80, 64), bframes=2, gop=250)
+    make_video(place / "source/one.mp4", frames=1, size=(80, 64), bframes=2)
+    make_video(place / "source/odd.webm", frames=18, size=(67, 53), codec="libvpx-vp9")
+    for width, height in SIZES:
+        make_video(place / f"source/{width}x{height}.avi", frames=20, size=(width, height), codec="mpeg4")
+    for name, options in OPTIONS.items():
+        moving(place / f"source/{name}.mp4", options)
+    config = DataConfig(root=str(place / "source"))
+    summary = prepare(config, place / "set", Settings(short_side=256, gop=6), workers=1, report=lambda *_: None)
+    assert summary.copied >= len(OPTIONS) - 1
+    return place
+
+
+def moving(path: Path, options: dict[str, str], frames: int = 30) -> None:
+    """Soft noise that moves: what codecs predict from other frames, and what they cannot."""
+    draw = np.random.default_rng(zlib.crc32(path.name.encode()))
+    scene = torch.nn.functional.interpolate(torch.from_numpy(draw.uniform(0, 255, (1, 3, 12, 24))), (96, 192))[0]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "0", "sc_threshold": "0", **options})
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.gop_size = 7
+        for t in range(frames):
+            image = scene[:, t : t + 48, 3 * t : 3 * t + 64].permute(1, 2, 0).numpy().astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+@pytest.fixture(scope="module")
+def catalog(place: Path) -> Catalog:
+    found = scan(DataConfig(root=str(place / "set")))
+    assert len(found.videos) == 3 + len(SIZES) + len(OPTIONS)
+    assert not found.rejected
+    return found
+
+
+@pytest.fixture(scope="module")
+def truth(catalog: Catalog) -> dict[str, list[int]]:
+    """The marks of all frames by path, as PyAV decodes the files from their beginning."""
+    return {video.path: [mark(frame) for frame in whole(path_of(catalog, video))] for video in catalog.videos}
+
+
+def path_of(catalog: Catalog, video: VideoRecord) -> Path:
+    path = catalog.place(video)
+    assert isinstance(path, Path)
+    return path
+
+
+def whole(file: Path) -> Iterator[VideoFrame]:
+    with av.open(str(file)) as container:
+        yield from container.decode(video=0)
+
+
+def named(catalog: Catalog, name: str) -> VideoRecord:
+    (video,) = [video for video in catalog.videos if video.path == f"videos/{name}.mp4"]
+    return video
+
+
+def marks(file: Path, video: VideoRecord, numbers: Sequence[int]) -> list[int]:
+    return [mark(frame) for frame in decode_frames(file, video, numbers)]
+
+
+# --- The same frames
+
+
+def test_every_video(catalog: Catalog, truth: dict[str, list[int]]) -> None:
+    for video in catalog.videos:
+        file = path_of(catalog, video)
+        assert len(truth[video.path]) == video.frames
+        assert marks(file, video, range(video.frames)) == truth[video.path], video.path
+        fragments = video.fragments
+        assert fragments is not None
+        assert fragments.offset[-1] == file.stat().st_size
+        for first, last in zip(fragments.first, [*fragments.first[1:], video.frames], strict=True):
+            assert marks(file, video, range(first, last)) == truth[video.path][first:last]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", *(f"{name}.mp4" for name in OPTIONS)])
+def test_every_start_and_stride(catalog: Catalog, truth: dict[str, list[int]], name: str) -> None:
+    video = named(catalog, name)
+    file, true = path_of(catalog, video), truth[video.path]
+    assert len(set(true)) == video.frames, "a frame more or less would not be seen"
+    for stride in (1, 2, 5, 11):
+        for start in range(video.frames):
+            numbers = range(start, min(video.frames, start + 4 * stride), stride)
+            assert marks(file, video, numbers) == [true[n] for n in numbers]
+    for numbers in ([0, video.frames - 1], [3], [2, 3, 19, 20, 25]):
+        assert marks(file, video, numbers) == [true[n] for n in numbers]
+
+
+def test_more_kinds_of_streams_than_decoders_are_kept(catalog: Catalog, truth: dict[str, list[int]]) -> None:
+    configurations = {video.fragments.init for video in catalog.videos if video.fragments}
+    assert len(configurations) > prepared.KEPT_DECODERS
+    check_random_clips(catalog, truth, seed=0)
+    assert len(prepared._local.decoders) == prepared.KEPT_DECODERS
+
+
+def check_random_clips(catalog: Catalog, truth: dict[str, list[int]], seed: int, clips: int = 80) -> None:
+    draw = random.Random(seed)
+    for _ in range(clips):
+        video = catalog.videos[draw.randrange(len(catalog.videos))]
+        start, stride = draw.randrange(video.frames), draw.randint(1, 4)
+        numbers = range(start, min(video.frames, start + 8 * stride), stride)
+        assert marks(path_of(catalog, video), video, numbers) == [truth[video.path][n] for n in numbers]
+
+
+def test_from_several_threads_at_once(catalog: Catalog, truth: dict[str, list[int]]) -> None:
+    begin = threading.Barrier(4)
+
+    def work(seed: int) -> None:
+        begin.wait()
+        check_random_clips(catalog, truth, seed)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+
+
+def test_iterations_that_are_abandoned(catalog: Catalog, truth: dict[str, list[int]]) -> None:
+    """Closed early, or left lying around while other clips of the same kind are decoded."""
+    video = named(catalog, "a.mp4")
+    file, true = path_of(catalog, video), truth[video.path]
+    lying = []
+    for taken in range(6):
+        frames = decode_frames(file, video, range(3, 20))
+        for number in range(3, 3 + taken):
+            assert mark(next(frames)) == true[number]
+        lying.append(frames)
+        assert marks(file, video, range(10, 30)) == true[10:30]
+        closed = prepared.decode_prepared(file, video, range(30, 40))
+        assert mark(next(closed)) == true[30]
+        closed.close()  # pyright: ignore[reportAttributeAccessIssue]
+        assert marks(file, video, range(1, 9)) == true[1:9]
+    for taken, frames in enumerate(lying):
+        assert [mark(frame) for frame in frames] == true[3 + taken : 20]
+
+
+def test_two_at_once_in_one_thread(catalog: Catalog, truth: dict[str, list[int]]) -> None:
+    video = named(catalog, "a.mp4")
+    file, true = path_of(catalog, video), truth[video.path]
+    pairs = zip(decode_frames(file, video, range(20)), decode_frames(file, video, range(20, 40)), strict=True)
+    assert [(mark(a), mark(b)) for a, b in pairs] == list(zip(true[:20], true[20:40], strict=True))
+
+
+def test_frames_outlive_the_decoder(catalog: Catalog) -> None:
+    """They may be held while the decoder goes on with other clips."""
+    video = named(catalog, "a.mp4")
+    file = path_of(catalog, video)
+    held = list(decode_frames(file, video, range(0, 41, 4)))
+    before = [mark(frame) for frame in held]
+    for _ in range(5):
+        list(decode_frames(file, video, range(41)))
+    assert [mark(frame) for frame in held] == before
+
+
+# --- What backends make of them
+
+LEVEL = 1 / 255
+
+
+def load(load_clip: Callable[..., None], file: Path, video: VideoRecord, clip: ClipPlan, size: int) -> torch.Tensor:
+    """float64 [V, 3, T, size, size]"""
+    out = torch.full((len(clip.views), 3, clip.length, size, size), torch.nan, dtype=torch.float16)
+    load_clip(file, video, clip, size, tuple(out))
+    return out.double()
+
+
+def plans(video: VideoRecord, count: int = 5) -> list[ClipPlan]:
+    planner = TrainingPlanner([video], ClipConfig(frames=4, size=32), AugmentConfig(crop=(0.5, 1.0)), seed=1)
+    return [planner.plan(number) for number in range(count)]
+
+
+@pytest.mark.parametrize("load_clip", [host.load_clip, reference.load_clip])
+def test_views_are_those_of_the_file_read_as_any_other(catalog: Catalog, load_clip: Callable[..., None]) -> None:
+    for video in (named(catalog, name) for name in ("a.mp4", "plain.mp4", "odd.webm", "64x48.avi")):
+        file = path_of(catalog, video)
+        for clip in plans(video):
+            views = load(load_clip, file, video, clip, 32)
+            assert torch.equal(views, load(load_clip, file, probe(file), clip, 32))
+            assert views.isfinite().all()
+
+
+def test_host_and_reference_agree(tmp_path: Path) -> None:
+    """On soft colours that no 8-bit RGB clamps, by the measure of test_backends."""
+    rgb = soft(120, 96)
+    (tmp_path / "source").mkdir()
+    with av.open(str(tmp_path / "source/soft.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 120, 96, "yuv444p"
+        for image in rgb:
+            pixels = np.ascontiguousarray(np.rint(255 * image.transpose(1, 2, 0)).astype(np.uint8))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    settings = Settings(short_side=96, crf=1)
+    prepare(DataConfig(root=str(tmp_path / "source")), tmp_path / "set", settings, workers=1, report=lambda *_: None)
+    found = scan(DataConfig(root=str(tmp_path / "set")))
+    (video,) = found.videos
+    for clip in plans(video, 12):
+        ours, theirs = (load(each.load_clip, path_of(found, video), video, clip, 32) for each in (host, reference))
+        for a, b, view in zip(ours, theirs, clip.views, strict=True):
+            stretch = float(np.abs(view.color[:, :3]).sum(1).max())
+            assert (a - b).abs().mean() < 0.5 * stretch * LEVEL
+            assert (a - b).abs().max() < 2.5 * stretch * LEVEL
+
+
+def soft(width: int, height: int, frames: int = 12) -> np.ndarray:
+    """float64 [T, 3, H, W]"""
+    t, y, x = np.meshgrid(np.arange(frames), np.arange(height), np.arange(width), indexing="ij")
+    grey = 0.5 + 0.25 * np.sin(x / 40 + y / 55 + t / 6)
+    tint = np.sin(y / 35 + t / 9), np.cos(x / 45 - t / 7), np.sin((x - y) / 50 + 1)
+    return np.stack([grey + 0.1 * wave for wave in tint], 1)
+
+
+# --- Damage
+
+
+@pytest.fixture
+def video(catalog: Catalog) -> VideoRecord:
+    return named(catalog, "a.mp4")
+
+
+@pytest.fixture
+def copy(catalog: Catalog, video: VideoRecord, tmp_path: Path) -> Path:
+    return Path(shutil.copy(path_of(catalog, video), tmp_path / "copy.mp4"))
+
+
+CLIP = range(13, 22, 2)
+
+
+def bounds(video: VideoRecord, numbers: Sequence[int]) -> tuple[int, int]:
+    """The bytes that these frames need."""
+    assert video.fragments is not None
+    first, offset = video.fragments.first.tolist(), video.fragments.offset.tolist()
+    start = max(offset[g] for g in range(len(first)) if first[g] <= numbers[0])
+    return start, min([*(offset[g] for g in range(len(first)) if first[g] > numbers[-1]), offset[-1]])
+
+
+def test_any_damaged_byte_that_a_clip_needs(copy: Path, video: VideoRecord, truth: dict[str, list[int]]) -> None:
+    content, true = copy.read_bytes(), [truth[video.path][n] for n in CLIP]
+    start, end = bounds(video, CLIP)
+    assert 0 < start < end < len(content)
+    draw, seen = random.Random(0), set[str]()
+    with copy.open("r+b", buffering=0) as file:
+        for place in range(start, end):
+            file.seek(place)
+            file.write(bytes([content[place] ^ draw.randint(1, 255)]))
+            with pytest.raises(DataError) as raised:
+                marks(copy, video, CLIP)
+            seen.add(str(raised.value))
+            file.seek(place)
+            file.write(content[place : place + 1])
+            if place % 97 == 0:
+                assert marks(copy, video, CLIP) == true
+    assert video.fragments is not None
+    inside = [offset for offset in video.fragments.offset.tolist() if start <= offset < end]
+    told = "is damaged at byte {}: not what `cacl data prepare` wrote; remove it and prepare the set again"
+    assert seen == {f"{copy}: {told.format(offset)}" for offset in inside}
+
+
+def test_damage_elsewhere_is_not_noticed(copy: Path, video: VideoRecord, truth: dict[str, list[int]]) -> None:
+    content, (start, end) = bytearray(copy.read_bytes()), bounds(video, CLIP)
+    for place in {*range(len(content))} - {*range(start, end)}:
+        content[place] ^= 0xFF
+    copy.write_bytes(content)
+    assert marks(copy, video, CLIP) == [truth[video.path][n] for n in CLIP]
+    for numbers in (range(0, 3), range(0, 41), range(20, 41)):
+        with pytest.raises(DataError, match="is damaged at byte"):
+            marks(copy, video, numbers)
+
+
+def test_cut_short(copy: Path, video: VideoRecord, truth: dict[str, list[int]]) -> None:
+    content, (start, end) = copy.read_bytes(), bounds(video, CLIP)
+    for length in (0, 1, start - 1, start, start + 1, end - 1):
+        copy.write_bytes(content[:length])
+        held = max(0, length - start)
+        with pytest.raises(DataError, match=rf"^{copy}: holds {held} bytes from {start} on, where {end - start} were"):
+            marks(copy, video, CLIP)
+    copy.write_bytes(content[:end])
+    assert marks(copy, video, CLIP) == [truth[video.path][n] for n in CLIP]
+
+
+def test_gone_and_replaced(copy: Path, catalog: Catalog, video: VideoRecord, truth: dict[str, list[int]]) -> None:
+    content = copy.read_bytes()
+    copy.unlink()
+    with pytest.raises(DataError, match=rf"^{copy}: cannot be read \(No such file or directory\)$"):
+        marks(copy, video, CLIP)
+    refused = 0
+    for other in catalog.videos:
+        if other.path != video.path:
+            shutil.copy(path_of(catalog, other), copy)
+            with pytest.raises(DataError, match=rf"^{copy}: (holds|is damaged)"):
+                marks(copy, video, CLIP)
+            refused += 1
+    assert refused > 20
+    copy.write_bytes(content)
+    assert marks(copy, video, CLIP) == [truth[video.path][n] for n in CLIP]
+
+
+def test_frames_that_are_not_there(copy: Path, video: VideoRecord, truth: dict[str, list[int]]) -> None:
+    """As would be with an index that counts wrongly: an error, and no frame for another."""
+    for numbers in ([41], [39, 41], range(38, 60)):
+        with pytest.raises(DataError, match=rf"^{copy}: frame 41 does not decode, though its bytes are in order; "):
+            marks(copy, video, numbers)
+        assert marks(copy, video, [40]) == truth[video.path][40:]
+
+
+def test_a_stream_that_does_not_decode(copy: Path, video: VideoRecord, truth: dict[str, list[int]]) -> None:
+    """Its bytes are as they were written, but no video: as would be if `prepare` had not looked at them."""
+    content = bytearray(copy.read_bytes())
+    fragments = video.fragments
+    assert fragments is not None
+    start, end = fragments.offset[1:3].tolist()
+    mdat = content.index(b"mdat", start) + 4
+    content[mdat:end] = random.Random(0).randbytes(end - mdat)
+    copy.write_bytes(content)
+    checksum = fragments.checksum.copy()
+    checksum[1] = zlib.crc32(content[start:end])
+    broken = replace(video, fragments=fragments._replace(checksum=checksum))
+    first = int(fragments.first[1])
+    with pytest.raises(
+        DataError, match=rf"^{copy}: frame {first} does not decode, though its bytes are in order \(Inv"
+    ):
+        marks(copy, broken, range(first, first + 4))
+    assert marks(copy, video, range(first)) == truth[video.path][:first], "the decoder that failed is used again"
+
+
+def test_a_failure_leaves_the_next_clip_right(copy: Path, catalog: Catalog, truth: dict[str, list[int]]) -> None:
+    """In the same thread, and with the same decoder."""
+    video = named(catalog, "a.mp4")
+    content, (start, _) = copy.read_bytes(), bounds(video, CLIP)
+    for _ in range(3):
+        copy.write_bytes(content[: start + 100])
+        with pytest.raises(DataError):
+            marks(copy, video, CLIP)
+        with pytest.raises(DataError):
+            marks(copy, video, [39, 41])
+        assert marks(copy, video, [2, 5]) == [truth[video.path][n] for n in (2, 5)]
+        check_random_clips(catalog, truth, seed=1, clips=5)
+
+
+def test_planes_are_those_of_the_decoder(catalog: Catalog, video: VideoRecord) -> None:
+    """The marks above say so already; here without them."""
+    file = path_of(catalog, video)
+    for ours, theirs in zip(decode_frames(file, video, range(41)), whole(file), strict=True):
+        assert (ours.width, ours.height, ours.key_frame) == (theirs.width, theirs.height, theirs.key_frame)
+        assert all(np.array_equal(a, b) for a, b in zip(planes(ours), planes(theirs), strict=True))
+
+
+def test_the_index_is_all_that_is_opened(place: Path, tmp_path: Path) -> None:
+    """A folder of an index alone is a set, whose clips fail one by one."""
+    (tmp_path / "set").mkdir()
+    shutil.copy(place / "set" / index.NAME, tmp_path / "set")
+    found = scan(DataConfig(root=str(tmp_path / "set")))
+    assert len(found.videos) == 3 + len(SIZES) + len(OPTIONS)
+    with pytest.raises(DataError, match=r"cannot be read \(No such file"):
+        marks(path_of(found, found.videos[0]), found.videos[0], [0])
