@@ -18,6 +18,8 @@ from cacl.errors import CaclError
 if TYPE_CHECKING:
     from cacl.evaluate import LabelTable
     from cacl.loaders.catalog import Catalog
+    from cacl.loaders.prepare import Summary
+    from cacl.loaders.verify import Verified
 
 app = typer.Typer(
     help="Train video encoders without labels, straight from video files.",
@@ -26,7 +28,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Look at folders of videos, and make one to try things on.", no_args_is_help=True)
+data_app = typer.Typer(
+    help="Look at folders of videos, prepare them for training, make one to try things on.", no_args_is_help=True
+)
 eval_app = typer.Typer(help="Measure what a trained encoder is worth.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(eval_app, name="eval")
@@ -86,9 +90,40 @@ def train(
     )
 
 
+@app.command()
+def bench_loader(
+    raw: Annotated[Path, typer.Argument(help="Folder of videos.")],
+    prepared: Annotated[
+        Path | None, typer.Option(help="The same videos as `cacl data prepare` made them.", show_default=False)
+    ] = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    clips: Annotated[int, typer.Option(help="Clips in a measurement, rounded down to whole batches.")] = 256,
+    repeats: Annotated[int, typer.Option(help="Measurements of each loader.")] = 5,
+    out: Annotated[Path | None, typer.Option(help="Folder for bench_loader.json and bench_loader.png.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time the loaders beside those that people write with torch's DataLoader, on the same clips of the same videos."""
+    from cacl import bench
+    from cacl import config as configuration
+    from cacl.report import Report
+
+    resolved = configuration.load(config, overrides or [])
+    if out:
+        bench.claim(out)
+    with Report() as report:
+        result = bench.bench_loader(raw, prepared, resolved, clips=clips, repeats=repeats, report=report)
+    if out:
+        bench.save(result, out)
+    _print(result.to_json(), as_json, lambda _: bench.show(result))
+    result.check()
+
+
 @data_app.command()
 def scan(
-    root: Annotated[Path, typer.Argument(help="Folder of videos, or a CSV file that lists them.")],
+    root: Annotated[
+        str, typer.Argument(help="Folder of videos, CSV file that lists them, or folder or address of a prepared set.")
+    ],
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
@@ -97,11 +132,45 @@ def scan(
     from cacl.loaders.catalog import scan as scan_folder
     from cacl.report import Report
 
-    config = configuration.override(configuration.from_dict({"data": {"root": str(root)}}), overrides or [])
+    config = configuration.override(configuration.from_dict({"data": {"root": root}}), overrides or [])
     with Report() as report:
         catalog = scan_folder(config.data, min_frames=config.clip.frames, report=report.scanned)
     _print(catalog.to_json(), as_json, lambda _: _print_catalog(catalog))
     catalog.check(config.data.max_rejected)
+
+
+@data_app.command()
+def prepare(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of videos, or a CSV file that lists them.")],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder to make, or to go on with.")],
+    short_side: Annotated[int, typer.Option(help="Pixels of the shorter side; smaller videos stay as they are.")] = 128,
+    gop: Annotated[int, typer.Option(help="Frames from one key frame to the next.")] = 16,
+    crf: Annotated[int, typer.Option(help="Quality of x264: lower is better and larger.")] = 23,
+    workers: Annotated[int, typer.Option(min=0, help="Videos at a time; 0: one per core.")] = 0,
+    clips: Annotated[int, typer.Option("--verify", min=0, help="Compare so many clips with their sources.")] = 0,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make small videos of constant rate that a clip is quickly read from, and an index of them. Finished ones stay."""
+    import signal
+    from functools import partial
+
+    from cacl import config as configuration
+    from cacl.loaders.prepare import prepare as prepare_set
+    from cacl.loaders.transcode import Settings
+    from cacl.loaders.verify import verify
+    from cacl.report import Report
+
+    config = configuration.override(configuration.from_dict({"data": {"root": str(source)}}), overrides or [])
+    settings = Settings(short_side=short_side, gop=gop, crf=crf)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the same command goes on
+    with Report() as report:
+        preparing, verifying = partial(report.advance, "preparing"), partial(report.advance, "verifying")
+        summary = prepare_set(config.data, target, settings, workers=workers, report=preparing)
+        verified = verify(summary, clips, report=verifying) if clips else None
+    result = summary.to_json() | {"verified": verified and verified._asdict()}
+    _print(result, as_json, lambda _: _print_summary(summary, verified))
+    summary.check(config.data.max_rejected)
 
 
 @data_app.command()
@@ -187,12 +256,29 @@ def _print_catalog(catalog: Catalog) -> None:
                 f"{len(miscounted)} headers miscount their frames; what decodes is used "
                 f"({first.path}: {first.declared_frames} declared, {first.frames} decode)"
             )
+    _print_left_out(catalog)
+
+
+def _print_left_out(catalog: Catalog) -> None:
     for path in catalog.missing:
         print(f"missing   {path}: listed, but not there")
     for path, reason in catalog.rejected:
         print(f"rejected  {path}: {reason}")
     if catalog.rejected:
-        print(f"{len(catalog.rejected)} of {len(videos) + len(catalog.rejected)} files rejected")
+        print(f"{len(catalog.rejected)} of {len(catalog.videos) + len(catalog.rejected)} files rejected")
+
+
+def _print_summary(summary: Summary, verified: Verified | None) -> None:
+    count = len(summary.done)
+    print(f"{summary.target}: {count} videos of {summary.root} (layout {summary.catalog.layout})")
+    print(f"{summary.copied} copied, {count - summary.copied} encoded; {summary.kept} of them by an earlier run")
+    print(f"{summary.source_bytes / 1e6:.1f} MB became {summary.prepared_bytes / 1e6:.1f} MB")
+    _print_left_out(summary.catalog)
+    if verified:
+        line = f"{verified.clips} clips verified"
+        if verified.lowest_psnr_db is not None:
+            line += f": PSNR at least {verified.lowest_psnr_db:.1f} dB, median {verified.median_psnr_db:.1f} dB"
+        print(line)
 
 
 def _summary(counts: dict[str, int], most: int = 8) -> str:

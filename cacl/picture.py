@@ -1,0 +1,111 @@
+"""Draws a chart of horizontal bars, with nothing but Pillow."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image, ImageDraw, ImageFont
+
+WIDTH, MARGIN, LABELS, VALUES = 1600, 48, 370, 110
+"""Pixels: of the picture, around it, of the column of labels, and to the right of the longest bar."""
+BAR, GAP, LINE = 34, 26, 34
+"""Heights in pixels: of a bar, between groups of bars, and of a line of text."""
+SMALL_PRINT = 140
+"""Characters in a line of it."""
+INK, FAINT, RULE, PAPER = "#1d2733", "#69747f", "#e3e7eb", "#ffffff"
+COLORS = ["#9fb3c4", "#1f7a8c"]
+
+
+class Bar(NamedTuple):
+    label: str
+    """Bars side by side that share it form a group."""
+    series: int
+    median: float | None = None
+    """None: there is only a note."""
+    min: float = 0.0
+    max: float = 0.0
+    note: str = ""
+
+
+def draw(
+    file: Path,
+    *,
+    title: str,
+    subtitle: Sequence[str],
+    series: Sequence[str],
+    bars: Sequence[Bar],
+    footnotes: Sequence[str],
+) -> None:
+    """Writes a PNG file. A bar ends at the median; whiskers go from the minimum to the maximum."""
+    groups = [list(group) for _, group in groupby(bars, key=lambda bar: bar.label)]
+    small = [line for note in footnotes for line in textwrap.wrap(note, SMALL_PRINT, break_on_hyphens=False)]
+    start, top = MARGIN + LABELS, MARGIN + 60 + (len(subtitle) + len(series)) * LINE + 2 * GAP
+    bottom = top + len(bars) * BAR + len(groups) * GAP
+    image = Image.new("RGB", (WIDTH, bottom + 2 * LINE + len(small) * LINE + MARGIN // 2), PAPER)
+    pen = ImageDraw.Draw(image)
+
+    pen.text((MARGIN, MARGIN - 8), title, INK, _font(40))
+    y = MARGIN + 60
+    for line in subtitle:
+        pen.text((MARGIN, y), line, FAINT, _font(24))
+        y += LINE
+    y += GAP // 2
+    for name, color in zip(series, COLORS, strict=False):
+        pen.rectangle((MARGIN, y + 6, MARGIN + 22, y + 28), color)
+        pen.text((MARGIN + 34, y + 17), name, INK, _font(24), anchor="lm")
+        y += LINE
+
+    highest = max(bar.max for bar in bars)
+    per_unit = (WIDTH - MARGIN - VALUES - start) / highest if highest else 0.0
+    for tick in _ticks(highest):
+        x = start + tick * per_unit
+        pen.line((x, top, x, bottom), RULE, 2)
+        pen.text((x, bottom + 10), f"{tick:g}", FAINT, _font(22), anchor="ma")
+    y = top + GAP // 2
+    for group in groups:
+        pen.text((start - 20, y + len(group) * BAR / 2), group[0].label, INK, _font(25), anchor="rm")
+        for bar in group:
+            _bar(pen, bar, start, y, per_unit)
+            y += BAR
+        y += GAP
+    for number, line in enumerate(small):
+        pen.text((MARGIN, bottom + 2 * LINE + number * LINE), line, FAINT, _font(21))
+    image.save(file)
+
+
+def _bar(pen: ImageDraw.ImageDraw, bar: Bar, start: int, top: int, per_unit: float) -> None:
+    middle = top + BAR / 2
+    if bar.median is None:
+        pen.text((start + 10, middle), _shortened(pen, bar.note, WIDTH - MARGIN - start), FAINT, _font(21), anchor="lm")
+        return
+    value, low, high = (start + x * per_unit for x in (bar.median, bar.min, bar.max))
+    pen.rectangle((start, top + 3, value, top + BAR - 3), COLORS[bar.series])
+    pen.line((low, middle, high, middle), INK, 2)
+    for x in (low, high):
+        pen.line((x, middle - 6, x, middle + 6), INK, 2)
+    text = f"{bar.median:.0f}" if bar.median >= 100 else f"{bar.median:.1f}"
+    pen.text((max(value, high) + 12, middle), text, INK, _font(24), anchor="lm")
+
+
+def _shortened(pen: ImageDraw.ImageDraw, text: str, width: int) -> str:
+    while pen.textlength(text, _font(21)) > width:
+        text = text.rstrip("…")[:-1] + "…"
+    return text
+
+
+def _ticks(highest: float) -> list[float]:
+    """Four to ten round numbers from 0 on; none if there is nothing to measure."""
+    if not highest:
+        return []
+    power = 10 ** math.floor(math.log10(highest / 4))
+    step = next(factor * power for factor in (5, 2, 1) if factor * power <= highest / 4)
+    return [number * step for number in range(int(highest / step) + 1)]
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)

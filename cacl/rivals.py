@@ -1,0 +1,196 @@
+"""The loaders that people write today, tuned as well as they can be: what `cacl bench-loader` measures ours against.
+
+Each is a torch DataLoader with one worker per core. They differ in how a worker decodes a clip, and in how it makes
+views of it. All follow the same plans as the backends of `cacl.loaders`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import islice
+
+import numpy as np
+import torch
+from PIL.Image import Image, Resampling, Transpose
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+from torchvision.transforms.functional import to_tensor
+
+from cacl.clips import ClipBatch, ClipPlan, VideoRecord, ViewPlan
+from cacl.config import AugmentConfig, Config
+from cacl.loaders.catalog import Catalog
+from cacl.loaders.decode import open_video, video_stream
+
+Load = Callable[[str, VideoRecord, ClipPlan, Config], tuple[Tensor, ...]]
+"""(file, record, plan, configuration) to one [3, T, size, size] per view; more may follow these."""
+Decode = Callable[[str, VideoRecord, ClipPlan], Tensor]
+"""(file, record, plan) to the frames of the clip: uint8 RGB [T, 3, H, W], with the channels last in memory."""
+
+
+def cores(config: Config) -> int:
+    """Threads or worker processes of a contender."""
+    return config.loader.threads or os.cpu_count() or 1
+
+
+class Rival:
+    """A DataLoader whose workers stay from call to call; torch gives each one thread of its own."""
+
+    def __init__(self, load: Load, catalog: Catalog, config: Config) -> None:
+        self.plans: list[Sequence[ClipPlan]] = []
+        self.loader = DataLoader(
+            _Clips(load, catalog, config),
+            batch_sampler=self.plans,  # pyright: ignore[reportArgumentType]  # what it samples are plans, not numbers
+            num_workers=cores(config),
+            prefetch_factor=config.loader.prefetch,
+            persistent_workers=True,
+        )
+
+    def batches(self, plans: Iterable[Sequence[ClipPlan]]) -> Iterator[ClipBatch]:
+        """One batch for each sequence of plans, in order."""
+        self.plans[:] = plans
+        for batch, views in zip(self.plans, self.loader, strict=True):
+            yield ClipBatch(
+                views=tuple(views),
+                order=torch.tensor([plan.order for plan in batch], dtype=torch.uint8),
+                video=torch.tensor([plan.video for plan in batch]),
+                index=torch.tensor([plan.index for plan in batch]),
+            )
+
+
+class _Clips(Dataset[tuple[Tensor, ...]]):
+    def __init__(self, load: Load, catalog: Catalog, config: Config) -> None:
+        self.load, self.catalog, self.config = load, catalog, config
+
+    def __getitem__(self, plan: ClipPlan) -> tuple[Tensor, ...]:
+        video = self.catalog.videos[plan.video]
+        return self.load(str(self.catalog.place(video)), video, plan, self.config)
+
+
+def obstacle(module: str, package: str) -> str:
+    """Why a decoder is not at hand, in words; empty if it is."""
+    if not find_spec(module):
+        return f"{package} is not installed (pip install {package})"
+    try:
+        import_module(module)
+    except Exception as error:  # TorchCodec raises RuntimeError where FFmpeg's libraries are missing
+        return f"{package} cannot be imported ({str(error).splitlines()[0]})"
+    return ""
+
+
+# --- Decoding ---
+
+
+def pyav_frames(file: str, video: VideoRecord, plan: ClipPlan) -> Tensor:
+    """From the nearest key frame to the last frame needed; only the needed ones become RGB."""
+    times, numbers = _times(file), plan.frame_numbers
+    with open_video(file) as container:
+        stream = video_stream(container)
+        if times:
+            container.seek(times[plan.start], stream=stream)
+            wanted = {times[number] for number in numbers}
+            frames = (frame for frame in container.decode(stream) if frame.pts in wanted)
+        else:
+            frames = (frame for number, frame in enumerate(container.decode(stream)) if number in numbers)
+        # By default PyAV has swscale start threads for each frame, which takes many times as long as the conversion.
+        images = [frame.to_ndarray(format="rgb24", threads=1) for frame in islice(frames, plan.length)]
+    return _channels_last(np.stack(images))
+
+
+@cache
+def _times(file: str) -> list[int]:
+    """The time of every frame, in order of display; empty where the file cannot be trusted to tell them.
+
+    AVI stores no such times, and what FFmpeg guesses where there are B-frames is wrong: in files like those of UCF101 a
+    seek ends on another frame. Whoever knows decodes these from their start. Each worker looks at a file once, in the
+    warm-up.
+    """
+    with open_video(file) as container:
+        stream = video_stream(container)
+        times = [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
+        guessed = container.format.name == "avi" and stream.codec_context.has_b_frames
+    known = sorted(time for time in times if time is not None)
+    return [] if guessed or len(set(known)) < len(times) else known
+
+
+def torchcodec_frames(file: str, video: VideoRecord, plan: ClipPlan) -> Tensor:
+    # "exact" looks through the whole file first; prepared videos are of constant rate and do not need that.
+    mode = "approximate" if video.fragments else "exact"
+    decoder = import_module("torchcodec.decoders").VideoDecoder(
+        file, seek_mode=mode, num_ffmpeg_threads=1, dimension_order="NCHW"
+    )
+    return decoder.get_frames_at(list(plan.frame_numbers)).data
+
+
+def decord_frames(file: str, video: VideoRecord, plan: ClipPlan) -> Tensor:
+    reader = import_module("decord").VideoReader(file, num_threads=1)
+    return _channels_last(reader.get_batch(list(plan.frame_numbers)).asnumpy())
+
+
+def _channels_last(images: np.ndarray) -> Tensor:
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+# --- Making views ---
+
+
+def tuned(decode: Decode, file: str, video: VideoRecord, plan: ClipPlan, config: Config) -> tuple[Tensor, ...]:
+    """All frames at once, as bytes up to the colours, which are one matrix product: the fastest form found."""
+    frames = decode(file, video, plan)
+    return tuple(_mixed(_cropped(frames, view, config.clip.size), view) for view in plan.views)
+
+
+def usual(decode: Decode, file: str, video: VideoRecord, plan: ClipPlan, config: Config) -> tuple[Tensor, ...]:
+    """The same with torchvision's ColorJitter and RandomGrayscale, which draw colours of their own, once per view."""
+    frames, jitter = decode(file, video, plan), _jitter(config.augment)
+    views = (jitter(_cropped(frames, view, config.clip.size)) for view in plan.views)
+    return tuple(v2.functional.to_dtype(view, torch.float16, scale=True).transpose(0, 1) for view in views)
+
+
+def authors(file: str, video: VideoRecord, plan: ClipPlan, config: Config) -> tuple[Tensor, ...]:
+    """As the release of Guo et al. (CVPR 2022): the whole file to PIL images, and these one by one to four stacks.
+
+    These are both views of the clip, and both of its shuffled copy. The colours take less time than theirs, which go
+    through HSV: Pillow applies the matrix.
+    """
+    with open_video(file) as container:
+        images = [frame.to_image(threads=1) for frame in container.decode(video_stream(container))]
+    clip = [images[number] for number in plan.frame_numbers]
+    shuffled = [clip[position] for position in plan.order]
+    return tuple(_stack(frames, view, config.clip.size) for frames in (clip, shuffled) for view in plan.views)
+
+
+def _cropped(frames: Tensor, view: ViewPlan, size: int) -> Tensor:
+    """uint8 [T, 3, size, size]. As bytes with the channels last, resizing takes torchvision's fastest way."""
+    images = v2.functional.crop(frames, view.top, view.left, view.side, view.side)
+    images = v2.functional.resize(images, [size, size], antialias=True)
+    return v2.functional.horizontal_flip(images) if view.flip else images
+
+
+def _mixed(images: Tensor, view: ViewPlan) -> Tensor:
+    """float16 [3, T, size, size]."""
+    planes = images.transpose(0, 1)
+    matrix = torch.from_numpy(view.color)
+    mixed = torch.addmm(matrix[:, 3:], matrix[:, :3] / 255, planes.reshape(3, -1).float())
+    return mixed.half().view(planes.shape)
+
+
+def _jitter(augment: AugmentConfig) -> Callable[[Tensor], Tensor]:
+    colors = v2.ColorJitter(augment.brightness, augment.contrast, augment.saturation, augment.hue)
+    return v2.Compose([v2.RandomApply([colors], augment.jitter), v2.RandomGrayscale(augment.grey)])
+
+
+def _stack(images: Iterable[Image], view: ViewPlan, size: int) -> Tensor:
+    """float32 [3, T, size, size]."""
+    box = (view.left, view.top, view.left + view.side, view.top + view.side)
+    matrix = tuple((view.color * [1, 1, 1, 255]).ravel().tolist())
+    frames = []
+    for image in images:
+        image = image.crop(box).resize((size, size), Resampling.BILINEAR)
+        image = image.transpose(Transpose.FLIP_LEFT_RIGHT) if view.flip else image
+        frames.append(to_tensor(image.convert("RGB", matrix)))
+    return torch.stack(frames, dim=1)
