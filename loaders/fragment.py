@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import av
@@ -21,6 +22,7 @@ from av.video.stream import VideoStream
 from cacl.clips import SeekPoint, VideoRecord
 from cacl.errors import DataError
 from cacl.loaders.decode import open_video, reason_of, video_stream
+from cacl.loaders.prepared import read_stretch
 from cacl.loaders.storage import Place
 
 VOP_START = b"\0\0\1\xb6"
@@ -40,9 +42,12 @@ class Cut(NamedTuple):
 def cut(place: Place, video: VideoRecord, first: int, last: int) -> Cut:
     """The packets that show the frames `first` to `last` (included), with as few others as that takes.
 
-    Raises DataError naming the file if it cannot be read, no longer holds these frames, or does not tell in which order
-    its frames are shown.
+    A prepared video is read, not cut: whole fragments behind the head of the file. Raises DataError naming the file if
+    it cannot be read, no longer holds these frames, or does not tell in which order its frames are shown.
     """
+    if video.fragments:
+        stretch, init = read_stretch(place, video, first, last), video.fragments.init
+        return Cut(init + stretch.data, first - stretch.first, _colorspace(init))
     try:
         with open_video(place) as container:
             stream = video_stream(container)
@@ -58,6 +63,12 @@ def cut(place: Place, video: VideoRecord, first: int, last: int) -> Cut:
         raise DataError(f"{place}: cannot be cut into clips ({reason_of(error)}); scan the folder again") from None
     except DataError as error:
         raise DataError(f"{place}: {error}") from None
+
+
+@lru_cache  # sets have few different ones
+def _colorspace(init: bytes) -> int:
+    with av.open(io.BytesIO(init), format="mp4") as container:
+        return int(container.streams.video[0].codec_context.colorspace)
 
 
 def _seek_point(points: Sequence[SeekPoint], frame: int) -> SeekPoint:

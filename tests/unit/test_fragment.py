@@ -19,6 +19,8 @@ from cacl.clips import VideoRecord
 from cacl.errors import DataError
 from cacl.loaders.decode import probe
 from cacl.loaders.fragment import Cut, cut
+from cacl.loaders.transcode import Settings, convert
+from cacl.loaders.yuv import matrix_to_rgb
 
 MakeVideo = Callable[..., Path]
 FRAMES, GOP = 48, 12
@@ -48,6 +50,30 @@ def test_a_cut_shows_the_same_frames(
     assert video.frames == FRAMES
     assert bool(bframes) == stores_out_of_order(path)
     check_cuts(path, video, SPANS)
+
+
+@pytest.mark.parametrize("matrix", [1, 5, 9])
+def test_a_prepared_video_is_read_as_it_is(tmp_path: Path, matrix: int) -> None:
+    source, file = tmp_path / "video.mp4", tmp_path / "prepared.mp4"
+    rng = np.random.default_rng(0)
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.colorspace = matrix
+        for _ in range(FRAMES):
+            frame = av.VideoFrame.from_ndarray(rng.integers(0, 256, (72, 64), np.uint8), format="yuv420p")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    prepared = convert(source, probe(source), file, Settings(gop=GOP)).video
+    check_cuts(file, prepared, SPANS)
+    assert rgb_weights(cut(file, prepared, 13, 43).colorspace) == rgb_weights(matrix)
+    for first, last in SPANS:
+        assert len(checksums(cut(file, prepared, first, last).data)) <= last - first + 2 * GOP
+
+
+def rgb_weights(matrix: int) -> list[float]:
+    """Numbers that stand for the same colours are equal here: 5 and 6 are both BT.601."""
+    return matrix_to_rgb(matrix, False).ravel().tolist()
 
 
 @pytest.mark.parametrize("bframes", [0, 3])
