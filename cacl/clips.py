@@ -99,9 +99,21 @@ class ClipPlan:
         return range(self.start, self.start + self.length * self.stride, self.stride)
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A clip that did not load."""
+
+    index: int
+    """See ClipPlan.index."""
+    video: int
+    """Position in the catalog."""
+    reason: str
+    """One line that names the file."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipBatch:
-    """Decoded and augmented clips, in the order of their plans."""
+    """Decoded and augmented clips, in the order of their plans. Those that did not load have no row in any tensor."""
 
     views: tuple[Tensor, ...]
     """One float16 [B, 3, T, H, W] per view, RGB in about [0, 1]."""
@@ -111,6 +123,12 @@ class ClipBatch:
     """int64 [B], positions in the catalog."""
     index: Tensor
     """int64 [B], see ClipPlan.index."""
+    failures: tuple[Failure, ...] = ()
+    """The other clips of the batch, in the order of their plans."""
+
+    def __len__(self) -> int:
+        """B: how many clips loaded."""
+        return len(self.index)
 
     @property
     def query(self) -> Tensor:

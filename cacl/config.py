@@ -86,9 +86,13 @@ class LoaderConfig:
     backend: Literal["auto", "host", "dali", "reference"] = "auto"
     """`dali` decodes and augments on the GPU, `host` on the CPU; `reference` is the slow, readable form."""
     threads: Count = 0
-    """Decoding threads per process; 0: all cores of the machine shared among its processes."""
+    """Decoding threads per process; 0: the cores of the machine shared among its processes, or 16 for a remote set."""
     prefetch: Positive = 3
     """Batches decoded ahead of the training step."""
+    pipelines: Positive = 2
+    """Pipelines of `dali` that take turns; one does not keep all decoders of a GPU busy."""
+    on_failure: Literal["skip", "fail"] = "skip"
+    """When a file fails that was in order before training: leave its clip out, name it and count it, or stop."""
 
 
 @section

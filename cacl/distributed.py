@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from cacl.errors import UsageError
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -20,7 +23,8 @@ def process_group(device: str) -> Iterator[torch.device]:
     if "RANK" not in os.environ:
         yield chosen
         return
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    # Not yet run on GPUs: what the ranks agree on goes over the CPU, so that no device is waited for.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield chosen
     finally:
@@ -57,22 +61,33 @@ def main_first() -> Iterator[None]:
             barrier()
 
 
-def agreed(number: int, device: torch.device) -> int:
-    """The largest of the numbers that the ranks bring. With several ranks on a GPU this waits for the device."""
+def exchange(*numbers: int) -> list[list[int]]:
+    """The numbers of every rank, by rank. No device is waited for."""
+    return gather(torch.tensor([numbers])).tolist()
+
+
+def gather_objects(x: T) -> list[T]:
+    """What every rank brings, by rank; anything that can be pickled."""
     if world() == 1:
-        return number
-    value = torch.tensor(number, device=device)
-    dist.all_reduce(value, dist.ReduceOp.MAX)
-    return int(value)
+        return [x]
+    parts: list[Any] = [None] * world()
+    dist.all_gather_object(parts, x)
+    return parts
 
 
-def gather(x: Tensor) -> Tensor:
-    """Concatenates the tensors of all ranks, which have the same shape, along the first dimension. No gradient."""
+def gather(x: Tensor, counts: Sequence[int] | None = None) -> Tensor:
+    """Concatenates the tensors of all ranks along the first dimension, in which rank r has counts[r] rows.
+
+    Without counts, all have the same shape. No gradient.
+    """
     if world() == 1:
         return x
-    parts = [torch.empty_like(x) for _ in range(world())]
-    dist.all_gather(parts, x.contiguous())
-    return torch.cat(parts)
+    counts = counts or [len(x)] * world()
+    missing = max(counts) - len(x)
+    padded = torch.cat([x, x.new_zeros(missing, *x.shape[1:])]) if missing else x.contiguous()
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
 def _device(name: str) -> torch.device:

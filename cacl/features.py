@@ -17,6 +17,7 @@ from torch import Tensor
 from cacl import distributed
 from cacl.clips import ClipBatch
 from cacl.config import Config
+from cacl.errors import DataError
 from cacl.loaders.build import Backend
 from cacl.loaders.catalog import Catalog
 from cacl.loaders.sampling import evaluation_plans
@@ -66,6 +67,7 @@ def extract(
     """float32 [videos, length] per feature: the mean over the clips of a video, all features from one decoding pass.
 
     Every video is visited once, on any number of ranks, which write their rows into the same files under `folder`.
+    Raises DataError naming the file that fails.
     """
     rank, world = distributed.rank(), distributed.world()
     mine = range(rank, len(catalog.videos), world)
@@ -76,6 +78,8 @@ def extract(
     arrays = _create(folder, len(catalog.videos), lengths)
     sums = {name: torch.zeros(length) for name, length in lengths.items()}
     for number, batch in enumerate(backend.batches(chunks)):
+        if batch.failures:  # results over fewer clips would not compare with others
+            raise DataError(batch.failures[0].reason)
         values = _features_of(features, batch, device)
         for row, (video, index) in enumerate(zip(batch.video.tolist(), batch.index.tolist(), strict=True)):
             for name, value in values.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -25,10 +27,18 @@ class Learner(nn.Module):
         self.key.order_head = None  # keys are only contrasted
         self.queue = KeyQueue(config.contrast.queue, config.model.embedding)
 
-    def loss(self, query: nn.Module, batch: ClipBatch, step: int) -> tuple[LossParts, Tensor]:
+    @property
+    def fewest_clips(self) -> int:
+        """Of a rank, in a step: two for every batch that is normalised, as one has no statistics."""
+        return 2 * (1 if self.config.contrast.pairs == "none" else self.config.contrast.key_groups)
+
+    def loss(
+        self, query: nn.Module, batch: ClipBatch, step: int, counts: Sequence[int] | None = None
+    ) -> tuple[LossParts, Tensor]:
         """The losses of one batch, and the new keys [N, D] of all ranks for `update`.
 
-        `query` is self.query or a wrapper of it (data parallel, compiled).
+        `query` is self.query or a wrapper of it (data parallel, compiled). counts: clips of each rank; None: all
+        have as many.
         """
         contrast, order = self.config.contrast, self.config.order
         # Views travel in half precision; networks take fp32, or what autocast makes of it.
@@ -36,7 +46,7 @@ class Learner(nn.Module):
         total, metrics = torch.zeros((), device=batch.order.device), {}
         all_keys = self.queue.keys[:0]
         if contrast.pairs != "none":
-            keys, all_keys = self._encode_keys(batch.key.float(), batch.order, step)
+            keys, all_keys = self._encode_keys(batch.key.float(), batch.order, step, counts)
             embeddings = {f"{name}_q": encoded[name] for name in keys} | {f"{name}_k": keys[name] for name in keys}
             with torch.autocast(batch.order.device.type, enabled=False):  # losses stay fp32
                 value, metrics = contrast_loss(embeddings, self.queue.keys, contrast.temperature, contrast.pairs)
@@ -57,7 +67,9 @@ class Learner(nn.Module):
         self.queue.enqueue(keys)
 
     @torch.no_grad()
-    def _encode_keys(self, clips: Tensor, order: Tensor, step: int) -> tuple[dict[str, Tensor], Tensor]:
+    def _encode_keys(
+        self, clips: Tensor, order: Tensor, step: int, counts: Sequence[int] | None
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """The keys of this rank's clips by encoder, and those of all ranks and encoders in one tensor.
 
         Shuffled batch norm (He et al., MoCo, section 3.3): clips are permuted over all ranks and normalised in other
@@ -67,13 +79,14 @@ class Learner(nn.Module):
         if distributed.world() * groups == 1:
             keys = self.key(clips, order)
             return keys, torch.cat(list(keys.values()))
-        first = distributed.rank() * batch
-        clips, order = distributed.gather(clips), distributed.gather(order)
+        counts = counts or [batch] * distributed.world()
+        first = sum(counts[: distributed.rank()])
+        clips, order = distributed.gather(clips, counts), distributed.gather(order, counts)
         # Every rank draws the same permutation.
         generator = torch.Generator().manual_seed(step)
         permutation = torch.randperm(len(clips), generator=generator).to(clips.device)
         mine = permutation[first : first + batch]
-        parts = [self.key(clips[group], order[group]) for group in mine.chunk(groups)]
-        shuffled = {name: distributed.gather(torch.cat([part[name] for part in parts])) for name in parts[0]}
+        parts = [self.key(clips[group], order[group]) for group in mine.tensor_split(groups)]
+        shuffled = {name: distributed.gather(torch.cat([part[name] for part in parts]), counts) for name in parts[0]}
         keys = {name: torch.empty_like(x).index_copy_(0, permutation, x) for name, x in shuffled.items()}
         return {name: x[first : first + batch] for name, x in keys.items()}, torch.cat(list(keys.values()))

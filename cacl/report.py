@@ -87,6 +87,8 @@ class Report:
         if "order_accuracy" in scalars:
             parts += [f"order {scalars['order']:.3f}", f"order accuracy {scalars['order_accuracy']:.2f}"]
         parts += [f"{scalars['clips_per_second']:.1f} clips/s", f"data wait {scalars['data_wait_share']:.0%}"]
+        if "clips_skipped" in scalars:
+            parts.append(f"skipped {scalars['clips_skipped']:.0f}")
         note = ", ".join(parts)
         self.advance("training", step, self.steps, note)
         if self.progress.disable:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.errors import CaclError, CheckpointError, ConfigError, UsageError
 from cacl.learner import Learner
+from cacl.loaders import roster
 from cacl.loaders.build import build_backend, choose_backend
 from cacl.loaders.catalog import Catalog, scan
 from cacl.loaders.draws import Draws
+from cacl.loaders.ledger import Ledger
 from cacl.loaders.sampling import STEP, TrainingPlanner
 from cacl.optim import create_optimizer, learning_rate
 from cacl.report import Report
@@ -67,25 +70,27 @@ class Trainer:
         self.query = _wrapped(self.learner.query, config, device)
         self.finite = torch.ones((), dtype=torch.bool, device=device)
 
-    def train_step(self, batch: ClipBatch, *, look: bool) -> dict[str, Tensor]:
-        """One step of the method. Waits for the device only if `look`; raises CaclError if the loss is not finite."""
+    def train_step(self, batch: ClipBatch, *, look: bool, counts: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """One step of the method. Waits for the device only if `look`; raises CaclError if the loss is not finite.
+
+        counts: clips of each rank; None: all have as many.
+        """
         self._seed_step()
         rate = learning_rate(self.step, self.steps, self.warmup_steps, self.config.optim.lr)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
         with self._autocast():
-            parts, keys = self.learner.loss(self.query, batch, self.step)
+            parts, keys = self.learner.loss(self.query, batch, self.step, counts)
+        # Gradients are averaged over ranks, and are to be those of the mean over all clips.
+        weight = len(batch) * len(counts) / sum(counts) if counts else 1.0
         self.optimizer.zero_grad(set_to_none=True)
-        parts.total.backward()
+        (parts.total * weight).backward()
 
         norm = nn.utils.clip_grad_norm_(self.query.parameters(), self.config.optim.clip_norm or math.inf)
         self.finite &= parts.total.isfinite() & norm.isfinite()
-        if look and not self.finite:
-            raise CaclError(
-                f"step {self.step + 1}: the loss or its gradient is not finite; the last checkpoint is from before "
-                "that. Lower optim.lr, set optim.clip_norm, or set train.precision = fp32"
-            )
+        if look:
+            self._check_finite()
         self.optimizer.step()
         self.learner.update(keys)
         self.step += 1
@@ -94,6 +99,12 @@ class Trainer:
             "gradient_norm": norm.detach(),
             "learning_rate": torch.tensor(rate),
         }
+
+    def pass_over(self, *, look: bool) -> None:
+        """A step with too few clips to learn from: nothing changes but its number, and so the learning rate."""
+        if look:
+            self._check_finite()
+        self.step += 1
 
     def checkpoint(self, data: str) -> checkpoint.Checkpoint:
         return checkpoint.Checkpoint(
@@ -109,6 +120,13 @@ class Trainer:
         self.optimizer.load_state_dict(saved.optimizer)
         self.step = saved.step
 
+    def _check_finite(self) -> None:
+        if not self.finite:
+            raise CaclError(
+                f"step {self.step + 1}: the loss or its gradient is not finite; the last checkpoint is from before "
+                "that. Lower optim.lr, set optim.clip_norm, or set train.precision = fp32"
+            )
+
     def _seed_step(self) -> None:
         torch.manual_seed(Draws(self.config.seed, STEP, self.step, distributed.rank()).integer(0, 2**53))
 
@@ -117,7 +135,8 @@ class Trainer:
 
 
 def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
-    """Trains to the end and returns what came of it: the run folder, steps, seconds, the last logged scalars.
+    """Trains to the end and returns what came of it: the run folder, steps, seconds, the last logged scalars, and how
+    many clips were trained on, how many were not, and how many of each file failed, from the first step on.
 
     resume: go on from the checkpoint in the run folder, if there is one. Raises CaclError in one line for whatever a
     user can mend, Interrupted after a checkpoint when a signal asks to stop.
@@ -133,11 +152,12 @@ def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
         distributed.process_group(config.train.device) as device,
         Report(run, enabled=distributed.rank() == 0) as report,
     ):
-        catalog = training_videos(config, report)
+        saved = _saved(config, run, report) if resume else None
+        catalog = training_videos(config, report, saved)
         _check_batch(config)
         trainer = Trainer(config, len(catalog.videos), device)
-        if resume:
-            _restore(trainer, run, catalog, report)
+        if saved is not None:
+            _restore(trainer, saved, report)
         embedder = config.model.transformer
         if (
             trainer.learner.query.transformer
@@ -151,24 +171,35 @@ def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
             )
         if distributed.rank() == 0:
             (run / "config.toml").write_text(configuration.to_toml(config))
+            roster.write(run, catalog)
         return _run(trainer, catalog, report)
 
 
-def training_videos(config: Config, report: Report) -> Catalog:
-    """The videos of the training split; all of them where nothing is said of splits."""
+def training_videos(config: Config, report: Report, saved: checkpoint.Checkpoint | None) -> Catalog:
+    """The videos of the training split; all of them where nothing is said of splits.
+
+    saved: of the run that goes on, with the videos it began with. Raises CheckpointError if others are there now.
+    """
     if not config.data.root:
         raise ConfigError("data.root is not set: give a folder of videos, as in --set data.root=path/to/videos")
     with distributed.main_first():  # the others find its scan in the cache
-        catalog = scan(config.data, min_frames=config.clip.frames, report=report.scanned)
-    catalog.check(config.data.max_rejected)
-    report.rejected(catalog)
-    chosen = catalog.only("train") if catalog.has_splits else catalog
-    report.say(
-        f"{len(chosen.videos)} training videos of {len(catalog.videos)} in {catalog.root} (layout {catalog.layout})"
-    )
+        found = scan(config.data, min_frames=config.clip.frames, report=report.scanned)
+    found.check(config.data.max_rejected)
+    report.rejected(found)
+    chosen = found.only("train") if found.has_splits else found
+    report.say(f"{len(chosen.videos)} training videos of {len(found.videos)} in {found.root} (layout {found.layout})")
     if not chosen.videos:
-        raise CaclError(f"{catalog.root}: none of its {len(catalog.videos)} videos belongs to the training split")
-    return chosen
+        raise CaclError(f"{found.root}: none of its {len(found.videos)} videos belongs to the training split")
+    if saved is None or saved.data == chosen.fingerprint:
+        return chosen
+    # Files that are gone or damaged by now are left to fail, as they would have without the interruption.
+    begun = roster.read(Path(config.run), saved.data, found, chosen)
+    if begun is None or 1 - len(chosen.videos) / len(begun.videos) > config.data.max_rejected:
+        raise CheckpointError(
+            f"{config.run} was begun with other training videos than {found.root} holds now: begin another run"
+        )
+    report.say(f"{len(begun.videos) - len(chosen.videos)} training videos are gone or damaged since the run began")
+    return begun
 
 
 def _run(trainer: Trainer, catalog: Catalog, report: Report) -> dict[str, Any]:
@@ -178,48 +209,68 @@ def _run(trainer: Trainer, catalog: Catalog, report: Report) -> dict[str, Any]:
     report.say(f"loader: {choice.name}, {choice.reason}")
     backend = build_backend(choice.name, catalog, config, trainer.device, distributed.local_world())
     plans = planner.batches(trainer.step, trainer.steps, config.train.batch, distributed.rank(), distributed.world())
-    first, window, scalars = trainer.step, _Window(config.train.batch), {}
+    ledger = Ledger(catalog, config, trainer.step, report.say, writes=distributed.rank() == 0)
+    first, window, scalars, data = trainer.step, _Window(), {}, catalog.fingerprint
     report.start(first, trainer.steps)
     with _stop_signals() as received:
         for batch in window.timed(backend.batches(plans)):
             step = trainer.step + 1
+            # All ranks pass over the same steps, and stop after the same one, whichever of them was told to.
+            counts, signals = zip(*distributed.exchange(len(batch), max(received, default=0)), strict=True)
+            enough, stop = min(counts) >= trainer.learner.fewest_clips, max(signals)
+            if sum(counts) < config.train.batch:
+                _account(ledger, step, batch, enough)
             logging, saving = step % config.train.log_every == 0, step % config.train.checkpoint_every == 0
-            look = logging or saving or step == trainer.steps or trainer.device.type == "cpu"
-            # All ranks stop after the same step, whichever of them was told to.
-            stop = distributed.agreed(max(received, default=0), trainer.device) if look else 0
             last = step == trainer.steps or stop > 0
-            window.add(trainer.train_step(_to(batch, trainer.device), look=look))
-            if logging or last:
+            look = logging or saving or last or trainer.device.type == "cpu"
+            if enough:
+                metrics = trainer.train_step(_to(batch, trainer.device), look=look, counts=counts)
+                window.add(metrics, sum(counts))
+            else:
+                trainer.pass_over(look=look)
+            if (logging or last) and window.steps:
                 scalars = window.mean()
-                report.log(step, scalars | {"epoch": step * config.train.batch / len(catalog.videos)})
+                skipped = {"clips_skipped": ledger.clips} if ledger.clips else {}
+                report.log(step, scalars | skipped | {"epoch": step * config.train.batch / len(catalog.videos)})
             if (saving or last) and distributed.rank() == 0:
-                checkpoint.save(run / checkpoint.LAST, trainer.checkpoint(catalog.fingerprint))
+                checkpoint.save(run / checkpoint.LAST, trainer.checkpoint(data))
             if stop and step < trainer.steps:
                 raise Interrupted(
                     f"stopped by {signal.Signals(stop).name} after step {step} of {trainer.steps}; --resume goes on"
                 )
     if distributed.rank() == 0:
-        state = trainer.checkpoint(catalog.fingerprint)
+        state = trainer.checkpoint(data)
         checkpoint.save_encoders(run / checkpoint.ENCODERS, checkpoint.encoders_of(state, str(run)))
+    if ledger.clips:
+        report.say(f"clips not trained on: {ledger.clips}, files that failed: {len(ledger.files)} ({ledger.file})")
     return {
         "run": str(run),
         "steps": trainer.steps,
         "steps_taken": trainer.step - first,
         "seconds": time.monotonic() - started,
         "scalars": scalars,
+        "clips_trained": trainer.step * config.train.batch - ledger.clips,
+        "clips_skipped": ledger.clips,
+        "files_failed": dict(ledger.files),
     }
+
+
+def _account(ledger: Ledger, step: int, batch: ClipBatch, enough: bool) -> None:
+    """Enters the clips of all ranks that this step is not trained on."""
+    unused = [] if enough else list(zip(batch.index.tolist(), batch.video.tolist(), strict=True))
+    ranks = distributed.gather_objects((batch.failures, unused))
+    ledger.enter(step, [f for failures, _ in ranks for f in failures], [clip for _, unused in ranks for clip in unused])
 
 
 class _Window:
     """Means of what the steps since the last log line reported, kept on the device until they are read."""
 
-    def __init__(self, batch: int) -> None:
-        self.batch = batch
+    def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.steps, self.waited, self.since = 0, 0.0, time.monotonic()
+        self.steps, self.clips, self.waited, self.since = 0, 0, 0.0, time.monotonic()
 
     def timed(self, batches: Iterator[ClipBatch]) -> Iterator[ClipBatch]:
         """Passes batches on and counts the time spent waiting for them."""
@@ -231,8 +282,10 @@ class _Window:
             self.waited += time.monotonic() - asked
             yield batch
 
-    def add(self, metrics: dict[str, Tensor]) -> None:
+    def add(self, metrics: dict[str, Tensor], clips: int) -> None:
+        """clips: of all ranks."""
         self.steps += 1
+        self.clips += clips
         for name, value in metrics.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
 
@@ -241,27 +294,27 @@ class _Window:
         values = torch.stack([value.float().cpu() for value in self.sums.values()]) / self.steps
         seconds = time.monotonic() - self.since
         scalars = dict(zip(self.sums, values.tolist(), strict=True))
-        scalars |= {"clips_per_second": self.steps * self.batch / seconds, "data_wait_share": self.waited / seconds}
+        scalars |= {"clips_per_second": self.clips / seconds, "data_wait_share": self.waited / seconds}
         self.clear()
         return scalars
 
 
-def _restore(trainer: Trainer, run: Path, catalog: Catalog, report: Report) -> None:
+def _saved(config: Config, run: Path, report: Report) -> checkpoint.Checkpoint | None:
+    """The checkpoint to go on from, if there is one."""
     if not (run / checkpoint.LAST).exists():
         report.say(f"{run} holds no checkpoint yet: beginning at step 0")
-        return
+        return None
     saved = checkpoint.load(run)
-    changed = [
-        line for line in configuration.differences(saved.config, trainer.config) if not line.startswith(MAY_CHANGE)
-    ]
+    changed = [line for line in configuration.differences(saved.config, config) if not line.startswith(MAY_CHANGE)]
     if changed:
         raise CheckpointError(
             f"{run} was begun with another configuration ({'; '.join(changed)}): set it back, or begin another run"
         )
-    if saved.data != catalog.fingerprint:
-        raise CheckpointError(
-            f"{run} was begun with other training videos than {catalog.root} holds now: begin another run"
-        )
+    return saved
+
+
+def _restore(trainer: Trainer, saved: checkpoint.Checkpoint, report: Report) -> None:
+    run = trainer.config.run
     try:
         trainer.restore(saved)
     except (RuntimeError, ValueError, KeyError):
@@ -271,7 +324,7 @@ def _restore(trainer: Trainer, run: Path, catalog: Catalog, report: Report) -> N
 
 def _check_batch(config: Config) -> None:
     share, rest = divmod(config.train.batch, distributed.world())
-    if rest or share < 2 or share % config.contrast.key_groups:
+    if rest or share < 2 * config.contrast.key_groups or share % config.contrast.key_groups:
         raise ConfigError(
             f"train.batch = {config.train.batch} does not divide into at least 2 clips for each of "
             f"{distributed.world()} processes and contrast.key_groups = {config.contrast.key_groups}"
@@ -297,7 +350,8 @@ def _wrapped(query: nn.Module, config: Config, device: torch.device) -> nn.Modul
 def _to(batch: ClipBatch, device: torch.device) -> ClipBatch:
     if device.type == "cpu":
         return batch
-    return ClipBatch(
+    return replace(
+        batch,
         views=tuple(view.to(device, non_blocking=True) for view in batch.views),
         order=batch.order.to(device, non_blocking=True),
         video=batch.video.to(device, non_blocking=True),

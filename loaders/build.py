@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
@@ -15,10 +16,13 @@ from cacl.loaders import dali, host, reference
 from cacl.loaders.catalog import Catalog
 from cacl.loaders.threaded import ThreadedBackend
 
+REMOTE_READS = 16
+"""Clips of a remote set that are fetched at once: its threads wait more than they compute."""
+
 
 class Backend(Protocol):
     def batches(self, plans: Iterable[Sequence[ClipPlan]]) -> Iterator[ClipBatch]:
-        """One batch for each sequence of plans, in order. Raises DataError naming the file that fails."""
+        """One batch for each sequence of plans, in order, with the clips that load and the failures of the others."""
         ...
 
 
@@ -43,8 +47,12 @@ def choose_backend(config: LoaderConfig, device: torch.device) -> Choice:
 def build_backend(name: str, catalog: Catalog, config: Config, device: torch.device, processes: int = 1) -> Backend:
     """The backend of this name for the videos of a catalog. processes: how many share the cores of this machine."""
     size, prefetch = config.clip.size, config.loader.prefetch
-    threads = config.loader.threads or max(1, (os.cpu_count() or 1) // processes)
+    cores = max(1, (os.cpu_count() or 1) // processes)
+    threads = config.loader.threads or (cores if isinstance(catalog.root, Path) else max(cores, REMOTE_READS))
     if name == "dali":
-        return dali.DaliBackend(catalog, size=size, threads=threads, prefetch=prefetch, device=device)
+        pipelines = config.loader.pipelines
+        return dali.DaliBackend(
+            catalog, size=size, threads=threads, prefetch=prefetch, pipelines=pipelines, device=device
+        )
     load_clip = {"host": host.load_clip, "reference": reference.load_clip}[name]
     return ThreadedBackend(load_clip, catalog, size=size, threads=threads, prefetch=prefetch)

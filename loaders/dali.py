@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import ctypes
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
-from itertools import groupby
+from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from cacl.clips import ClipBatch, ClipPlan, VideoRecord, ViewPlan
+from cacl.clips import ClipBatch, ClipPlan, Failure, VideoRecord, ViewPlan
 from cacl.errors import CaclError, ConfigError, DataError
 from cacl.loaders.catalog import Catalog
 from cacl.loaders.fragment import cut
@@ -146,6 +147,13 @@ def _columns(views: Sequence[ViewPlan]) -> list[np.ndarray]:
     ]
 
 
+def _inputs(clips: Sequence[Clip]) -> list[Any]:
+    """What the graph takes: the inputs of its source, and the columns of each view."""
+    inputs = [list(column) for column in zip(*(clip.inputs for clip in clips), strict=True)]
+    columns = [_columns(view) for view in zip(*(clip.views for clip in clips), strict=True)]
+    return sum(columns, start=inputs)
+
+
 def _view(frames: Node, columns: Sequence[Node], size: int) -> Node:
     """uint8 FHWC frames of any size to one float16 CFHW view of each clip."""
     from nvidia.dali import fn, types
@@ -158,19 +166,66 @@ def _view(frames: Node, columns: Sequence[Node], size: int) -> Node:
     return fn.crop_mirror_normalize(view, mirror=mirror, dtype=types.DALIDataType.FLOAT16, output_layout="CFHW")
 
 
-Running: TypeAlias = deque[tuple[Sequence[ClipPlan], list[tuple[int, ...]]]]
-"""The batches inside a graph, oldest first: plans, and the turns of each clip."""
+class Reading(NamedTuple):
+    """A batch on its way to the graph."""
+
+    plans: Sequence[ClipPlan]
+    outcomes: list[Clip | Failure]
+    """What became of each plan so far."""
+
+    @property
+    def clips(self) -> list[Clip]:
+        return [outcome for outcome in self.outcomes if isinstance(outcome, Clip)]
+
+
+def _finished(plans: Sequence[ClipPlan], jobs: Sequence[Future[Clip | Failure]]) -> Reading:
+    return Reading(plans, [job.result() for job in jobs])
+
+
+def _dealt(readings: Iterator[Reading], hands: int) -> list[Iterator[Reading]]:
+    """The batches in turn to so many iterators, each of which may run ahead of the others."""
+    waiting = [deque[Reading]() for _ in range(hands)]
+    turns = cycle(waiting)
+
+    def of(hand: deque[Reading]) -> Iterator[Reading]:
+        while True:
+            while not hand:
+                reading = next(readings, None)
+                if reading is None:
+                    return
+                next(turns).append(reading)
+            yield hand.popleft()
+
+    return [of(hand) for hand in waiting]
+
+
+class _Line:
+    """Batches in their order: `read` are those whose files were read, and stand before those still coming."""
+
+    def __init__(self, coming: Iterator[Reading]) -> None:
+        self.coming, self.read = coming, deque[Reading]()
+
+    def fill(self, count: int) -> None:
+        """Waits until so many are read, or all."""
+        self.read.extend(islice(self.coming, max(0, count - len(self.read))))
+
+    def first(self) -> Reading | None:
+        self.fill(1)
+        return self.read[0] if self.read else None
 
 
 class DaliBackend:
-    """Clips decoded and augmented by DALI on a device, up to `prefetch` batches ahead of the one asked for.
+    """Clips decoded and augmented by DALI on a device, by several pipelines that take turns.
 
-    threads: of DALI, and as many again that read files for it.
+    pipelines: one does not keep all decoders of a GPU busy. prefetch: batches that each has ahead of the one asked for.
+    threads: of all pipelines together, and as many again that read files for them.
 
     Raises ConfigError if DALI cannot run here.
     """
 
-    def __init__(self, catalog: Catalog, *, size: int, threads: int, prefetch: int, device: torch.device) -> None:
+    def __init__(
+        self, catalog: Catalog, *, size: int, threads: int, prefetch: int, pipelines: int, device: torch.device
+    ) -> None:
         if reason := obstacle(device):
             raise ConfigError(f'loader.backend = "dali" cannot run: {reason}')
         try:
@@ -178,34 +233,131 @@ class DaliBackend:
         except ImportError as error:
             raise ConfigError(f'loader.backend = "dali" cannot run: nvidia.dali is damaged ({error})') from None
         self.catalog, self.size, self.device = catalog, size, device
-        self.threads, self.prefetch = threads, prefetch
+        self.threads, self.prefetch, self.pipelines = threads, prefetch, pipelines
         self.source: Source = CutFiles("mixed") if device.type == "cuda" else DecodedFrames()
 
     def batches(self, plans: Iterable[Sequence[ClipPlan]]) -> Iterator[ClipBatch]:
-        """One batch for each sequence of plans, in order: the views on the device, the rest on the CPU.
-
-        Raises DataError naming the file that fails; batches in flight are lost then.
-        """
+        """One batch for each sequence of plans, in order, with the clips that load: the views on the device, the rest
+        on the CPU."""
         pool = ThreadPoolExecutor(self.threads, "read")
         try:
-            # A graph is for one size of batch and one number of views: a shorter last batch gets a graph of its own.
-            for (clips, views), alike in groupby(plans, key=lambda batch: (len(batch), len(batch[0].views))):
-                running: Running = deque()
-                graph = self._graph(self._feed(alike, pool, running), clips, views)
-                yield from self._run(graph, running)
+            dealt = _dealt(self._reading(plans, pool), self.pipelines)
+            made = [self._made(_Line(readings), self.prefetch) for readings in dealt]
+            for batches in cycle(made):
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                yield batch
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _graph(self, feed: Iterator[list[Any]], clips: int, views: int) -> Pipeline:
+    def _reading(self, batches: Iterable[Sequence[ClipPlan]], pool: Executor) -> Iterator[Reading]:
+        """The batches, each when its files are read, while those of the next one are being read."""
+        ahead = None
+        for plans in batches:
+            begun = plans, [pool.submit(self._read, plan) for plan in plans]
+            if ahead:
+                yield _finished(*ahead)
+            ahead = begun
+        if ahead:
+            yield _finished(*ahead)
+
+    def _read(self, plan: ClipPlan) -> Clip | Failure:
+        video = self.catalog.videos[plan.video]
+        try:
+            return self.source.read(self.catalog.place(video), video, plan)
+        except DataError as error:
+            return Failure(plan.index, plan.video, str(error))
+
+    def _made(self, line: _Line, prefetch: int) -> Iterator[ClipBatch]:
+        while first := line.first():
+            if first.clips:
+                yield from self._through_graph(first, line, prefetch)
+            else:  # DALI takes no empty batch
+                yield self._batch(line.read.popleft(), ())
+
+    def _through_graph(self, first: Reading, line: _Line, prefetch: int) -> Iterator[ClipBatch]:
+        """The batches in the line, up to one that has no clip or does not fit a graph made for the first one.
+
+        If the graph dies, the clips that it fails on become failures, and the batches inside it stand in the line
+        again, for the next graph.
+        """
+        most, views = len(first.plans), len(first.plans[0].views)
+        inside: deque[Reading] = deque()  # oldest first
+
+        def feed() -> list[Any]:
+            clips = line.read[0].clips if line.read else []
+            if not 0 < len(clips) <= most or len(clips[0].views) != views:
+                raise StopIteration
+            inside.append(line.read.popleft())
+            return _inputs(clips)
+
+        graph = self._graph(feed, most, views, prefetch)
+        wanted = prefetch  # DALI asks for so many at first, and for one each time after that
+        while True:
+            line.fill(wanted)
+            wanted = 1
+            try:
+                # Not yet run on a GPU. On torch's own stream DALI's memory is ready for torch, and is used again only
+                # after what torch does with it here, without either of them waiting on the host.
+                outputs = graph.run(torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                self._blame(inside, error)
+                line.read.extendleft(reversed(inside))
+                return
+            # Not copied: DALI's default executor takes its memory back when nobody holds it, not with the next run.
+            yield self._batch(inside.popleft(), [torch.from_dlpack(output.as_tensor()) for output in outputs])
+
+    def _batch(self, reading: Reading, views: Sequence[Tensor]) -> ClipBatch:
+        """views: of the clips that were read, each as the graph leaves it; of no clips, none."""
+        turns = [clip.turns for clip in reading.clips]
+        for clip, view in np.argwhere(turns):
+            views[view][clip] = torch.rot90(views[view][clip], turns[clip][view], (-2, -1))
+        length, shown = reading.plans[0].length, len(reading.plans[0].views)
+        empty = torch.empty(0, 3, length, self.size, self.size, dtype=torch.float16, device=self.device)
+        loaded = [p for p, outcome in zip(reading.plans, reading.outcomes, strict=True) if isinstance(outcome, Clip)]
+        return ClipBatch(
+            views=tuple(views) or (empty,) * shown,
+            order=torch.tensor([plan.order for plan in loaded], dtype=torch.uint8).view(len(loaded), length),
+            video=torch.tensor([plan.video for plan in loaded], dtype=torch.int64),
+            index=torch.tensor([plan.index for plan in loaded], dtype=torch.int64),
+            failures=tuple(outcome for outcome in reading.outcomes if isinstance(outcome, Failure)),
+        )
+
+    def _blame(self, batches: Iterable[Reading], error: RuntimeError) -> None:
+        """Makes failures of the clips on which a graph died. DALI does not say which, so each is run alone.
+
+        Raises CaclError if it dies on none of them alone.
+        """
+        message = str(error).partition("encountered:")[2] or str(error)
+        reason = message.strip().partition("\n")[0]
+        clips = [(b, slot) for b in batches for slot, outcome in enumerate(b.outcomes) if isinstance(outcome, Clip)]
+        if len(clips) == 1:
+            ((batch, slot),) = clips
+            plan = batch.plans[slot]
+            reason = f'{self.catalog.file(plan.video)}: DALI fails on it ({reason}); "host" may read it'
+            batch.outcomes[slot] = Failure(plan.index, plan.video, reason)
+            return
+        alone = [Reading([batch.plans[slot]], [batch.outcomes[slot]]) for batch, slot in clips]
+        deque(self._made(_Line(iter(alone)), prefetch=1), maxlen=0)
+        for (batch, slot), one in zip(clips, alone, strict=True):
+            (batch.outcomes[slot],) = one.outcomes
+        if all(one.clips for one in alone):
+            raise CaclError(f"DALI fails on a batch, though on none of its clips alone: {reason}")
+
+    def _graph(self, feed: Callable[[], list[Any]], clips: int, views: int, prefetch: int) -> Pipeline:
+        """For batches of up to so many clips. feed: called for each batch, gives what `_inputs` makes of it."""
         from nvidia.dali import fn
         from nvidia.dali.pipeline import Pipeline
 
         # Operators run where their frames are; from the decoder on, that is all the difference a GPU makes.
         graph = Pipeline(
             batch_size=clips,
-            num_threads=self.threads,
+            num_threads=max(1, self.threads // self.pipelines),
             device_id=self.device.index,
-            prefetch_queue_depth=self.prefetch,
+            prefetch_queue_depth=prefetch,
         )
         inputs = len(self.source.layouts)
         layouts = [*self.source.layouts, *[""] * COLUMNS * views]
@@ -216,61 +368,3 @@ class DaliBackend:
             graph.set_outputs(*(_view(frames, view, self.size) for view in columns))
         graph.build()
         return graph
-
-    def _feed(self, batches: Iterable[Sequence[ClipPlan]], pool: Executor, running: Running) -> Iterator[list[Any]]:
-        """What the graph takes for each batch: the inputs of its source, and the columns of each view."""
-        for plans, reading in self._read_ahead(batches, pool):
-            clips = [job.result() for job in reading]
-            running.append((plans, [clip.turns for clip in clips]))
-            inputs = [list(column) for column in zip(*(clip.inputs for clip in clips), strict=True)]
-            columns = [_columns(view) for view in zip(*(clip.views for clip in clips), strict=True)]
-            yield sum(columns, start=inputs)
-
-    def _read_ahead(
-        self, batches: Iterable[Sequence[ClipPlan]], pool: Executor
-    ) -> Iterator[tuple[Sequence[ClipPlan], list[Future[Clip]]]]:
-        """The batches, while the files of the next one are being read."""
-        ahead = None
-        for plans in batches:
-            reading = plans, [pool.submit(self._read, plan) for plan in plans]
-            if ahead:
-                yield ahead
-            ahead = reading
-        if ahead:
-            yield ahead
-
-    def _read(self, plan: ClipPlan) -> Clip:
-        video = self.catalog.videos[plan.video]
-        return self.source.read(self.catalog.place(video), video, plan)
-
-    def _run(self, graph: Pipeline, running: Running) -> Iterator[ClipBatch]:
-        while True:
-            try:
-                # Not yet run on a GPU. On torch's own stream DALI's memory is ready for torch, and is used again only
-                # after what torch does with it here, without either of them waiting on the host.
-                outputs = graph.run(torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None)
-            except StopIteration:
-                return
-            except RuntimeError as error:
-                raise self._explained(error, [plan for plans, _ in running for plan in plans]) from None
-            plans, turns = running.popleft()
-            # Copied on the device: DALI's own memory is not handed out.
-            views = tuple(torch.from_dlpack(output.as_tensor()).clone() for output in outputs)
-            for clip, view in np.argwhere(turns):
-                views[view][clip] = torch.rot90(views[view][clip], turns[clip][view], (-2, -1))
-            yield ClipBatch(
-                views=views,
-                order=torch.tensor([plan.order for plan in plans], dtype=torch.uint8),
-                video=torch.tensor([plan.video for plan in plans]),
-                index=torch.tensor([plan.index for plan in plans]),
-            )
-
-    def _explained(self, error: RuntimeError, plans: Sequence[ClipPlan]) -> CaclError:
-        """DALI does not say which clip it failed on, so each is run alone."""
-        message = str(error).partition("encountered:")[2] or str(error)
-        reason = message.strip().partition("\n")[0]
-        if len(plans) == 1:
-            return DataError(f'{self.catalog.file(plans[0].video)}: DALI fails on it ({reason}); "host" may read it')
-        for plan in plans:
-            deque(self.batches([[plan]]), maxlen=0)  # raises the error of the clip that fails
-        return CaclError(f"DALI fails on a batch, though on none of its clips alone: {reason}")

@@ -63,13 +63,16 @@ def _decode_file(place: Place, video: VideoRecord, numbers: Sequence[int]) -> It
             frames = _frames_from(container, stream, start) if start.frame else container.decode(stream)
             wanted = iter(numbers)
             number = next(wanted)
+            size = (video.height, video.width) if video.rotation % 180 else (video.width, video.height)
             for position, frame in enumerate(frames, start.frame):
+                if frame.is_corrupt or (frame.width, frame.height) != size:  # frames after it may refer to it
+                    raise DataError(f"frame {position} is not what it was")
                 if position == number:
                     yield frame
                     number = next(wanted, -1)
                     if number < 0:
                         return
-    except (av.FFmpegError, ValueError, OSError) as error:
+    except (av.FFmpegError, ValueError, OSError, DataError) as error:
         raise DataError(f"{place}: decoding fails ({reason_of(error)}); scan the folder again") from None
     raise DataError(f"{place}: ends before frame {number}, which was there when it was scanned; scan the folder again")
 
@@ -86,6 +89,8 @@ def open_video(place: Place) -> InputContainer:
 def video_stream(container: InputContainer) -> VideoStream:
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:  # cover art
+            if stream.codec_context is None:
+                raise DataError("is in a format that there is no decoder for")
             stream.codec_context.thread_type = "NONE"  # clips are decoded in parallel, not frames of a clip
             stream.codec_context.thread_count = 1
             return stream

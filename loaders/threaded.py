@@ -9,8 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from cacl.clips import ClipBatch, ClipPlan, VideoRecord
+from cacl.clips import ClipBatch, ClipPlan, Failure, VideoRecord
+from cacl.errors import DataError
 from cacl.loaders.catalog import Catalog
+from cacl.loaders.memory import Recycler
 from cacl.loaders.storage import Place
 
 LoadClip = Callable[[Place, VideoRecord, ClipPlan, int, Sequence[Tensor]], None]
@@ -23,9 +25,10 @@ class ThreadedBackend:
     def __init__(self, load_clip: LoadClip, catalog: Catalog, *, size: int, threads: int, prefetch: int) -> None:
         self.load_clip, self.catalog, self.size = load_clip, catalog, size
         self.threads, self.prefetch = threads, prefetch
+        self.recycler = Recycler()
 
     def batches(self, plans: Iterable[Sequence[ClipPlan]]) -> Iterator[ClipBatch]:
-        """One batch for each sequence of plans, in order. Raises DataError naming the file that fails."""
+        """One batch for each sequence of plans, in order, with the clips that load."""
         # Setting the number of threads in one thread also sets the default of those that have none yet, so this thread
         # takes its own first. In the pool each computes alone: the parallelism is over clips.
         torch.get_num_threads()
@@ -44,7 +47,7 @@ class ThreadedBackend:
     def _start(self, pool: ThreadPoolExecutor, plans: Sequence[ClipPlan]) -> tuple[ClipBatch, list[Future[None]]]:
         shape = (len(plans), 3, plans[0].length, self.size, self.size)
         batch = ClipBatch(
-            views=tuple(torch.empty(shape, dtype=torch.float16) for _ in plans[0].views),
+            views=tuple(self.recycler.tensor(*shape) for _ in plans[0].views),
             order=torch.tensor([plan.order for plan in plans], dtype=torch.uint8),
             video=torch.tensor([plan.video for plan in plans]),
             index=torch.tensor([plan.index for plan in plans]),
@@ -58,6 +61,22 @@ class ThreadedBackend:
 
 
 def _finished(batch: ClipBatch, jobs: list[Future[None]]) -> ClipBatch:
-    for job in jobs:
-        job.result()
-    return batch
+    """The clips that loaded, with the failures of the others; whatever is not a DataError is raised."""
+    loaded, failures = [], []
+    for slot, job in enumerate(jobs):
+        error = job.exception()
+        if error is None:
+            loaded.append(slot)
+        elif isinstance(error, DataError):
+            failures.append(Failure(int(batch.index[slot]), int(batch.video[slot]), str(error)))
+        else:
+            raise error
+    if not failures:
+        return batch
+    return ClipBatch(
+        views=tuple(view[loaded] for view in batch.views),
+        order=batch.order[loaded],
+        video=batch.video[loaded],
+        index=batch.index[loaded],
+        failures=tuple(failures),
+    )

@@ -1,18 +1,16 @@
 """Two and four processes, joined by gloo on the CPU: together they compute what one process computes.
 
-Run as a script, this file imports torch once and forks: each launch below is a group of real processes that find each
-other as those of torchrun do. What they leave in files is judged by the tests.
+Run as a script, this file starts all of the launches below (see tests/launch.py). What they leave in files is judged by
+the tests.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -31,6 +29,7 @@ from cacl.config import Config, from_dict, to_toml
 from cacl.errors import CaclError
 from cacl.loaders.build import Backend
 from cacl.train import Trainer, train
+from tests import launch
 
 training = import_module("cacl.train")
 
@@ -77,9 +76,9 @@ def observed(config: Config, *, resume: bool = False, dies: bool = False) -> dic
     samples, last = [], []
 
     class Observed(Trainer):
-        def train_step(self, batch: ClipBatch, *, look: bool) -> dict[str, Tensor]:
+        def train_step(self, batch: ClipBatch, **options: Any) -> dict[str, Tensor]:
             samples.append((batch.index.tolist(), batch.video.tolist()))
-            metrics = super().train_step(batch, look=look)
+            metrics = super().train_step(batch, **options)
             last[:] = [self]
             if dies and self.step == DIED:
                 raise Died
@@ -152,10 +151,10 @@ def stopped(config: Config) -> str:
     """A signal reaches the last rank alone, in step 3; those of a cluster never come at the same time."""
 
     class Observed(Trainer):
-        def train_step(self, batch: ClipBatch, *, look: bool) -> dict[str, Tensor]:
+        def train_step(self, batch: ClipBatch, **options: Any) -> dict[str, Tensor]:
             if self.step == 2 and distributed.rank() == 1:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return super().train_step(batch, look=look)
+            return super().train_step(batch, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "Trainer", Observed)
@@ -193,7 +192,7 @@ def command(*arguments: str) -> int:
     return 0
 
 
-LAUNCHES: dict[str, tuple[int, Callable[[Path], Any]]] = {
+LAUNCHES: launch.Launches = {
     "tools2": (2, tools),
     "calm2": (2, lambda folder: calm(folder, 1)),
     "calm2 in groups": (2, lambda folder: calm(folder, 2)),
@@ -208,32 +207,6 @@ LAUNCHES: dict[str, tuple[int, Callable[[Path], Any]]] = {
     "tools4": (4, tools),
     "calm4": (4, lambda folder: calm(folder, 1)),
 }
-
-
-def rank_of(name: str, rank: int, world: int, port: int, folder: Path) -> None:
-    """One process of a launch, in the environment that torchrun gives."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    for number, kind in ((1, "out"), (2, "err")):
-        file = os.open(folder / f"{name}.{rank}.{kind}", os.O_CREAT | os.O_WRONLY)
-        os.dup2(file, number)
-    torch.save(LAUNCHES[name][1](folder), folder / f"{name}.{rank}.pt")
-
-
-def main(folder: Path) -> None:
-    """All launches, one after the other. What fails is seen by the tests, which miss its files."""
-    torch.set_num_threads(1)
-    context = multiprocessing.get_context("fork")
-    for name, (world, _) in LAUNCHES.items():
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        ranks = [context.Process(target=rank_of, args=(name, rank, world, port, folder)) for rank in range(world)]
-        for process in ranks:
-            process.start()
-        for process in ranks:
-            process.join(40)
-            process.kill()
 
 
 # ------------------------------------------------------------------------------------------------------- the tests
@@ -259,23 +232,12 @@ def folder(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
         make_video(folder / f"videos/{number}.mp4", frames=8 + number, size=(32 + 2 * number, 24), gop=4)
         rows.append(f"{number}.mp4,{'ab'[number % 2]},{'test' if number > 3 else 'train'}")
     (folder / "videos/labels.csv").write_text("\n".join(rows))
-    subprocess.run(
-        [sys.executable, __file__, str(folder)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""},
-        check=True,
-        timeout=200,
-    )
+    launch.launched(__file__, folder)
     return folder
 
 
 def left_by(folder: Path, name: str) -> list[Any]:
-    """What each rank of a launch returned."""
-    results = []
-    for rank in range(LAUNCHES[name][0]):
-        file = folder / f"{name}.{rank}.pt"
-        assert file.exists(), f"rank {rank} ended early: {(folder / f'{name}.{rank}.err').read_text()[-3000:]}"
-        results.append(torch.load(file))
-    return results
+    return launch.left_by(LAUNCHES, name, folder)
 
 
 def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
@@ -444,4 +406,4 @@ def test_torchrun(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    launch.main(LAUNCHES, Path(sys.argv[1]))

@@ -28,7 +28,7 @@ training = import_module("cacl.train")
 
 VIDEOS, BATCH = 7, 4
 LONG, RARELY = 70, 34  # steps of the runs that are killed from outside, and steps between their checkpoints
-WRITTEN = ("config.toml", "checkpoint.pt", "encoders.safetensors", "events.out.tfevents")
+WRITTEN = ("config.toml", "videos.jsonl", "checkpoint.pt", "encoders.safetensors", "events.out.tfevents")
 
 
 @pytest.fixture(autouse=True)
@@ -136,10 +136,10 @@ def observed(config: Config, *, resume: bool = False, at: int = 0, event: Callab
     steps: list[Step] = []
 
     class Observed(Trainer):
-        def train_step(self, batch: ClipBatch, *, look: bool) -> dict[str, Tensor]:
+        def train_step(self, batch: ClipBatch, **options: Any) -> dict[str, Tensor]:
             digest = hashlib.sha256(b"".join(view.numpy().tobytes() for view in batch.views)).hexdigest()
             steps.append(Step(batch.index.tolist(), batch.video.tolist(), batch.order.tolist(), digest))
-            metrics = super().train_step(batch, look=look)
+            metrics = super().train_step(batch, **options)
             if event is not None and self.step == at:
                 event()
             return metrics

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord, ViewPlan
 from cacl.config import AugmentConfig, ClipConfig, Config, LoaderConfig
-from cacl.errors import ConfigError, DataError
+from cacl.errors import ConfigError
 from cacl.loaders import host, reference
 from cacl.loaders.augment import IDENTITY_COLOR, color_matrix
 from cacl.loaders.build import build_backend, choose_backend
@@ -332,17 +332,31 @@ def test_one_thread_takes_no_more_plans_than_it_looks_ahead(videos: Catalog) -> 
     assert next(plans, None) is not None, "it has not been read to its end"
 
 
-def test_an_error_names_the_file_and_stops(videos: Catalog, make_video: MakeVideo, tmp_path: Path) -> None:
+def test_clips_that_fail_have_no_row_and_name_their_file(
+    videos: Catalog, make_video: MakeVideo, tmp_path: Path
+) -> None:
     path = make_video(tmp_path / "gone.mp4", frames=60)
     some = catalog(*videos.videos, probe(path))
     path.unlink()
     good, bad = stream(videos)[0], [replace(p, video=3) for p in stream(videos)[0]]
-    batches = batches_of(some, [good, [good[0], *bad[1:]], good, good])
-    assert next(batches).index.tolist() == [0, 1, 2, 3]
-    with pytest.raises(DataError, match=r"gone\.mp4"):
-        next(batches)
+    whole, part, none, last = batches_of(some, [good, [good[0], *bad[1:3], good[3]], bad, good])
+    assert whole.index.tolist() == last.index.tolist() == [0, 1, 2, 3]
+    assert part.index.tolist() == [0, 3]
+    assert [(failure.index, failure.video) for failure in part.failures] == [(1, 3), (2, 3)]
+    assert all(failure.reason.startswith(f"{path}: ") for failure in part.failures)
+    assert torch.equal(torch.stack(part.views), torch.stack(whole.views)[:, [0, 3]])
+    assert (len(none), len(none.failures)) == (0, 4)
+    assert [tuple(view.shape) for view in none.views] == [(0, 3, 6, 32, 32)] * 2
     assert decoding_threads() == []
-    assert list(batches) == []
+
+
+def test_an_error_that_is_no_fault_of_the_data_stops(videos: Catalog) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(ThreadedBackend(broken, videos, size=32, threads=2, prefetch=2).batches(stream(videos)))
+    assert decoding_threads() == []
 
 
 def test_shuffled_copies_are_a_gather(videos: Catalog) -> None:

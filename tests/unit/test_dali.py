@@ -8,6 +8,7 @@ crop, by an eighth of its weight: there DALI repeats the edge and torch leaves t
 from __future__ import annotations
 
 import itertools
+import re
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
@@ -21,7 +22,7 @@ from av.video.reformatter import Colorspace
 from torch import Tensor
 
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord, ViewPlan
-from cacl.errors import ConfigError, DataError
+from cacl.errors import CaclError, ConfigError
 from cacl.loaders import dali
 from cacl.loaders.augment import IDENTITY_COLOR, color_matrix
 from cacl.loaders.catalog import Catalog
@@ -55,8 +56,8 @@ def catalog(*videos: VideoRecord) -> Catalog:
     return Catalog(root=Path("/"), layout="folder", videos=videos, rejected=(), missing=())
 
 
-def dali_backend(videos: Catalog, device: torch.device = CPU) -> dali.DaliBackend:
-    return dali.DaliBackend(videos, size=SIZE, threads=2, prefetch=3, device=device)
+def dali_backend(videos: Catalog, device: torch.device = CPU, pipelines: int = 2) -> dali.DaliBackend:
+    return dali.DaliBackend(videos, size=SIZE, threads=2, prefetch=3, pipelines=pipelines, device=device)
 
 
 def reference_backend(videos: Catalog) -> ThreadedBackend:
@@ -158,6 +159,17 @@ def test_a_batch_outlives_the_ones_after_it(videos: Catalog) -> None:
     assert all(torch.equal(a, b) for a, b in zip(itertools.chain(*made), itertools.chain(*early), strict=True))
 
 
+@pytest.mark.parametrize("pipelines", [1, 3])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7])
+def test_pipelines_take_turns(videos: Catalog, pipelines: int, count: int) -> None:
+    """The same batches in the same order, however many pipelines make them."""
+    batches = [[plan(2 * n + i, (n + i) % 4, view(2 * n, 0, 40), start=n) for i in range(2)] for n in range(count)]
+    made = list(dali_backend(videos, pipelines=pipelines).batches(batches))
+    assert [batch.index.tolist() for batch in made] == [[2 * n, 2 * n + 1] for n in range(count)]
+    for batch, theirs in zip(made, dali_backend(videos, pipelines=2).batches(batches), strict=True):
+        assert torch.equal(views_of(batch), views_of(theirs))
+
+
 def test_iteration_may_stop_early(videos: Catalog) -> None:
     endless = ([plan(0, 0, view(0, 0, 40))] for _ in iter(int, 1))
     batches = dali_backend(videos).batches(endless)
@@ -233,8 +245,12 @@ def test_a_file_that_cannot_be_decoded_is_named(videos: Catalog, make_video: Mak
         [plan(index, index, view(0, 0, 40)) for index in range(2)],
         [plan(index, index, view(0, 0, 40)) for index in (3, 4)],
     ]
-    with pytest.raises(DataError, match=r"shrunk\.mp4"):
-        list(dali_backend(some).batches(batches))
+    whole, part = dali_backend(some).batches(batches)
+    assert whole.index.tolist() == [0, 1]
+    assert part.index.tolist() == [3]
+    (failure,) = part.failures
+    assert (failure.index, failure.video) == (4, 4)
+    assert failure.reason.startswith(f"{path}: ")
 
 
 def test_a_file_that_dali_fails_on_is_named(videos: Catalog, vp9: Catalog) -> None:
@@ -242,9 +258,31 @@ def test_a_file_that_dali_fails_on_is_named(videos: Catalog, vp9: Catalog) -> No
     backend = dali_backend(catalog(*vp9.videos[:2], videos.videos[2]))
     backend.source = dali.CutFiles("cpu")
     batches = [[plan(index, index, view(0, 0, 40)) for index in numbers] for numbers in ((0, 1, 1), (0, 2, 1))]
-    with pytest.raises(DataError, match=r"160x160\.mp4: DALI fails on it \(.*\)") as caught:
-        list(backend.batches(batches))
-    assert "\n" not in str(caught.value)
+    whole, part = backend.batches(batches)
+    assert whole.index.tolist() == [0, 1, 1]
+    assert part.index.tolist() == [0, 1]
+    (failure,) = part.failures
+    assert (failure.index, failure.video) == (2, 2)
+    assert re.fullmatch(r"/.*/160x160\.mp4: DALI fails on it \(.*\); \"host\" may read it", failure.reason)
+
+
+def test_a_graph_that_dies_on_no_clip_alone_is_an_error(videos: Catalog) -> None:
+    """It is then no fault of a file: here, the graph for more than one clip is wrong."""
+
+    class Wrong(dali.DecodedFrames):
+        def frames(self, *inputs: dali.Node) -> dali.Node:
+            from nvidia.dali import fn
+            from nvidia.dali.pipeline import Pipeline
+
+            (frames,) = inputs
+            graph = Pipeline.current()
+            assert graph is not None
+            return frames if graph.max_batch_size == 1 else fn.slice(frames, start=(1000,), shape=(1,), axes=(0,))
+
+    backend = dali_backend(videos)
+    backend.source = Wrong()
+    with pytest.raises(CaclError, match="DALI fails on a batch, though on none of its clips alone"):
+        list(backend.batches([[plan(index, index, view(0, 0, 40)) for index in range(2)]]))
 
 
 def test_what_keeps_it_from_running_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,8 +351,9 @@ def test_gpu_file_that_dali_fails_on_is_named(make_video: MakeVideo, tmp_path: P
     good = probe(make_video(tmp_path / "good.mp4", frames=FRAMES, size=(160, 128)))
     tiny = probe(make_video(tmp_path / "tiny.mp4", frames=FRAMES, size=(32, 32)))  # smaller than NVDEC takes
     batches = [[plan(index, index, view(0, 0, 20)) for index in (0, 1)]]
-    with pytest.raises(DataError, match=r"tiny\.mp4: DALI fails on it"):
-        list(dali_backend(catalog(good, tiny), device).batches(batches))
+    (batch,) = dali_backend(catalog(good, tiny), device).batches(batches)
+    assert batch.index.tolist() == [0]
+    assert "tiny.mp4: DALI fails on it" in batch.failures[0].reason
 
 
 def crop(frame: np.ndarray, view: ViewPlan) -> np.ndarray:

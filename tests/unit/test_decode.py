@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -200,6 +201,44 @@ def test_a_file_that_shrank_before_the_wanted_frame(make_video: MakeVideo, tmp_p
     video = probe(path)
     with pytest.raises(DataError, match=r"video\.mp4: ends before frame 20, which was there when it was scanned"):
         clip(path, range(16, 24), video)
+
+
+@pytest.mark.parametrize("damaged", [0, 3, 13])
+def test_damage_that_the_decoder_conceals(make_video: MakeVideo, tmp_path: Path, damaged: int) -> None:
+    """It makes pictures of the half of a coded frame that is left, and of all frames that refer to it."""
+    path = make_video(tmp_path / "video.mp4", frames=FRAMES, size=(128, 96), gop=GOP)
+    video = probe(path)
+    with av.open(str(path)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    content, half = bytearray(path.read_bytes()), len(packets[damaged]) // 2
+    end = content.index(packets[damaged]) + len(packets[damaged])
+    content[end - half : end] = b"\xff" * half
+    path.write_bytes(content)
+    key = damaged // GOP * GOP
+    for numbers in (range(key, damaged + 1), range(damaged, damaged + 1), range(damaged + 1, key + GOP)):
+        with pytest.raises(DataError, match=rf"^{path}: decoding fails \(.*\); scan the folder again$"):
+            clip(path, numbers, video)
+    clip(path, range(key + GOP, FRAMES), video)
+
+
+def test_another_video_in_the_place_of_a_file(make_video: MakeVideo, tmp_path: Path) -> None:
+    """Its crops would lie elsewhere, or reach over its edge."""
+    path = make_video(tmp_path / "video.mp4", frames=FRAMES, size=(64, 48))
+    video = probe(path)
+    make_video(path, frames=FRAMES, size=(48, 64))
+    with pytest.raises(DataError, match=rf"^{path}: decoding fails \(frame 0 is not what it was\)"):
+        clip(path, range(4), video)
+    clip(path, range(4), replace(video, rotation=90))
+
+
+def test_a_format_without_a_decoder(make_video: MakeVideo, tmp_path: Path) -> None:
+    path = make_video(tmp_path / "video.mp4", frames=FRAMES)
+    video = probe(path)
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
+    with pytest.raises(DataError, match=r"^is in a format that there is no decoder for$"):
+        probe(path)
+    with pytest.raises(DataError, match=rf"^{path}: decoding fails \(is in a format that there is no decoder for\)"):
+        clip(path, range(4), video)
 
 
 # --- Rotation

@@ -353,6 +353,16 @@ def test_keys_are_normalised_in_groups_and_come_back_in_order(groups: int) -> No
         torch.testing.assert_close(metrics[name], value, msg=lambda m, name=name: f"{name}: {m}")
 
 
+@pytest.mark.parametrize(("clips", "groups", "sizes"), [(7, 3, [3, 2, 2]), (6, 3, [2, 2, 2]), (5, 2, [3, 2])])
+def test_no_group_of_a_short_batch_has_a_single_clip(clips: int, groups: int, sizes: list[int]) -> None:
+    learner, batch = Learner(tiny(key_groups=groups)), a_batch(clips)
+    assert clips >= learner.fewest_clips == 2 * groups
+    seen, _, keys = groups_seen(learner, batch, step=3)
+    assert [len(group) for group in seen] == sizes
+    assert sorted(itertools.chain(*seen)) == list(range(clips))
+    assert len(keys) == 2 * clips
+
+
 def test_the_step_decides_the_groups() -> None:
     learner, batch = Learner(tiny(key_groups=2)), a_batch()
     first, again, *others = (groups_seen(learner, batch, step)[0] for step in (3, 3, 4, 5, 6))

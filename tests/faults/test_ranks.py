@@ -1,0 +1,303 @@
+"""Files that fail in some processes of a run and not in others: all agree on what each step is trained on.
+
+Run as a script, this file starts all of the launches below (see tests/launch.py).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cacl import checkpoint, distributed
+from cacl.clips import ClipBatch
+from cacl.config import Config, from_dict
+from cacl.errors import CaclError
+from cacl.loaders.sampling import epoch_order
+from cacl.train import Trainer, train
+from tests import launch
+from tests.faults.damage import deleted, overwritten, truncated
+
+training = import_module("cacl.train")
+
+VIDEOS, BATCH, STEPS, EVERY = 9, 6, 9, 2
+DIED = 5
+EMPTY = 3
+"""The step in which the second of two ranks loses all of its clips."""
+FAILING = epoch_order(0, (EMPTY * BATCH - 1) // VIDEOS, VIDEOS)[-BATCH // 2 :]
+"""Its videos in that step, which ends an epoch."""
+
+
+def configured(folder: Path, run: str, **sections: dict[str, Any]) -> Config:
+    values: dict[str, Any] = {
+        "data": {"root": str(folder / f"videos of {run}"), "cache": str(folder / "cache"), "max_rejected": 0.5},
+        "clip": {"frames": 4, "stride": 1, "size": 16},
+        "loader": {"backend": "host", "threads": 1},
+        "model": {
+            "cnn": "r3d10",
+            "width": 1 / 16,
+            "embedding": 8,
+            "dropout": 0.0,
+            "transformer": {"embedder": "light", "width": 16, "depth": 1, "heads": 2},
+        },
+        "contrast": {"queue": 30},
+        "train": {
+            "device": "cpu",
+            "epochs": STEPS * BATCH / VIDEOS,
+            "batch": BATCH,
+            "log_every": 1,
+            "checkpoint_every": EVERY,
+        },
+    }
+    for name, section in sections.items():
+        values[name] = values.get(name, {}) | section
+    return from_dict({"run": str(folder / run), **values})
+
+
+class Died(BaseException):
+    """The end of the run, in every process at the same step."""
+
+
+def observed(config: Config, *, damages: bool = True, dies: bool = False, resume: bool = False) -> dict[str, Any]:
+    """Trains on videos of which some are damaged when all ranks have scanned them."""
+    clips: dict[int, list[tuple[int, int]]] = {}
+    last: list[Trainer] = []
+    summary: dict[str, Any] = {}
+
+    class Observed(Trainer):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            last[:] = [self]
+            if damages and distributed.rank() == 0:
+                for video, happens in zip(FAILING, (deleted, overwritten, truncated), strict=True):
+                    happens(Path(config.data.root) / f"{video}.mp4")
+            distributed.barrier()
+
+        def train_step(self, batch: ClipBatch, **options: Any) -> dict[str, Tensor]:
+            clips[self.step + 1] = list(zip(batch.index.tolist(), batch.video.tolist(), strict=True))
+            metrics = super().train_step(batch, **options)
+            self.ended()
+            return metrics
+
+        def pass_over(self, **options: Any) -> None:
+            super().pass_over(**options)
+            self.ended()
+
+        def ended(self) -> None:
+            if dies and self.step == DIED:
+                raise Died
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "Trainer", Observed)
+        try:
+            summary = train(config, resume=resume)
+        except Died:
+            assert dies
+    learner = last[0].learner
+    state = {name: p.detach() for name, p in learner.named_parameters()} | {"queue": learner.queue.state_dict()}
+    return {"summary": summary, "clips": clips, "state": state}
+
+
+def failure(config: Config) -> str:
+    try:
+        observed(config)
+    except CaclError as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing"
+
+
+UNEVEN = [(5, 3), (4, 4), (2, 6)]
+CALM = 8
+
+
+def calm(folder: Path, counts: Sequence[Sequence[int]], groups: int = 1) -> dict[str, Any]:
+    """Steps on the same clips, dealt out to the ranks by the counts of each step, of a learner whose batch norm is in
+    evaluation mode: then it does not matter which clips share a process."""
+    config = configured(folder, "calm", contrast={"queue": 40, "momentum": 0.5, "key_groups": groups})
+    with distributed.process_group("cpu") as device:
+        trainer = Trainer(config, VIDEOS, device)
+        trainer.learner.eval()
+        keys, norms = [], []
+        for step, dealt in enumerate(counts):
+            generator = torch.Generator().manual_seed(step)
+            views = torch.rand(2, CALM, 3, 4, 16, 16, generator=generator).half()
+            order = torch.stack([torch.randperm(4, generator=generator) for _ in range(CALM)]).byte()
+            first = sum(dealt[: distributed.rank()])
+            mine, number = slice(first, first + dealt[distributed.rank()]), torch.arange(CALM)
+            batch = ClipBatch(views=tuple(views[:, mine]), order=order[mine], video=number[mine], index=number[mine])
+            keys.append(trainer.learner.loss(trainer.learner.query, batch, trainer.step, dealt)[1])
+            norms.append(trainer.train_step(batch, look=True, counts=dealt)["gradient_norm"])
+        state = {name: x.clone() for name, x in trainer.learner.state_dict().items()}
+    return {"keys": torch.stack(keys), "norms": torch.stack(norms), "state": state}
+
+
+def tools(folder: Path) -> dict[str, Any]:
+    with distributed.process_group("cpu"):
+        rank, counts = distributed.rank(), (2, 0, 3)
+        rows = distributed.gather(torch.full((counts[rank], 2), rank, dtype=torch.uint8), counts)
+        return {
+            "rows": rows.tolist(),
+            "numbers": distributed.exchange(rank, 10 * rank),
+            "objects": distributed.gather_objects(["no"] * rank),
+        }
+
+
+LAUNCHES: launch.Launches = {
+    "tools": (3, tools),
+    "uneven": (2, lambda folder: calm(folder, UNEVEN)),
+    "uneven groups": (2, lambda folder: calm(folder, [(5, 3), (4, 4), (3, 5)], groups=2)),
+    "uneven three": (3, lambda folder: calm(folder, [(2, 3, 3), (4, 2, 2), (1, 5, 2)])),
+    "whole": (2, lambda folder: observed(configured(folder, "whole"))),
+    "died": (2, lambda folder: observed(configured(folder, "broken"), dies=True)),
+    "resumed": (2, lambda folder: observed(configured(folder, "broken"), damages=False, resume=True)),
+    "failing": (
+        2,
+        lambda folder: failure(configured(folder, "failing", loader={"backend": "host", "on_failure": "fail"})),
+    ),
+}
+
+
+# ------------------------------------------------------------------------------------------------------- the tests
+
+
+@pytest.fixture(autouse=True)
+def _one_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def folder(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks")
+    for number in range(VIDEOS):
+        make_video(folder / f"videos/{number}.mp4", frames=8 + number, size=(32, 24), gop=4)
+    for run in ("whole", "broken", "failing", "alone"):
+        shutil.copytree(folder / "videos", folder / f"videos of {run}")
+    launch.launched(__file__, folder)
+    return folder
+
+
+def left_by(folder: Path, name: str) -> list[Any]:
+    return launch.left_by(LAUNCHES, name, folder)
+
+
+def account(folder: Path, run: str) -> list[tuple[int, int, str, bool]]:
+    """Step, index, path, and whether the clip failed."""
+    lines = [json.loads(line) for line in (folder / run / "failures.jsonl").read_text().splitlines()]
+    return [(line["step"], line["index"], line["path"], line["reason"] is not None) for line in lines]
+
+
+def assert_equal(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        if isinstance(value, dict):
+            assert_equal(value, other[name])
+        else:
+            assert torch.equal(value, other[name]) if isinstance(value, Tensor) else value == other[name], name
+
+
+def test_ranks_exchange_what_differs(folder: Path) -> None:
+    for result in left_by(folder, "tools"):
+        assert result["rows"] == [[0, 0], [0, 0], [2, 2], [2, 2], [2, 2]]
+        assert result["numbers"] == [[0, 0], [1, 10], [2, 20]]
+        assert result["objects"] == [[], ["no"], ["no", "no"]]
+
+
+@pytest.mark.parametrize("name", ["uneven", "uneven groups", "uneven three"])
+def test_unequal_shares_are_the_same_step(folder: Path, name: str) -> None:
+    """Keys in the order of the clips, the gradient of the mean over all clips, and what follows from them."""
+    expected = calm(folder, [(CALM,)] * 3)
+    for result in left_by(folder, name):
+        torch.testing.assert_close(result["keys"], expected["keys"], rtol=0, atol=2e-5)
+        torch.testing.assert_close(result["norms"], expected["norms"], rtol=1e-4, atol=0)
+        for key, value in expected["state"].items():
+            torch.testing.assert_close(
+                result["state"][key], value, rtol=1e-4, atol=2e-5, msg=lambda m, key=key: f"{key}: {m}"
+            )
+
+
+def test_every_clip_is_trained_on_by_one_rank_or_accounted_for(folder: Path) -> None:
+    ranks, lines = left_by(folder, "whole"), account(folder, "whole")
+    first, second = (rank["clips"] for rank in ranks)
+    trained = [clip for clips in (first, second) for step in clips.values() for clip in step]
+    assert sorted([index for index, _ in trained] + [line[1] for line in lines]) == list(range(STEPS * BATCH))
+    assert {video for _, video in trained}.isdisjoint(FAILING)
+
+    assert first.keys() == second.keys()
+    assert any(len(first[step]) != len(second[step]) for step in first)
+    assert EMPTY not in first
+    empty = [line for line in lines if line[0] == EMPTY]
+    assert [(path, failed) for *_, path, failed in empty[:3]] == [(f"{video}.mp4", True) for video in FAILING]
+    assert [(index - (EMPTY - 1) * BATCH, failed) for _, index, _, failed in empty[3:]] == [
+        (slot, False) for slot in range(3)
+    ]
+    for step in range(1, STEPS + 1):
+        enough = all(len(clips) >= 2 for clips in loaded(lines, step))
+        assert (step in first) == enough, step
+
+
+def loaded(lines: list[tuple[int, int, str, bool]], step: int) -> list[set[int]]:
+    """Of each rank, the clips of this step that loaded."""
+    failed = {index for of, index, _, failed in lines if of == step and failed}
+    start = (step - 1) * BATCH
+    return [set(range(start + 3 * rank, start + 3 * rank + 3)) - failed for rank in range(2)]
+
+
+def test_ranks_end_alike_and_say_so_once(folder: Path) -> None:
+    first, second = left_by(folder, "whole")
+    assert_equal(first["state"], second["state"])
+    trained = sum(len(step) for rank in (first, second) for step in rank["clips"].values())
+    assert first["state"]["queue"]["pointer"].item() == 2 * trained % 30
+    for name in ("clips_trained", "clips_skipped", "files_failed"):
+        assert first["summary"][name] == second["summary"][name]
+    assert first["summary"]["clips_trained"] == trained
+    assert first["summary"]["files_failed"].keys() == {f"{video}.mp4" for video in FAILING}
+    told = [(folder / f"whole.{rank}.err").read_text() for rank in range(2)]
+    assert [text.count("skipping clip") for text in told] == [3, 0]
+    assert "passed over" in told[0]
+
+
+def test_one_process_loads_the_same_clips(folder: Path) -> None:
+    """It passes over fewer steps, as it has more clips in each."""
+    alone = observed(configured(folder, "alone"))
+    lines = [account(folder, run) for run in ("alone", "whole")]
+    assert [line for line in lines[0] if line[3]] == [line for line in lines[1] if line[3]]
+    assert alone["clips"].keys() > left_by(folder, "whole")[0]["clips"].keys()
+
+
+def test_two_ranks_resume_to_the_same_bits(folder: Path) -> None:
+    for rank in range(2):
+        whole, died, resumed = (left_by(folder, name)[rank] for name in ("whole", "died", "resumed"))
+        assert died["clips"] == {step: clips for step, clips in whole["clips"].items() if step <= DIED}
+        assert resumed["clips"] == {step: clips for step, clips in whole["clips"].items() if step >= DIED}
+        assert_equal(resumed["state"], whole["state"])
+        for name in ("clips_trained", "clips_skipped", "files_failed"):
+            assert resumed["summary"][name] == whole["summary"][name]
+    assert account(folder, "broken") == account(folder, "whole")
+    saved = [checkpoint.load(folder / run) for run in ("whole", "broken")]
+    assert saved[0].data == saved[1].data
+    assert_equal(saved[0].learner, saved[1].learner)
+
+
+def test_all_ranks_stop_at_the_failure_of_one(folder: Path) -> None:
+    messages = left_by(folder, "failing")
+    assert messages[0] == messages[1]
+    assert messages[0].startswith(f"DataError: {folder}/videos of failing/")
+    assert 'loader.on_failure = "skip" goes on' in messages[0]
+    assert len({line[0] for line in account(folder, "failing")}) == 1
+
+
+if __name__ == "__main__":
+    launch.main(LAUNCHES, Path(sys.argv[1]))
