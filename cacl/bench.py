@@ -21,14 +21,26 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from cacl import machine, picture, rivals
+from cacl import contest, machine, picture, rivals
 from cacl.config import Config
-from cacl.contest import Contender, Decodes, Figures, Row, Run, Stages, Videos, decode_only, entries, stages
+from cacl.contest import (
+    Contender,
+    Decodes,
+    Figures,
+    Row,
+    Run,
+    Stages,
+    Videos,
+    decode_only,
+    entries,
+    planes_only,
+    stages,
+)
 from cacl.errors import CaclError, UsageError
 from cacl.loaders import dali
 from cacl.loaders.build import Backend, build_backend
 from cacl.loaders.catalog import Catalog, scan
-from cacl.loaders.threaded import ThreadedBackend
+from cacl.loaders.threaded import LoadClip, ThreadedBackend
 from cacl.report import Report
 from cacl.rivals import Rival
 
@@ -75,8 +87,14 @@ def contenders(config: Config) -> list[Contender]:
         ),
         Contender(
             name="host, decode only",
-            how="the same without views: the ceiling of cacl host",
-            build=_decoding,
+            how="the same up to the decoder: the frames are dropped",
+            build=partial(_part_of_host, contest.decode_only),
+            tolerance=None,
+        ),
+        Contender(
+            name="host, planes only",
+            how="the same without views: what decoding costs whoever looks at the pixels",
+            build=partial(_part_of_host, contest.planes_only),
             tolerance=None,
         ),
         Contender(
@@ -116,9 +134,9 @@ def _backend(name: str, device: torch.device, catalog: Catalog, config: Config) 
     return build_backend(name, catalog, config, device)
 
 
-def _decoding(catalog: Catalog, config: Config) -> Backend:
+def _part_of_host(load_clip: LoadClip, catalog: Catalog, config: Config) -> Backend:
     threads, prefetch = rivals.cores(config), config.loader.prefetch
-    return ThreadedBackend(decode_only, catalog, size=config.clip.size, threads=threads, prefetch=prefetch)
+    return ThreadedBackend(load_clip, catalog, size=config.clip.size, threads=threads, prefetch=prefetch)
 
 
 def bench_loader(

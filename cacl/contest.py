@@ -321,3 +321,8 @@ def decode_only(place: Place, video: VideoRecord, plan: ClipPlan, size: int, out
     """What `host` does, up to the decoded frames."""
     for _ in decode_frames(place, video, plan.frame_numbers):
         pass
+
+
+def planes_only(place: Place, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
+    """What `host` does, up to the planes that views are made of."""
+    host.decode_planes(place, video, plan)

@@ -50,6 +50,7 @@ def _taps(source: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 # --- Compiled. Indices are unsigned where they are computed: numba then need not see whether they count from the end.
 
+COMPILED: Any = {"nogil": True, "cache": True, "error_model": "numpy"}
 FAR, NEAR = np.float32(0.25), np.float32(0.75)
 """Of chroma at twice its size: a pixel lies a quarter of the way from the middle of its own to that of a neighbour."""
 
@@ -64,55 +65,70 @@ def _half(typing: Any, value: Any) -> Any:
     return types.uint16(types.float32), generate
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def _mix_row(rows: np.ndarray, weights: np.ndarray, out: np.ndarray, t: int, r: int) -> None:
-    y, u, v = rows
+@njit(inline="always", **COMPILED)
+def _mix_row(y: np.ndarray, u: np.ndarray, v: np.ndarray, weights: np.ndarray, out: np.ndarray, t: int, r: int) -> None:
     for channel in range(3):
         of_y, of_u, of_v, constant = weights[channel]
         row = out[channel, t, r]
-        for x in range(len(y)):
+        for x in range(len(row)):
             row[x] = _half(of_y * y[x] + of_u * u[x] + of_v * v[x] + constant)  # pyright: ignore[reportCallIssue]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def _mirror(rows: np.ndarray, mirrored: np.ndarray) -> None:
-    last = rows.shape[1] - 1
-    for which in range(len(rows)):
-        row, to = rows[which], mirrored[which]
-        for x in range(len(row)):
-            to[x] = row[np.uint64(last - x)]
+@njit(inline="always", **COMPILED)
+def _mirror(row: np.ndarray, to: np.ndarray) -> None:
+    last = len(to) - 1
+    for x in range(len(to)):
+        to[x] = row[np.uint64(last - x)]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(inline="always", **COMPILED)
+def _doubled(own: np.ndarray, other: np.ndarray, small: np.ndarray, row: np.ndarray) -> None:
+    """A row of chroma at twice its size, from the two it lies between. small: memory for their mixture."""
+    half = len(own)
+    for x in range(half):
+        small[x + 1] = NEAR * own[x] + FAR * other[x]
+    small[0], small[half + 1] = small[1], small[half]  # pixels without a neighbour
+    for x in range(half):
+        row[2 * x] = NEAR * small[x + 1] + FAR * small[x]
+        row[2 * x + 1] = NEAR * small[x + 1] + FAR * small[x + 2]
+
+
+@njit(**COMPILED)
 def _mix_unscaled(
     luma: np.ndarray, chroma: np.ndarray, weights: np.ndarray, top: int, left: int, flip: bool, out: np.ndarray
 ) -> None:
     size = out.shape[-1]
     half, upper, outer = size // 2, top // 2, left // 2
-    rows, mirrored = np.empty((3, size), np.float32), np.empty((3, size), np.float32)
-    y, u, v = rows
-    small = np.empty(half + 2, np.float32)  # with a neighbour for the first and the last
+    y, u, v = np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32)
+    flipped_y, flipped_u, flipped_v = np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32)
+    small = np.empty(half + 2, np.float32)
     for t in range(len(luma)):
         for r in range(size):
             near = r // 2
             far = max(near - 1, 0) if r % 2 == 0 else min(near + 1, half - 1)
+            own, other = (
+                chroma[0, t, upper + near, outer : outer + half],
+                chroma[0, t, upper + far, outer : outer + half],
+            )
+            _doubled(own, other, small, u)
+            own, other = (
+                chroma[1, t, upper + near, outer : outer + half],
+                chroma[1, t, upper + far, outer : outer + half],
+            )
+            _doubled(own, other, small, v)
             row = luma[t, top + r, left : left + size]
             for x in range(size):
                 y[x] = row[x]
-            for plane, wide in ((chroma[0, t], u), (chroma[1, t], v)):
-                own, other = plane[upper + near, outer : outer + half], plane[upper + far, outer : outer + half]
-                for x in range(half):
-                    small[x + 1] = NEAR * own[x] + FAR * other[x]
-                small[0], small[half + 1] = small[1], small[half]
-                for x in range(half):
-                    wide[2 * x] = NEAR * small[x + 1] + FAR * small[x]
-                    wide[2 * x + 1] = NEAR * small[x + 1] + FAR * small[x + 2]
             if flip:
-                _mirror(rows, mirrored)
-            _mix_row(mirrored if flip else rows, weights, out, t, r)
+                _mirror(y, flipped_y)
+                _mirror(u, flipped_u)
+                _mirror(v, flipped_v)
+                _mix_row(flipped_y, flipped_u, flipped_v, weights, out, t, r)
+            else:
+                _mix_row(y, u, v, weights, out, t, r)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(inline="always", **COMPILED)
 def _resized_row(
     plane: np.ndarray, r: int, first: np.ndarray, weights: np.ndarray, between: np.ndarray, row: np.ndarray
 ) -> None:
@@ -129,7 +145,7 @@ def _resized_row(
             row[x] += weights[k, x] * between[np.uint64(first[x] + k)]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(**COMPILED)
 def _mix_scaled(
     luma: np.ndarray,
     chroma: np.ndarray,
@@ -146,8 +162,8 @@ def _mix_scaled(
 ) -> None:
     size = out.shape[-1]
     half, upper, outer = side // 2, top // 2, left // 2
-    rows, mirrored = np.empty((3, size), np.float32), np.empty((3, size), np.float32)
-    y, u, v = rows
+    y, u, v = np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32)
+    flipped_y, flipped_u, flipped_v = np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32)
     long, short = np.empty(side, np.float32), np.empty(half, np.float32)
     for t in range(len(luma)):
         luma_crop = luma[t, top : top + side, left : left + side]
@@ -158,5 +174,9 @@ def _mix_scaled(
             _resized_row(blue_crop, r, chroma_first, chroma_taps, short, u)
             _resized_row(red_crop, r, chroma_first, chroma_taps, short, v)
             if flip:
-                _mirror(rows, mirrored)
-            _mix_row(mirrored if flip else rows, weights, out, t, r)
+                _mirror(y, flipped_y)
+                _mirror(u, flipped_u)
+                _mirror(v, flipped_v)
+                _mix_row(flipped_y, flipped_u, flipped_v, weights, out, t, r)
+            else:
+                _mix_row(y, u, v, weights, out, t, r)
