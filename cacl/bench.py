@@ -23,19 +23,7 @@ from rich.table import Table
 
 from cacl import contest, machine, picture, rivals
 from cacl.config import Config
-from cacl.contest import (
-    Contender,
-    Decodes,
-    Figures,
-    Row,
-    Run,
-    Stages,
-    Videos,
-    decode_only,
-    entries,
-    planes_only,
-    stages,
-)
+from cacl.contest import Contender, Decodes, Figures, Row, Run, Stages, Videos, entries, stages
 from cacl.errors import CaclError, UsageError
 from cacl.loaders import dali
 from cacl.loaders.build import Backend, build_backend
