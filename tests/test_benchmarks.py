@@ -1,0 +1,75 @@
+"""The benchmark that a GPU machine will run once: here its rehearsal, with all that DALI can do on a CPU. Nothing is
+timed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("nvidia.dali")
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu_loader.py"
+NUMBERED = [str(number) for number in range(1, 10)]
+NEEDS_GPU = ("4", "5")
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("gpu_loader") / "partial.json"
+    command = [sys.executable, str(SCRIPT), "--device", "cpu", "--quick", "--out", str(out)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(out.parent)}
+    finished = subprocess.run(command, capture_output=True, text=True, env=env, timeout=280)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout == out.read_text()
+    assert str(out.parent) not in finished.stdout, "names a folder"
+    assert not list(out.parent.glob("gpu_loader*")), "leaves its videos behind"
+    return json.loads(finished.stdout)
+
+
+def test_every_question_has_an_answer(result: dict[str, Any]) -> None:
+    questions = result["questions"]
+    assert list(questions) == ["videos", *NUMBERED, "loaders"]
+    assert '"error"' not in json.dumps(questions)
+    assert [name for name in questions if "skipped" in questions[name]] == list(NEEDS_GPU)
+    for number in NUMBERED:
+        assert questions[number]["question"].startswith(f"{number}. ")
+
+
+def test_cut_files_show_the_frames_asked_for(result: dict[str, Any]) -> None:
+    shown = result["questions"]["1"]["vp9"]
+    assert shown["exact"] is True
+    assert shown["frames"] == 4 * 8
+    assert shown["difference"]["max"] <= 2  # the same conversion to RGB by the same library
+    assert shown["nearest_other_frame"] > 5, "the frames of these videos cannot be told apart"
+
+
+def test_strided_slices_have_an_outcome(result: dict[str, Any]) -> None:
+    """Which of both is DALI's affair: this project slices nothing so."""
+    outcome = result["questions"]["6"]
+    shares = [share for wrong in outcome["wrong_share"].values() for share in wrong.values()]
+    assert outcome["right"] is (max(shares) == 0)
+
+
+def test_pixels_are_those_of_the_other_backends(result: dict[str, Any]) -> None:
+    answer = result["questions"]["7"]
+    for case in ("prepared, DecodedFrames", "vp9, CutFiles"):
+        # Half precision rounds by up to 1/16 of a level, DALI and torch differ along the edges of a view that shrinks;
+        # `host` differs by how chroma is interpolated.
+        assert answer[case]["reference"]["mean"] < 0.2
+        assert answer[case]["reference"]["p99"] < 3
+        assert answer[case]["host"]["mean"] < 3
+
+
+def test_loaders_are_compared_only_when_they_show_the_same(result: dict[str, Any]) -> None:
+    rows = result["questions"]["loaders"]["rows"]
+    assert {(row["loader"], row["files"]) for row in rows} >= {
+        (loader, files) for loader in ("cacl host", "cacl dali") for files in ("raw", "prepared")
+    }
+    for row in rows:
+        assert row["figures"] or row["reason"].startswith("skipped: torchcodec"), row
