@@ -245,8 +245,8 @@ class Run:
     def _time(self) -> None:
         self.backend = self.backend or self.contender.build(self.videos.catalog, self.videos.config)
         if self.measurements:
-            # Others had the machine since the warm-up: the system may have taken away memory that lay idle, as it does not
-            # from a run. A few batches bring it back.
+            # Others had the machine since: the system may have taken away memory that lay idle, which it does not do to
+            # a run. A few batches bring it back.
             lead = self.videos.plans[: self.videos.config.loader.prefetch + 2]
             deque(self.backend.batches(lead), maxlen=0)
         waits, clips = [], 0
