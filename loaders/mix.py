@@ -6,6 +6,7 @@ rows, which stay in the innermost cache: that is what makes it fast.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -50,7 +51,16 @@ def _taps(source: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 # --- Compiled. Indices are unsigned where they are computed: numba then need not see whether they count from the end.
 
-COMPILED: Any = {"nogil": True, "cache": True, "error_model": "numpy"}
+OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
+
+
+def _compiled(function: Callable[..., None]) -> Callable[..., None]:
+    try:
+        return njit(function, cache=True, **OPTIONS)
+    except RuntimeError:  # there is no place where it could be kept: compiled by every process
+        return njit(function, **OPTIONS)
+
+
 FAR, NEAR = np.float32(0.25), np.float32(0.75)
 """Of chroma at twice its size: a pixel lies a quarter of the way from the middle of its own to that of a neighbour."""
 
@@ -65,7 +75,7 @@ def _half(typing: Any, value: Any) -> Any:
     return types.uint16(types.float32), generate
 
 
-@njit(inline="always", **COMPILED)
+@njit(inline="always", **OPTIONS)
 def _mix_row(y: np.ndarray, u: np.ndarray, v: np.ndarray, weights: np.ndarray, out: np.ndarray, t: int, r: int) -> None:
     for channel in range(3):
         of_y, of_u, of_v, constant = weights[channel]
@@ -74,14 +84,14 @@ def _mix_row(y: np.ndarray, u: np.ndarray, v: np.ndarray, weights: np.ndarray, o
             row[x] = _half(of_y * y[x] + of_u * u[x] + of_v * v[x] + constant)  # pyright: ignore[reportCallIssue]
 
 
-@njit(inline="always", **COMPILED)
+@njit(inline="always", **OPTIONS)
 def _mirror(row: np.ndarray, to: np.ndarray) -> None:
     last = len(to) - 1
     for x in range(len(to)):
         to[x] = row[np.uint64(last - x)]
 
 
-@njit(inline="always", **COMPILED)
+@njit(inline="always", **OPTIONS)
 def _doubled(own: np.ndarray, other: np.ndarray, small: np.ndarray, row: np.ndarray) -> None:
     """A row of chroma at twice its size, from the two it lies between. small: memory for their mixture."""
     half = len(own)
@@ -93,7 +103,7 @@ def _doubled(own: np.ndarray, other: np.ndarray, small: np.ndarray, row: np.ndar
         row[2 * x + 1] = NEAR * small[x + 1] + FAR * small[x + 2]
 
 
-@njit(**COMPILED)
+@_compiled
 def _mix_unscaled(
     luma: np.ndarray, chroma: np.ndarray, weights: np.ndarray, top: int, left: int, flip: bool, out: np.ndarray
 ) -> None:
@@ -128,7 +138,7 @@ def _mix_unscaled(
                 _mix_row(y, u, v, weights, out, t, r)
 
 
-@njit(inline="always", **COMPILED)
+@njit(inline="always", **OPTIONS)
 def _resized_row(
     plane: np.ndarray, r: int, first: np.ndarray, weights: np.ndarray, between: np.ndarray, row: np.ndarray
 ) -> None:
@@ -145,7 +155,7 @@ def _resized_row(
             row[x] += weights[k, x] * between[np.uint64(first[x] + k)]
 
 
-@njit(**COMPILED)
+@_compiled
 def _mix_scaled(
     luma: np.ndarray,
     chroma: np.ndarray,
