@@ -25,11 +25,12 @@ from torch import Tensor
 
 from cacl import checkpoint, cli, distributed, evaluate
 from cacl.clips import ClipBatch
-from cacl.config import Config, from_dict, to_toml
+from cacl.config import Config, to_toml
 from cacl.errors import CaclError
 from cacl.loaders.build import Backend
 from cacl.train import Trainer, train
 from tests import launch
+from tests.tiny import tiny_config
 
 training = import_module("cacl.train")
 
@@ -39,29 +40,12 @@ CALM_STEPS, CALM_BATCH = 3, 8
 
 
 def configured(folder: Path, run: str = "run", **sections: dict[str, Any]) -> Config:
-    values: dict[str, Any] = {
+    own = {
         "data": {"root": str(folder / "videos"), "layout": "folder", "cache": str(folder / "cache")},
-        "clip": {"frames": 4, "stride": 1, "size": 16},
-        "loader": {"backend": "host", "threads": 1},
-        "model": {
-            "cnn": "r3d10",
-            "width": 1 / 16,
-            "embedding": 8,
-            "transformer": {"embedder": "light", "width": 16, "depth": 1, "heads": 2},
-        },
-        "contrast": {"queue": 30},
-        "train": {
-            "device": "cpu",
-            "epochs": STEPS * BATCH / VIDEOS,
-            "batch": BATCH,
-            "log_every": 1,
-            "checkpoint_every": EVERY,
-        },
+        "train": {"epochs": STEPS * BATCH / VIDEOS, "batch": BATCH, "checkpoint_every": EVERY},
         "retrieval": {"clips": 2, "batch": 4},
     }
-    for name, section in sections.items():
-        values[name] = values.get(name, {}) | section
-    return from_dict({"run": str(folder / run), **values})
+    return tiny_config(folder / run, own, sections)
 
 
 # ------------------------------------------------------------------------- what a process does; without torch's help

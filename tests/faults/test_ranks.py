@@ -19,12 +19,13 @@ from torch import Tensor
 
 from cacl import checkpoint, distributed
 from cacl.clips import ClipBatch
-from cacl.config import Config, from_dict
+from cacl.config import Config
 from cacl.errors import CaclError
 from cacl.loaders.sampling import epoch_order
 from cacl.train import Trainer, train
 from tests import launch
 from tests.faults.damage import deleted, overwritten, truncated
+from tests.tiny import tiny_config
 
 training = import_module("cacl.train")
 
@@ -37,29 +38,12 @@ FAILING = epoch_order(0, (EMPTY * BATCH - 1) // VIDEOS, VIDEOS)[-BATCH // 2 :]
 
 
 def configured(folder: Path, run: str, **sections: dict[str, Any]) -> Config:
-    values: dict[str, Any] = {
+    own = {
         "data": {"root": str(folder / f"videos of {run}"), "cache": str(folder / "cache"), "max_rejected": 0.5},
-        "clip": {"frames": 4, "stride": 1, "size": 16},
-        "loader": {"backend": "host", "threads": 1},
-        "model": {
-            "cnn": "r3d10",
-            "width": 1 / 16,
-            "embedding": 8,
-            "dropout": 0.0,
-            "transformer": {"embedder": "light", "width": 16, "depth": 1, "heads": 2},
-        },
-        "contrast": {"queue": 30},
-        "train": {
-            "device": "cpu",
-            "epochs": STEPS * BATCH / VIDEOS,
-            "batch": BATCH,
-            "log_every": 1,
-            "checkpoint_every": EVERY,
-        },
+        "model": {"dropout": 0.0},
+        "train": {"epochs": STEPS * BATCH / VIDEOS, "batch": BATCH, "checkpoint_every": EVERY},
     }
-    for name, section in sections.items():
-        values[name] = values.get(name, {}) | section
-    return from_dict({"run": str(folder / run), **values})
+    return tiny_config(folder / run, own, sections)
 
 
 class Died(BaseException):

@@ -19,12 +19,13 @@ from torch import Tensor
 
 from cacl import checkpoint, evaluate
 from cacl.clips import ClipBatch
-from cacl.config import Config, DataConfig, from_dict
+from cacl.config import Config, DataConfig
 from cacl.errors import CaclError, CheckpointError, DataError
 from cacl.loaders.prepare import prepare
 from cacl.loaders.transcode import Settings
 from cacl.train import Trainer, train
 from tests.faults.damage import DAMAGES, deleted, overwritten, rotten, truncated
+from tests.tiny import tiny_config
 
 training = import_module("cacl.train")
 
@@ -54,28 +55,11 @@ def configured(originals: Path, tmp_path: Path) -> Callable[..., Config]:
 
     def make(name: str, **sections: dict[str, Any]) -> Config:
         root = shutil.copytree(originals, tmp_path / f"videos of {name}")
-        values: dict[str, Any] = {
+        own = {
             "data": {"root": str(root), "cache": str(tmp_path / "cache"), "max_rejected": 0.5},
-            "clip": {"frames": 4, "stride": 1, "size": 16},
-            "loader": {"backend": "host", "threads": 1},
-            "model": {
-                "cnn": "r3d10",
-                "width": 1 / 16,
-                "embedding": 8,
-                "transformer": {"embedder": "light", "width": 16, "depth": 1, "heads": 2},
-            },
-            "contrast": {"queue": 30},
-            "train": {
-                "device": "cpu",
-                "epochs": STEPS * BATCH / VIDEOS,
-                "batch": BATCH,
-                "log_every": 1,
-                "checkpoint_every": EVERY,
-            },
+            "train": {"epochs": STEPS * BATCH / VIDEOS, "batch": BATCH, "checkpoint_every": EVERY},
         }
-        for section, keys in sections.items():
-            values[section] = values.get(section, {}) | keys
-        return from_dict({"run": str(tmp_path / name), **values})
+        return tiny_config(tmp_path / name, own, sections)
 
     return make
 

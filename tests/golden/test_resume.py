@@ -20,9 +20,10 @@ from torch import Tensor
 from cacl import checkpoint
 from cacl import config as configuration
 from cacl.clips import ClipBatch
-from cacl.config import Config, from_dict
+from cacl.config import Config
 from cacl.errors import CaclError
 from cacl.train import Interrupted, Trainer, train
+from tests.tiny import tiny_config
 
 training = import_module("cacl.train")
 
@@ -60,28 +61,11 @@ def configured(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
     cache = tmp_path_factory.mktemp("cache")
 
     def make(run: Path, steps: int, every: int, **sections: dict[str, Any]) -> Config:
-        values: dict[str, Any] = {
+        own = {
             "data": {"root": str(videos), "cache": str(cache)},
-            "clip": {"frames": 4, "stride": 1, "size": 16},
-            "loader": {"backend": "host", "threads": 1},
-            "model": {
-                "cnn": "r3d10",
-                "width": 1 / 16,
-                "embedding": 8,
-                "transformer": {"embedder": "light", "width": 16, "depth": 1, "heads": 2},
-            },
-            "contrast": {"queue": 30},
-            "train": {
-                "device": "cpu",
-                "epochs": steps * BATCH / VIDEOS,
-                "batch": BATCH,
-                "log_every": 1,
-                "checkpoint_every": every,
-            },
+            "train": {"epochs": steps * BATCH / VIDEOS, "batch": BATCH, "checkpoint_every": every},
         }
-        for name, section in sections.items():
-            values[name] = values.get(name, {}) | section
-        return from_dict({"run": str(run), **values})
+        return tiny_config(run, own, sections)
 
     return make
 

@@ -18,12 +18,13 @@ from torch import Tensor
 
 from cacl import checkpoint
 from cacl.clips import ClipBatch
-from cacl.config import Config, from_dict, to_toml
+from cacl.config import Config, to_toml
 from cacl.errors import CaclError
 from cacl.loaders.build import build_backend
 from cacl.loaders.catalog import scan
 from cacl.loaders.sampling import TrainingPlanner
 from cacl.train import Trainer, train
+from tests.tiny import tiny_config
 
 VIDEOS, FRAMES, SIDE = 16, 8, 32
 
@@ -74,22 +75,13 @@ def configured(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config
     def make(
         run: str | Path = "never written", steps: int = 8, batch: int = 4, seed: int = 0, **sections: Any
     ) -> Config:
-        values: dict[str, Any] = {
+        own = {
             "data": {"root": str(root), "cache": str(cache)},
-            "clip": {"frames": 4, "stride": 2, "size": 16},
-            "loader": {"backend": "host", "threads": 1},
-            "model": {
-                "cnn": "r3d10",
-                "width": 1 / 16,
-                "embedding": 8,
-                "transformer": {"embedder": "light", "width": 16, "depth": 1, "heads": 2},
-            },
+            "clip": {"stride": 2},
             "contrast": {"queue": 32},
-            "train": {"device": "cpu", "epochs": steps * batch / VIDEOS, "batch": batch, "checkpoint_every": 3},
+            "train": {"epochs": steps * batch / VIDEOS, "batch": batch, "log_every": 20, "checkpoint_every": 3},
         }
-        for name, section in sections.items():
-            values[name] = values.get(name, {}) | section
-        return from_dict({"run": str(run), "seed": seed, **values})
+        return tiny_config(run, own, sections, seed=seed)
 
     return make
 
