@@ -24,7 +24,7 @@ class Fragments(NamedTuple):
     init: bytes
     """The head of the file, before the first fragment: with it, any run of fragments is an MP4 file."""
     first: np.ndarray
-    """int64 [G]: the number of the first frame of each fragment."""
+    """Integers [G]: the number of the first frame of each fragment."""
     offset: np.ndarray
     """int64 [G + 1]: fragment g is the bytes offset[g] to offset[g + 1] of the file."""
     checksum: np.ndarray

@@ -23,3 +23,8 @@ class DataError(CaclError):
 
 class CheckpointError(CaclError):
     """A checkpoint is missing, damaged, or belongs to another model or configuration."""
+
+
+def reason_of(error: Exception) -> str:
+    """What an error of the system or of FFmpeg says, without the numbers and names around it."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -23,7 +23,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from cacl.clips import SeekPoint, VideoRecord
-from cacl.errors import DataError
+from cacl.errors import DataError, reason_of
 from cacl.loaders.prepared import decode_prepared
 from cacl.loaders.storage import Place
 from cacl.loaders.yuv import plane
@@ -181,7 +181,3 @@ def _content(path: Path) -> str:
 
 def _of(frames: int, declared: int) -> str:
     return f"{frames} of {declared} frames" if declared else f"{frames} frames"
-
-
-def reason_of(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__

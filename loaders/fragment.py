@@ -20,8 +20,8 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from cacl.clips import SeekPoint, VideoRecord
-from cacl.errors import DataError
-from cacl.loaders.decode import open_video, reason_of, video_stream
+from cacl.errors import DataError, reason_of
+from cacl.loaders.decode import open_video, video_stream
 from cacl.loaders.prepared import read_stretch
 from cacl.loaders.storage import Place
 

@@ -22,9 +22,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from cacl.clips import Fragments, VideoRecord
-from cacl.errors import DataError
+from cacl.errors import DataError, reason_of
 from cacl.loaders import storage
-from cacl.loaders.decode import reason_of
 from cacl.loaders.layouts import Entry, hold_out
 
 NAME = "index.safetensors"

@@ -76,19 +76,23 @@ def _half(typing: Any, value: Any) -> Any:
 
 
 @njit(inline="always", **OPTIONS)
-def _mix_row(y: np.ndarray, u: np.ndarray, v: np.ndarray, weights: np.ndarray, out: np.ndarray, t: int, r: int) -> None:
+def _mix_row(
+    y: np.ndarray, u: np.ndarray, v: np.ndarray, weights: np.ndarray, flip: bool, out: np.ndarray, t: int, r: int
+) -> None:
+    """One row of the three channels from one of each plane, float32 [size]."""
+    last = len(y) - 1
     for channel in range(3):
         of_y, of_u, of_v, constant = weights[channel]
         row = out[channel, t, r]
-        for x in range(len(row)):
-            row[x] = _half(of_y * y[x] + of_u * u[x] + of_v * v[x] + constant)  # pyright: ignore[reportCallIssue]
-
-
-@njit(inline="always", **OPTIONS)
-def _mirror(row: np.ndarray, to: np.ndarray) -> None:
-    last = len(to) - 1
-    for x in range(len(to)):
-        to[x] = row[np.uint64(last - x)]
+        if flip:
+            for x in range(len(row)):
+                other = np.uint64(last - x)
+                mixed = of_y * y[other] + of_u * u[other] + of_v * v[other] + constant
+                row[x] = _half(mixed)  # pyright: ignore[reportCallIssue]
+        else:
+            for x in range(len(row)):
+                mixed = of_y * y[x] + of_u * u[x] + of_v * v[x] + constant
+                row[x] = _half(mixed)  # pyright: ignore[reportCallIssue]
 
 
 @njit(inline="always", **OPTIONS)
@@ -110,32 +114,18 @@ def _mix_unscaled(
     size = out.shape[-1]
     half, upper, outer = size // 2, top // 2, left // 2
     y, u, v = np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32)
-    flipped_y, flipped_u, flipped_v = np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32)
     small = np.empty(half + 2, np.float32)
     for t in range(len(luma)):
         for r in range(size):
             near = r // 2
             far = max(near - 1, 0) if r % 2 == 0 else min(near + 1, half - 1)
-            own, other = (
-                chroma[0, t, upper + near, outer : outer + half],
-                chroma[0, t, upper + far, outer : outer + half],
-            )
-            _doubled(own, other, small, u)
-            own, other = (
-                chroma[1, t, upper + near, outer : outer + half],
-                chroma[1, t, upper + far, outer : outer + half],
-            )
-            _doubled(own, other, small, v)
+            blue, red = chroma[0, t, :, outer : outer + half], chroma[1, t, :, outer : outer + half]
+            _doubled(blue[upper + near], blue[upper + far], small, u)
+            _doubled(red[upper + near], red[upper + far], small, v)
             row = luma[t, top + r, left : left + size]
             for x in range(size):
                 y[x] = row[x]
-            if flip:
-                _mirror(y, flipped_y)
-                _mirror(u, flipped_u)
-                _mirror(v, flipped_v)
-                _mix_row(flipped_y, flipped_u, flipped_v, weights, out, t, r)
-            else:
-                _mix_row(y, u, v, weights, out, t, r)
+            _mix_row(y, u, v, weights, flip, out, t, r)
 
 
 @njit(inline="always", **OPTIONS)
@@ -173,7 +163,6 @@ def _mix_scaled(
     size = out.shape[-1]
     half, upper, outer = side // 2, top // 2, left // 2
     y, u, v = np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32)
-    flipped_y, flipped_u, flipped_v = np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32)
     long, short = np.empty(side, np.float32), np.empty(half, np.float32)
     for t in range(len(luma)):
         luma_crop = luma[t, top : top + side, left : left + side]
@@ -183,10 +172,4 @@ def _mix_scaled(
             _resized_row(luma_crop, r, luma_first, luma_taps, long, y)
             _resized_row(blue_crop, r, chroma_first, chroma_taps, short, u)
             _resized_row(red_crop, r, chroma_first, chroma_taps, short, v)
-            if flip:
-                _mirror(y, flipped_y)
-                _mirror(u, flipped_u)
-                _mirror(v, flipped_v)
-                _mix_row(flipped_y, flipped_u, flipped_v, weights, out, t, r)
-            else:
-                _mix_row(y, u, v, weights, out, t, r)
+            _mix_row(y, u, v, weights, flip, out, t, r)

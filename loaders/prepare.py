@@ -24,10 +24,10 @@ from typing import Any, TypeAlias
 
 from cacl.clips import VideoRecord
 from cacl.config import DataConfig
-from cacl.errors import DataError, UsageError
+from cacl.errors import DataError, UsageError, reason_of
 from cacl.loaders import index, journal, layouts, storage
 from cacl.loaders.catalog import Catalog, Rejected, Report, scan
-from cacl.loaders.decode import probe, reason_of
+from cacl.loaders.decode import probe
 from cacl.loaders.index import IndexWriter, Prepared
 from cacl.loaders.journal import Done, Journal, Refused, Stamp
 from cacl.loaders.layouts import Listing

@@ -19,7 +19,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from cacl.clips import VideoRecord
-from cacl.errors import DataError
+from cacl.errors import DataError, reason_of
 from cacl.loaders import mp4, storage
 from cacl.loaders.storage import Place
 
@@ -70,7 +70,7 @@ def decode_prepared(place: Place, video: VideoRecord, numbers: Sequence[int]) ->
                 if number < 0:
                     return
     except (av.FFmpegError, ValueError) as error:
-        reason = f" ({getattr(error, 'strerror', None) or error})"
+        reason = f" ({reason_of(error)})"
     raise DataError(
         f"{place}: frame {number} does not decode, though its bytes are in order{reason}; prepare the set again"
     )

@@ -105,13 +105,16 @@ def _filesystem(address: str) -> tuple[Any, str]:
     import fsspec
 
     options: dict[str, Any] = {}
-    if address.startswith(("http://", "https://")):
-        import aiohttp
-
-        options["client_kwargs"] = {
-            "timeout": aiohttp.ClientTimeout(total=None, sock_read=TIMEOUT_SECONDS, sock_connect=TIMEOUT_SECONDS)
-        }
     try:
+        if address.startswith(("http://", "https://")):
+            import aiohttp
+
+            timeout = aiohttp.ClientTimeout(total=None, sock_read=TIMEOUT_SECONDS, sock_connect=TIMEOUT_SECONDS)
+            options["client_kwargs"] = {"timeout": timeout}
         return fsspec.core.url_to_fs(address, **options)
-    except (ImportError, ValueError) as error:
+    except ImportError as error:
+        raise DataError(
+            f"{address}: cannot be opened ({error}); web servers need pip install 'cacl[remote]', other stores theirs"
+        ) from None
+    except ValueError as error:
         raise DataError(f"{address}: cannot be opened ({error})") from None

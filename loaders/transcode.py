@@ -27,9 +27,9 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from av.video.stream import VideoStream
 
 from cacl.clips import Fragments, VideoRecord
-from cacl.errors import DataError, UsageError
+from cacl.errors import DataError, UsageError, reason_of
 from cacl.loaders import mp4
-from cacl.loaders.decode import open_video, reason_of, upright, video_stream
+from cacl.loaders.decode import open_video, upright, video_stream
 from cacl.loaders.prepared import decode_prepared
 from cacl.loaders.yuv import FULL_RANGE, as_planar_420, planes, rgb_matrix, source_colorspace
 

@@ -18,9 +18,9 @@ from typing import NamedTuple
 import numpy as np
 from av.video.frame import VideoFrame
 
-from cacl.errors import CaclError, DataError
+from cacl.errors import CaclError, DataError, reason_of
 from cacl.loaders.catalog import Report
-from cacl.loaders.decode import decode_frames, probe, reason_of
+from cacl.loaders.decode import decode_frames, probe
 from cacl.loaders.prepare import Summary
 from cacl.loaders.transcode import fitted, mark
 from cacl.loaders.yuv import planes

@@ -54,6 +54,26 @@ def encode(
     return path
 
 
+@pytest.fixture(scope="session")
+def trimmed() -> Callable[[Path, Path], Path]:
+    """`trimmed(whole, path)`: the same video of 25 frames a second without its first four, which an edit list hides:
+    the pictures stay in the file, since others refer to them. Returns the path."""
+
+    def trim(whole: Path, path: Path) -> Path:
+        with av.open(str(whole)) as source, av.open(str(path), "w") as container:
+            stream = source.streams.video[0]
+            assert stream.time_base
+            shift = round(4 / 25 / stream.time_base)
+            copy = container.add_stream_from_template(stream)
+            for packet in source.demux(stream):
+                if packet.pts is not None and packet.dts is not None:
+                    packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, copy
+                    container.mux(packet)
+        return path
+
+    return trim
+
+
 def picture(number: int, size: tuple[int, int]) -> np.ndarray:
     """uint8 [H, W, 3]: gradients in red (to the right), green (downwards) and blue (over time); across the upper half
     eight bars, black or white, that spell the frame number modulo 256 in binary, lowest bit at the left."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -475,3 +477,12 @@ def test_no_descriptor_is_kept(server: Server, address: str, tmp_path: Path) -> 
             list(pool.map(look, [address] * 8))
     # Connections that may be used again, and their other ends in this process: one each for so many at once.
     assert len(os.listdir("/proc/self/fd")) <= before + 2 * 4
+
+
+def test_without_what_web_servers_need() -> None:
+    code = "import sys; sys.modules['aiohttp'] = None\nfrom cacl.loaders import storage\n"
+    code += "storage.read('http://127.0.0.1:9/x', 0, 1)"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    last = finished.stderr.splitlines()[-1]
+    assert last.startswith("cacl.errors.DataError: http://127.0.0.1:9/x: cannot be opened (")
+    assert last.endswith("web servers need pip install 'cacl[remote]', other stores theirs")
