@@ -104,18 +104,18 @@ def bench_loader(
     as_json: AsJson = False,
 ) -> None:
     """Time the loaders beside those that people write with torch's DataLoader, on the same clips of the same videos."""
-    from cacl import bench
     from cacl import config as configuration
+    from cacl.bench import loader
     from cacl.report import Report
 
     resolved = configuration.load(config, overrides or [])
     if out:
-        bench.claim(out)
+        loader.claim(out)
     with Report() as report:
-        result = bench.bench_loader(raw, prepared, resolved, clips=clips, repeats=repeats, report=report)
+        result = loader.bench_loader(raw, prepared, resolved, clips=clips, repeats=repeats, report=report)
     if out:
-        bench.save(result, out)
-    _print(result.to_json(), as_json, lambda _: bench.show(result))
+        loader.save(result, out)
+    _print(result.to_json(), as_json, lambda _: loader.show(result))
     result.check()
 
 

@@ -41,10 +41,12 @@ from make_corpus import FRAMES, HEIGHT, RATE, WIDTH
 from make_corpus import encode as encode_corpus
 from torch import Tensor
 
-from cacl import bench, create_model, machine
+from cacl import create_model
+from cacl.bench import machine
+from cacl.bench.contest import Contender
+from cacl.bench.loader import PACKAGES, bench_loader, contenders
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord
 from cacl.config import Config, DataConfig, override
-from cacl.contest import Contender
 from cacl.loaders import dali
 from cacl.loaders.build import Backend, build_backend
 from cacl.loaders.catalog import Catalog, scan
@@ -580,13 +582,13 @@ def loaders(s: Setting) -> Answer:
     """How do `dali`, `host` and TorchCodec compare, on the same files and clips, in turn?"""
 
     def entrants(config: Config) -> list[Contender]:
-        known = {contender.name: contender for contender in bench.contenders(config)}
+        known = {contender.name: contender for contender in contenders(config)}
         how = f"{type(s.source()).__name__}, and views on {s.device.type}"
         ours = replace(known["cacl dali"], build=lambda catalog, _: s.dali(catalog), obstacle="", how=how)
         return [known["cacl host"], ours, known["TorchCodec + DataLoader"]]
 
     steps = 2 if s.quick else 40 if s.cuda else 12
-    result = bench.bench_loader(
+    result = bench_loader(
         s.folder / "h264",
         s.folder / "prepared",
         s.config,
@@ -680,7 +682,7 @@ def main() -> None:
     threads = min(16, len(os.sched_getaffinity(0)))
     config = override(Config(), [f"train.batch={batch}", f"loader.threads={threads}", *small])
     result: Answer = {
-        "machine": machine.describe(bench.PACKAGES) | {"cuda": torch.version.cuda, "gpu": gpu()},
+        "machine": machine.describe(PACKAGES) | {"cuda": torch.version.cuda, "gpu": gpu()},
         "settings": {"device": asked.device, "seconds": seconds, "quick": quick, "batch": batch}
         | {"clip": asdict(config.clip), "loader": asdict(config.loader)},
         "questions": {},

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from cacl import machine
+from cacl.bench import machine
 from cacl.config import Config, DataConfig
 from cacl.loaders import index
 from cacl.loaders.build import build_backend

@@ -16,10 +16,10 @@ import torch
 from av.video.frame import PictureType
 from PIL import Image
 
-from cacl.bench import BASELINE, Result, bench_loader
+from cacl.bench.contest import Contender
+from cacl.bench.loader import BASELINE, Result, bench_loader
 from cacl.clips import ClipBatch, ClipPlan
 from cacl.config import Config, load
-from cacl.contest import Contender
 from cacl.errors import CaclError
 from cacl.loaders.build import Backend, build_backend
 from cacl.loaders.catalog import Catalog, scan

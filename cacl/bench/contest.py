@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cacl import machine
+from cacl.bench import machine
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord
 from cacl.config import Config, override
 from cacl.errors import DataError

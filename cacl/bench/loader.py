@@ -21,16 +21,16 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from cacl import contest, machine, picture, rivals
+from cacl.bench import contest, machine, picture, rivals
+from cacl.bench.contest import Contender, Decodes, Figures, Row, Run, Stages, Videos, entries, stages
+from cacl.bench.rivals import Rival
 from cacl.config import Config
-from cacl.contest import Contender, Decodes, Figures, Row, Run, Stages, Videos, entries, stages
 from cacl.errors import CaclError, UsageError
 from cacl.loaders import dali
 from cacl.loaders.build import Backend, build_backend
 from cacl.loaders.catalog import Catalog, scan
 from cacl.loaders.threaded import LoadClip, ThreadedBackend
 from cacl.report import Report
-from cacl.rivals import Rival
 
 BASELINE = "cacl host"
 PACKAGES = ("cacl", "torch", "torchvision", "av", "pillow", "torchcodec", "decord2", "nvidia-dali-cuda130")
