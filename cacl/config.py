@@ -91,6 +91,9 @@ class LoaderConfig:
     """Batches decoded ahead of the training step."""
     pipelines: Positive = 2
     """Pipelines of `dali` that take turns; one does not keep all decoders of a GPU busy."""
+    views: Literal["dali", "triton"] = "dali"
+    """What makes the views of decoded frames in `dali`: its own operators, or one kernel of ours. Other backends do not
+    look at this. Neither has been timed on a GPU yet."""
     on_failure: Literal["skip", "fail"] = "skip"
     """When a file fails that was in order before training: leave its clip out, name it and count it, or stop."""
 

@@ -50,9 +50,9 @@ def build_backend(name: str, catalog: Catalog, config: Config, device: torch.dev
     cores = max(1, (os.cpu_count() or 1) // processes)
     threads = config.loader.threads or (cores if isinstance(catalog.root, Path) else max(cores, REMOTE_READS))
     if name == "dali":
-        pipelines = config.loader.pipelines
+        pipelines, views = config.loader.pipelines, config.loader.views
         return dali.DaliBackend(
-            catalog, size=size, threads=threads, prefetch=prefetch, pipelines=pipelines, device=device
+            catalog, size=size, threads=threads, prefetch=prefetch, pipelines=pipelines, device=device, views=views
         )
     load_clip = {"host": host.load_clip, "reference": reference.load_clip}[name]
     return ThreadedBackend(load_clip, catalog, size=size, threads=threads, prefetch=prefetch)

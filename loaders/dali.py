@@ -1,4 +1,4 @@
-"""The backend of NVIDIA GPUs: DALI decodes with NVDEC and makes the views on the GPU.
+"""The backend of NVIDIA GPUs: DALI decodes with NVDEC, and the views are made on the GPU (`views`).
 
 The same graph runs on a CPU over frames that PyAV decoded, which is how it is tested where there is no GPU. Nothing is
 drawn here: every number of a view comes from its plan.
@@ -13,7 +13,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from itertools import cycle, islice
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -25,13 +25,11 @@ from cacl.loaders.catalog import Catalog
 from cacl.loaders.fragment import cut
 from cacl.loaders.reference import decode_rgb
 from cacl.loaders.storage import Place
+from cacl.loaders.views import DaliViews, KernelViews, Node, Views
 from cacl.loaders.yuv import matrix_to_rgb
 
 if TYPE_CHECKING:
     from nvidia.dali.pipeline import Pipeline
-
-Node: TypeAlias = Any
-"""A DataNode; the stubs of DALI say less about what its operators take and return than would help."""
 
 BT601 = 5
 """Matrix coefficients as in ITU-T H.273."""
@@ -132,38 +130,8 @@ def sideways(view: ViewPlan, video: VideoRecord) -> tuple[ViewPlan, int]:
     return replace(view, top=top, left=left), -turns if view.flip else turns
 
 
-PER_LEVEL = np.array([1 / 255, 1 / 255, 1 / 255, 1], np.float32)
-"""Turns the colour matrix of a view, which is for RGB in [0, 1], into one for RGB in 0..255."""
-COLUMNS = 4
-
-
-def _columns(views: Sequence[ViewPlan]) -> list[np.ndarray]:
-    """One view of each clip of a batch as `_view` takes it: int32 [B, 2] twice, float32 [B, 3, 4], int32 [B]."""
-    return [
-        np.array([(view.top, view.left) for view in views], np.int32),
-        np.array([(view.side, view.side) for view in views], np.int32),
-        np.stack([view.color * PER_LEVEL for view in views]),
-        np.array([view.flip for view in views], np.int32),
-    ]
-
-
-def _inputs(clips: Sequence[Clip]) -> list[Any]:
-    """What the graph takes: the inputs of its source, and the columns of each view."""
-    inputs = [list(column) for column in zip(*(clip.inputs for clip in clips), strict=True)]
-    columns = [_columns(view) for view in zip(*(clip.views for clip in clips), strict=True)]
-    return sum(columns, start=inputs)
-
-
-def _view(frames: Node, columns: Sequence[Node], size: int) -> Node:
-    """uint8 FHWC frames of any size to one float16 CFHW view of each clip."""
-    from nvidia.dali import fn, types
-
-    start, shape, color, mirror = columns
-    # Cropped first: resizing a region of interest would let pixels from outside of it leak in at its edges.
-    view: Node = fn.slice(frames, start=start, shape=shape, axis_names="HW")
-    view = fn.resize(view, size=[size, size], antialias=True, dtype=types.DALIDataType.FLOAT)
-    view = fn.coord_transform(view, MT=color)
-    return fn.crop_mirror_normalize(view, mirror=mirror, dtype=types.DALIDataType.FLOAT16, output_layout="CFHW")
+def _by_view(clips: Sequence[Clip]) -> list[tuple[ViewPlan, ...]]:
+    return list(zip(*(clip.views for clip in clips), strict=True))
 
 
 class Reading(NamedTuple):
@@ -215,16 +183,24 @@ class _Line:
 
 
 class DaliBackend:
-    """Clips decoded and augmented by DALI on a device, by several pipelines that take turns.
+    """Clips decoded by DALI on a device, in several pipelines that take turns.
 
     pipelines: one does not keep all decoders of a GPU busy. prefetch: batches that each has ahead of the one asked for.
-    threads: of all pipelines together, and as many again that read files for them.
+    threads: of all pipelines together, and as many again that read files for them. views: as LoaderConfig has them.
 
     Raises ConfigError if DALI cannot run here.
     """
 
     def __init__(
-        self, catalog: Catalog, *, size: int, threads: int, prefetch: int, pipelines: int, device: torch.device
+        self,
+        catalog: Catalog,
+        *,
+        size: int,
+        threads: int,
+        prefetch: int,
+        pipelines: int,
+        device: torch.device,
+        views: Literal["dali", "triton"] = "dali",
     ) -> None:
         if reason := obstacle(device):
             raise ConfigError(f'loader.backend = "dali" cannot run: {reason}')
@@ -235,6 +211,7 @@ class DaliBackend:
         self.catalog, self.size, self.device = catalog, size, device
         self.threads, self.prefetch, self.pipelines = threads, prefetch, pipelines
         self.source: Source = CutFiles("mixed") if device.type == "cuda" else DecodedFrames()
+        self.views: Views = DaliViews(size) if views == "dali" else KernelViews(size)
 
     def batches(self, plans: Iterable[Sequence[ClipPlan]]) -> Iterator[ClipBatch]:
         """One batch for each sequence of plans, in order, with the clips that load: the views on the device, the rest
@@ -290,7 +267,7 @@ class DaliBackend:
             if not 0 < len(clips) <= most or len(clips[0].views) != views:
                 raise StopIteration
             inside.append(line.read.popleft())
-            return _inputs(clips)
+            return self._inputs(clips)
 
         graph = self._graph(feed, most, views, prefetch)
         wanted = prefetch  # DALI asks for so many at first, and for one each time after that
@@ -308,10 +285,11 @@ class DaliBackend:
                 line.read.extendleft(reversed(inside))
                 return
             # Not copied: DALI's default executor takes its memory back when nobody holds it, not with the next run.
-            yield self._batch(inside.popleft(), [torch.from_dlpack(output.as_tensor()) for output in outputs])
+            batch = inside.popleft()
+            yield self._batch(batch, self.views.tensors(outputs, _by_view(batch.clips)))
 
     def _batch(self, reading: Reading, views: Sequence[Tensor]) -> ClipBatch:
-        """views: of the clips that were read, each as the graph leaves it; of no clips, none."""
+        """views: of the clips that were read, before they are turned upright; of no clips, none."""
         turns = [clip.turns for clip in reading.clips]
         for clip, view in np.argwhere(turns):
             views[view][clip] = torch.rot90(views[view][clip], turns[clip][view], (-2, -1))
@@ -347,6 +325,11 @@ class DaliBackend:
         if all(one.clips for one in alone):
             raise CaclError(f"DALI fails on a batch, though on none of its clips alone: {reason}")
 
+    def _inputs(self, clips: Sequence[Clip]) -> list[Any]:
+        """What the graph takes: the inputs of its source, and those of each view."""
+        inputs: list[Any] = [list(column) for column in zip(*(clip.inputs for clip in clips), strict=True)]
+        return inputs + [column for view in _by_view(clips) for column in self.views.inputs(view)]
+
     def _graph(self, feed: Callable[[], list[Any]], clips: int, views: int, prefetch: int) -> Pipeline:
         """For batches of up to so many clips. feed: called for each batch, gives what `_inputs` makes of it."""
         from nvidia.dali import fn
@@ -360,11 +343,10 @@ class DaliBackend:
             prefetch_queue_depth=prefetch,
         )
         inputs = len(self.source.layouts)
-        layouts = [*self.source.layouts, *[""] * COLUMNS * views]
+        layouts = [*self.source.layouts, *[""] * self.views.columns * views]
         with graph:
             nodes = fn.external_source(feed, num_outputs=len(layouts), layout=layouts)
             frames = self.source.frames(*nodes[:inputs])
-            columns = [nodes[at : at + COLUMNS] for at in range(inputs, len(nodes), COLUMNS)]
-            graph.set_outputs(*(_view(frames, view, self.size) for view in columns))
+            graph.set_outputs(*self.views.outputs(frames, nodes[inputs:]))
         graph.build()
         return graph

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 
 from cacl.clips import ClipPlan, VideoRecord, ViewPlan
+from cacl.kernels.augment import one_view
 from cacl.loaders.decode import decode_frames, upright
 from cacl.loaders.storage import Place
 from cacl.loaders.yuv import EXACT, source_colorspace
@@ -36,10 +36,5 @@ def decode_rgb(place: Place, video: VideoRecord, plan: ClipPlan) -> np.ndarray:
 
 def make_view(frames: Tensor, view: ViewPlan, size: int) -> Tensor:
     """uint8 [T, 3, H, W] to float32 [3, T, size, size]."""
-    x = transforms.crop(frames, view.top, view.left, view.side, view.side).float() / 255
-    x = transforms.resize(x, [size, size], antialias=True)
-    if view.flip:
-        x = transforms.horizontal_flip(x)
-    matrix = torch.from_numpy(view.color)
-    x = torch.einsum("rc,tchw->trhw", matrix[:, :3], x) + matrix[:, 3, None, None]
-    return x.transpose(0, 1)
+    crop = (view.top, view.left, view.side, view.flip)
+    return one_view(frames.permute(0, 2, 3, 1), crop, torch.from_numpy(view.color), size)

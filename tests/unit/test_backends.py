@@ -30,9 +30,11 @@ from cacl.loaders import host, reference
 from cacl.loaders.augment import IDENTITY_COLOR, color_matrix
 from cacl.loaders.build import build_backend, choose_backend
 from cacl.loaders.catalog import Catalog
+from cacl.loaders.dali import DaliBackend
 from cacl.loaders.decode import probe
-from cacl.loaders.sampling import TrainingPlanner
+from cacl.loaders.sampling import TrainingPlanner, evaluation_plans
 from cacl.loaders.threaded import LoadClip, ThreadedBackend
+from cacl.loaders.views import DaliViews, KernelViews
 
 MakeVideo = Callable[..., Path]
 LEVEL = 1 / 255
@@ -413,6 +415,27 @@ def test_auto_chooses_the_host_and_says_why(videos: Catalog) -> None:
         load_clip = {"host": host.load_clip, "reference": reference.load_clip}[name]
         alone = load(load_clip, videos.videos[plans[0][0].video], plans[0][0], 32)
         assert torch.equal(torch.stack(batch.views)[:, 0].double(), alone)
+
+
+@pytest.mark.parametrize(("maker", "kind"), [("dali", DaliViews), ("triton", KernelViews)])
+def test_the_configuration_says_what_makes_the_views_of_dali(videos: Catalog, maker: str, kind: type) -> None:
+    pytest.importorskip("nvidia.dali")
+    loader = LoaderConfig(backend="dali", views=maker)  # pyright: ignore[reportArgumentType]
+    backend = build_backend("dali", videos, Config(loader=loader), CPU)
+    assert isinstance(backend, DaliBackend)
+    assert isinstance(backend.views, kind)
+
+
+def test_evaluation_with_views_of_the_kernel(videos: Catalog) -> None:
+    pytest.importorskip("nvidia.dali")
+    clip = ClipConfig(frames=6, size=32)
+    config = Config(clip=clip, loader=LoaderConfig(backend="dali", views="triton", threads=2))
+    plans = [list(evaluation_plans(videos.videos, range(3), 2, clip, AugmentConfig()))]
+    (mine,) = build_backend("dali", videos, config, CPU).batches(plans)
+    (theirs,) = build_backend("reference", videos, config, CPU).batches(plans)
+    assert mine.index.tolist() == theirs.index.tolist() == list(range(6))
+    assert [view.shape for view in mine.views] == [(6, 3, 6, 32, 32)]
+    assert torch.equal(mine.views[0], theirs.views[0])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

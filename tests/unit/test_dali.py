@@ -1,4 +1,6 @@
-"""DALI's views against those of the reference, on its CPU operators here, and on a GPU where there is one.
+"""Views of frames that DALI decodes against those of the reference, on a CPU, and on a GPU where there is one.
+
+They are made by DALI's operators, or ("triton") by our kernel, which on a CPU is the reference itself.
 
 Half precision rounds by at most 2**-11 of a value. Inside a view nothing else happens: DALI computes in float32 what
 torch computes in float32. Along the edges of a view that shrinks, both let their filter reach over the edge of the
@@ -13,6 +15,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -34,6 +37,8 @@ from tests.gpu import cuda_device
 pytest.importorskip("nvidia.dali")
 
 MakeVideo = Callable[..., Path]
+Makers = Literal["dali", "triton"]
+MAKERS: tuple[Makers, ...] = ("dali", "triton")
 CPU = torch.device("cpu")
 SIZE, LENGTH, STRIDE, FRAMES = 32, 6, 2, 40
 LEVEL = 1 / 255
@@ -56,8 +61,10 @@ def catalog(*videos: VideoRecord) -> Catalog:
     return Catalog(root=Path("/"), layout="folder", videos=videos, rejected=(), missing=())
 
 
-def dali_backend(videos: Catalog, device: torch.device = CPU, pipelines: int = 2) -> dali.DaliBackend:
-    return dali.DaliBackend(videos, size=SIZE, threads=2, prefetch=3, pipelines=pipelines, device=device)
+def dali_backend(
+    videos: Catalog, device: torch.device = CPU, pipelines: int = 2, views: Makers = "dali"
+) -> dali.DaliBackend:
+    return dali.DaliBackend(videos, size=SIZE, threads=2, prefetch=3, pipelines=pipelines, device=device, views=views)
 
 
 def reference_backend(videos: Catalog) -> ThreadedBackend:
@@ -121,7 +128,26 @@ def test_views_are_those_of_the_reference(videos: Catalog, side: int) -> None:
     assert (edges.amax((2, 3, 4, 5)) < EDGE * contrast + 2**-8).all()
 
 
-def test_batches_keep_their_order_and_length(videos: Catalog) -> None:
+@pytest.mark.parametrize("side", [48, 40, SIZE, 20, 8])
+def test_views_of_the_kernel_are_those_of_the_reference_to_the_bit(videos: Catalog, side: int) -> None:
+    """On a CPU both make them with the same function, from the same frames: of a rotated video, and one of each too."""
+    first = videos.videos[0]
+    some = catalog(replace(first, rotation=270, width=first.height, height=first.width), *videos.videos[1:])
+    one = [plan(index, index, view(2, 0, side, flip=bool(index % 2), color=STRONG)) for index in range(4)]
+    two = [
+        plan(0, 0, view(0, 0, side), view(48, 24, side, flip=True)),
+        plan(1, 1, view(60, 0, side, flip=True, color=STRONG), view(2, 0, side, color=GREY), start=0),
+        plan(2, 2, view(100, 30, side, color=STRONG), view(6, 112, side, flip=True, color=STRONG)),
+    ]
+    batches = [two, one, two[:1]]
+    ours = dali_backend(some, views="triton").batches(batches)
+    for mine, theirs in zip(ours, reference_backend(some).batches(batches), strict=True):
+        assert not mine.failures
+        assert all(torch.equal(a, b) for a, b in zip(mine.views, theirs.views, strict=True))
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_batches_keep_their_order_and_length(videos: Catalog, maker: Makers) -> None:
     """With three batches ahead, batches of changing lengths, and one view after two."""
     draws = np.random.default_rng(0)
     batches = []
@@ -136,7 +162,7 @@ def test_batches_keep_their_order_and_length(videos: Catalog) -> None:
             taken.append(batch[0].index)
             yield batch
 
-    ours = dali_backend(videos).batches(observed())
+    ours = dali_backend(videos, views=maker).batches(observed())
     first = next(ours)
     assert len(taken) > 3, "batches are prepared ahead"
     for mine, theirs, plans in zip([first, *ours], reference_backend(videos).batches(batches), batches, strict=True):
@@ -149,11 +175,12 @@ def test_batches_keep_their_order_and_length(videos: Catalog) -> None:
         assert_rounding_only(views_of(mine), views_of(theirs))
 
 
-def test_a_batch_outlives_the_ones_after_it(videos: Catalog) -> None:
+@pytest.mark.parametrize("maker", MAKERS)
+def test_a_batch_outlives_the_ones_after_it(videos: Catalog, maker: Makers) -> None:
     """DALI reuses its memory, a batch must not lie in it."""
     batches = [[plan(index, index % 4, view(0, 0, 40), start=index)] for index in range(8)]
     made, early = [], []
-    for batch in dali_backend(videos).batches(batches):
+    for batch in dali_backend(videos, views=maker).batches(batches):
         made.append(batch.views)
         early.append([view.clone() for view in batch.views])
     assert all(torch.equal(a, b) for a, b in zip(itertools.chain(*made), itertools.chain(*early), strict=True))
@@ -179,7 +206,8 @@ def test_iteration_may_stop_early(videos: Catalog) -> None:
     assert list(dali_backend(videos).batches([])) == []
 
 
-def test_frames_that_dali_decodes(vp9: Catalog) -> None:
+@pytest.mark.parametrize("maker", MAKERS)
+def test_frames_that_dali_decodes(vp9: Catalog, maker: Makers) -> None:
     """The graph as on a GPU, with VP9, which DALI decodes on a CPU too; frames that are shown rotated among them."""
     turned = [
         replace(v, rotation=r, width=v.height, height=v.width) for v, r in zip(vp9.videos, (90, 270), strict=False)
@@ -191,7 +219,7 @@ def test_frames_that_dali_decodes(vp9: Catalog) -> None:
         plan(2, 2, view(4, 30, 60), view(10, 120, 50, flip=True), start=20),
         plan(3, 3, view(10, 30, 60), view(10, 12, 50, flip=True), start=11),
     ]
-    backend = dali_backend(mixed)
+    backend = dali_backend(mixed, views=maker)
     backend.source = dali.CutFiles("cpu")
     ours = only(list(backend.batches([plans])))
     theirs = only(list(reference_backend(mixed).batches([plans])))
@@ -200,8 +228,9 @@ def test_frames_that_dali_decodes(vp9: Catalog) -> None:
     assert_rounding_only(ours, theirs, levels=2)
 
 
+@pytest.mark.parametrize("maker", MAKERS)
 @pytest.mark.parametrize(("colorspace", "mean"), [(Colorspace.ITU601, 0.05), (Colorspace.ITU709, 0.3)])
-def test_colors_of_other_standards_are_true(tmp_path: Path, colorspace: Colorspace, mean: float) -> None:
+def test_colors_of_other_standards_are_true(tmp_path: Path, colorspace: Colorspace, mean: float, maker: Makers) -> None:
     """DALI takes every YUV for BT.601; the correction starts from RGB that was rounded to 8 bits.
 
     Uncorrected, the BT.709 video here would be 6 levels off in the mean.
@@ -210,7 +239,7 @@ def test_colors_of_other_standards_are_true(tmp_path: Path, colorspace: Colorspa
     save_colors(path, colorspace)
     videos = catalog(probe(path))
     plans = [plan(0, 0, view(0, 0, 64), view(0, 0, 64, color=color_matrix(saturation=0.5, hue=0.2)), start=0)]
-    backend = dali_backend(videos)
+    backend = dali_backend(videos, views=maker)
     backend.source = dali.CutFiles("cpu")
     difference = only(list(backend.batches([plans]))) - only(list(reference_backend(videos).batches([plans])))
     assert difference.abs().mean() < mean * LEVEL
@@ -237,7 +266,10 @@ def test_a_view_of_a_frame_that_lies_sideways(rotation: int, flip: bool) -> None
     np.testing.assert_array_equal(np.rot90(crop(decoded, there), turns), crop(shown, wanted))
 
 
-def test_a_file_that_cannot_be_decoded_is_named(videos: Catalog, make_video: MakeVideo, tmp_path: Path) -> None:
+@pytest.mark.parametrize("maker", MAKERS)
+def test_a_file_that_cannot_be_decoded_is_named(
+    videos: Catalog, make_video: MakeVideo, tmp_path: Path, maker: Makers
+) -> None:
     path = make_video(tmp_path / "shrunk.mp4", frames=FRAMES)
     some = catalog(*videos.videos, probe(path))
     make_video(path, frames=10)
@@ -245,7 +277,7 @@ def test_a_file_that_cannot_be_decoded_is_named(videos: Catalog, make_video: Mak
         [plan(index, index, view(0, 0, 40)) for index in range(2)],
         [plan(index, index, view(0, 0, 40)) for index in (3, 4)],
     ]
-    whole, part = dali_backend(some).batches(batches)
+    whole, part = dali_backend(some, views=maker).batches(batches)
     assert whole.index.tolist() == [0, 1]
     assert part.index.tolist() == [3]
     (failure,) = part.failures
@@ -253,9 +285,10 @@ def test_a_file_that_cannot_be_decoded_is_named(videos: Catalog, make_video: Mak
     assert failure.reason.startswith(f"{path}: ")
 
 
-def test_a_file_that_dali_fails_on_is_named(videos: Catalog, vp9: Catalog) -> None:
+@pytest.mark.parametrize("maker", MAKERS)
+def test_a_file_that_dali_fails_on_is_named(videos: Catalog, vp9: Catalog, maker: Makers) -> None:
     """Its decoder says nothing about which: here, of two VP9 files and one with H.264, which it lacks on a CPU."""
-    backend = dali_backend(catalog(*vp9.videos[:2], videos.videos[2]))
+    backend = dali_backend(catalog(*vp9.videos[:2], videos.videos[2]), views=maker)
     backend.source = dali.CutFiles("cpu")
     batches = [[plan(index, index, view(0, 0, 40)) for index in numbers] for numbers in ((0, 1, 1), (0, 2, 1))]
     whole, part = backend.batches(batches)
@@ -264,6 +297,22 @@ def test_a_file_that_dali_fails_on_is_named(videos: Catalog, vp9: Catalog) -> No
     (failure,) = part.failures
     assert (failure.index, failure.video) == (2, 2)
     assert re.fullmatch(r"/.*/160x160\.mp4: DALI fails on it \(.*\); \"host\" may read it", failure.reason)
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+@pytest.mark.parametrize("size", [(96, 40), (40, 72)])
+def test_a_file_whose_frames_have_shrunk_is_named(
+    vp9: Catalog, make_video: MakeVideo, tmp_path: Path, size: tuple[int, int], maker: Makers
+) -> None:
+    """Another video in its place, too low or too narrow for one of the views."""
+    path = make_video(tmp_path / "shrunk.webm", frames=FRAMES, size=(96, 72), codec="libvpx-vp9")
+    some = catalog(vp9.videos[0], probe(path))
+    make_video(path, frames=FRAMES, size=size, codec="libvpx-vp9")
+    backend = dali_backend(some, views=maker)
+    backend.source = dali.CutFiles("cpu")
+    (batch,) = backend.batches([[plan(index, index, view(0, 0, 20), view(20, 20, 21)) for index in (0, 1)]])
+    assert batch.index.tolist() == [0]
+    assert batch.failures[0].reason.startswith(f"{path}: DALI fails on it (")
 
 
 def test_a_graph_that_dies_on_no_clip_alone_is_an_error(videos: Catalog) -> None:
@@ -302,12 +351,13 @@ def test_what_keeps_it_from_running_is_said(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("maker", MAKERS)
 @pytest.mark.parametrize(
     ("codec", "suffix", "bframes"),
     [("libx264", "mp4", 0), ("libx264", "mp4", 3), ("libvpx-vp9", "webm", 0), ("mpeg4", "mp4", 0), ("mpeg4", "avi", 2)],
 )
 def test_gpu_views_are_those_of_the_reference(
-    make_video: MakeVideo, tmp_path: Path, codec: str, suffix: str, bframes: int
+    make_video: MakeVideo, tmp_path: Path, codec: str, suffix: str, bframes: int, maker: Makers
 ) -> None:
     """Frame by frame: the bars that spell the frame number would be far off in any other frame."""
     device = cuda_device()
@@ -320,7 +370,7 @@ def test_gpu_views_are_those_of_the_reference(
     videos = catalog(upright_one, turned)
     crops = view(10, 20, 60, color=STRONG), view(20, 8, 100, flip=True)
     batches = [[plan(10 * start + video, video, *crops, start=start) for video in (0, 1)] for start in range(0, 48, 7)]
-    ours = dali_backend(videos, device).batches(batches)
+    ours = dali_backend(videos, device, views=maker).batches(batches)
     for mine, theirs in zip(ours, reference_backend(videos).batches(batches), strict=True):
         assert all(view.device == device for view in mine.views)
         assert mine.index.tolist() == theirs.index.tolist()
@@ -331,15 +381,17 @@ def test_gpu_views_are_those_of_the_reference(
 
 
 @pytest.mark.gpu
-def test_gpu_batches_outlive_the_ones_after_them(make_video: MakeVideo, tmp_path: Path) -> None:
+@pytest.mark.parametrize("maker", MAKERS)
+def test_gpu_batches_outlive_the_ones_after_them(make_video: MakeVideo, tmp_path: Path, maker: Makers) -> None:
     """The consumer is slow on the device and never waits: DALI must not write into memory that is still read."""
     device = cuda_device()
     videos = catalog(probe(make_video(tmp_path / "video.mp4", frames=60, size=(160, 128))))
     batches = [[plan(index, 0, view(0, 0, 60), start=index)] * 4 for index in range(40)]
-    sums = [torch.stack(batch.views).double().sum() for batch in dali_backend(videos, device).batches(batches)]
+    backend = dali_backend(videos, device, views=maker)
+    sums = [torch.stack(batch.views).double().sum() for batch in backend.batches(batches)]
     busy = torch.randn(4096, 4096, device=device)
     delayed = []
-    for batch in dali_backend(videos, device).batches(batches):
+    for batch in backend.batches(batches):
         busy = (busy @ busy).clamp(-1, 1)
         delayed.append(torch.stack(batch.views).double().sum())
     assert torch.stack(sums).tolist() == torch.stack(delayed).tolist()
