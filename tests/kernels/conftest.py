@@ -23,7 +23,7 @@ def device() -> torch.device:
 @pytest.fixture(autouse=True)
 def poisoned() -> Iterator[None]:
     """Memory that nobody wrote holds NaN, or the largest integer: torch fills it so in its deterministic mode."""
-    assert torch.utils.deterministic.fill_uninitialized_memory
+    assert torch.utils.deterministic.fill_uninitialized_memory  # pyright: ignore[reportAttributeAccessIssue]
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)

@@ -1,0 +1,54 @@
+"""What the kernels take of each GPU they are meant for, compiled without one, as they are launched."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cacl.bench.resources import CAPABILITIES, SHARED_LIMIT, compile_ahead
+from cacl.kernels.edit_distance import OPTIONS, PAIRS, ROWS, WORD, general_kernel, to_identity_kernel
+
+BATCH = 1001
+"""Odd: the kernels are compiled for any."""
+
+
+@pytest.mark.parametrize("symbols_per_load", [1, 4])
+@pytest.mark.parametrize(("length", "bits"), [(4, 32), (16, 32), (32, 32), (36, 64), (64, 64)])
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_orders(capability: int, length: int, bits: int, symbols_per_load: int) -> None:
+    arguments = {
+        "orders": torch.uint8,
+        "distances": torch.uint8,
+        "batch": BATCH,
+        "LENGTH": length,
+        "BITS": bits,
+        "SYMBOLS_PER_LOAD": symbols_per_load,
+        "ROWS": ROWS,
+    }
+    used = compile_ahead(to_identity_kernel, arguments, capability, num_warps=ROWS // 32, **OPTIONS)
+    print(f"sm_{capability}, {length} symbols, {symbols_per_load} at once: {used}")
+    assert used.local_accesses == 0
+    assert used.shared == 0, "threads exchange what each should have of its own"
+    assert used.registers <= 32, "fewer than 2048 threads fit on a multiprocessor"
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_sequences(capability: int, dtype: torch.dtype) -> None:
+    arguments = {
+        "first": dtype,
+        "second": dtype,
+        "first_lengths": torch.int32,
+        "second_lengths": torch.int32,
+        "differences": torch.int8,
+        "distances": torch.int32,
+        "batch": BATCH,
+        "WORD": WORD,
+        "PAIRS": PAIRS,
+    }
+    used = compile_ahead(general_kernel, arguments, capability, num_warps=PAIRS // 32, **OPTIONS)
+    print(f"sm_{capability}, {dtype}: {used}")
+    assert used.local_accesses == 0
+    assert used.shared <= SHARED_LIMIT[capability]
+    assert used.shared == 0, "threads exchange what each should have of its own"
+    assert used.registers <= 168, "fewer than 12 programs fit on a multiprocessor"
