@@ -131,6 +131,9 @@ class ModelConfig:
 class ContrastConfig:
     pairs: Literal["cross", "authors", "within", "cnn", "transformer", "none"] = "cross"
     """Which positives count: see `cacl.losses`. `none` trains on the frame order alone."""
+    negatives: Literal["queue", "batch", "both"] = "queue"
+    """What positives are held against: keys of earlier videos, as published; the other videos of the batch, of all
+    processes, where both sides of a pair learn; or the mean of both losses."""
     weight: NonNegative = 1.0
     """Weight of the contrast."""
     temperature: AboveZero = 0.07

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,7 @@ class Learner(nn.Module):
         have as many.
         """
         contrast, order = self.config.contrast, self.config.order
+        counts = counts or [len(batch)] * distributed.world()
         # Views travel in half precision; networks take fp32, or what autocast makes of it.
         encoded = query(batch.query.float(), batch.order)
         total, metrics = torch.zeros((), device=batch.order.device), {}
@@ -49,7 +51,15 @@ class Learner(nn.Module):
             keys, all_keys = self._encode_keys(batch.key.float(), batch.order, step, counts)
             embeddings = {f"{name}_q": encoded[name] for name in keys} | {f"{name}_k": keys[name] for name in keys}
             with torch.autocast(batch.order.device.type, enabled=False):  # losses stay fp32
-                value, metrics = contrast_loss(embeddings, self.queue.keys, contrast.temperature, contrast.pairs)
+                value, metrics = contrast_loss(
+                    embeddings,
+                    self.queue.keys,
+                    contrast.temperature,
+                    contrast.pairs,
+                    contrast.negatives,
+                    gather=partial(distributed.gather, counts=counts),
+                    place=sum(counts[: distributed.rank()]),
+                )
             total = total + contrast.weight * value
             metrics["contrast"] = value.detach()
         if order.weight > 0:
@@ -68,7 +78,7 @@ class Learner(nn.Module):
 
     @torch.no_grad()
     def _encode_keys(
-        self, clips: Tensor, order: Tensor, step: int, counts: Sequence[int] | None
+        self, clips: Tensor, order: Tensor, step: int, counts: Sequence[int]
     ) -> tuple[dict[str, Tensor], Tensor]:
         """The keys of this rank's clips by encoder, and those of all ranks and encoders in one tensor.
 
@@ -79,7 +89,6 @@ class Learner(nn.Module):
         if distributed.world() * groups == 1:
             keys = self.key(clips, order)
             return keys, torch.cat(list(keys.values()))
-        counts = counts or [batch] * distributed.world()
         first = sum(counts[: distributed.rank()])
         clips, order = distributed.gather(clips, counts), distributed.gather(order, counts)
         # Every rank draws the same permutation.

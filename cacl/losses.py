@@ -6,7 +6,7 @@ copies. From Guo et al., "Cross-Architecture Self-supervised Video Representatio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,12 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cacl.kernels.contrast import queue_logsumexp
+from cacl.kernels.contrast import queue_contrast
 from cacl.kernels.edit_distance import edit_distance_to_identity
+from cacl.kernels.symmetric import symmetric_contrast
 
 
 class Pair(NamedTuple):
-    """A positive pair, and the embedding whose similarities to the queue are its negatives."""
+    """A positive pair, and the embedding whose similarities to the queue are its negatives.
+
+    Within a batch a pair has negatives of its own: both of its sides with those of other videos.
+    """
 
     first: str
     second: str
@@ -61,29 +65,87 @@ class LossParts:
 
     total: Tensor
     metrics: dict[str, Tensor] = field(default_factory=dict)
-    """contrast, order: the parts, before their weights; top1/<pair>: share of anchors whose positive beats the whole
-    queue; similarity/<pair>: mean cosine of the positives; order_accuracy."""
+    """contrast, order: the parts, before their weights; contrast/queue, contrast/batch: of both kinds of negatives,
+    where both count; top1/<pair>, batch_top1/<pair>: share of anchors whose positive beats the whole queue, or the rest
+    of the batch; similarity/<pair>: mean cosine of the positives; order_accuracy."""
 
 
 def contrast_loss(
-    embeddings: Mapping[str, Tensor], queue: Tensor, temperature: float, pairs: str
+    embeddings: Mapping[str, Tensor],
+    queue: Tensor,
+    temperature: float,
+    pairs: str,
+    negatives: str = "queue",
+    *,
+    gather: Callable[[Tensor], Tensor] = lambda x: x,
+    place: int = 0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean over the pairs and the batch of -log(e^(p/T) / (e^(p/T) + sum_n e^(n/T))), and its metrics.
 
-    p is the similarity of a pair, n those of its anchor to the queue [K, D]; the other positives of a video are in no
-    denominator.
+    p is the similarity of a pair; the other positives of a video are in no denominator. negatives: `queue`, where n are
+    the similarities of the pair's anchor to the queue [K, D]; `batch`, those of each side of the pair to the other side
+    of all other videos, averaged over the sides; `both`, the mean of the two losses. gather, place: see
+    `symmetric_contrast`.
     """
-    anchors = dict.fromkeys(pair.negatives for pair in PAIRS[pairs])
-    negatives = {name: queue_logsumexp(embeddings[name], queue, temperature) for name in anchors}
+    embeddings = {name: x.to(queue.dtype) for name, x in embeddings.items()}
+    losses, metrics = {}, {}
+    if negatives in ("queue", "both"):
+        losses["queue"], metrics = _queue_loss(embeddings, queue, temperature, pairs)
+    if negatives in ("batch", "both"):
+        losses["batch"], of_batch = _batch_loss(embeddings, temperature, pairs, gather, place)
+        metrics |= of_batch
+    if len(losses) > 1:
+        metrics |= {f"contrast/{name}": loss.detach() for name, loss in losses.items()}
+    return torch.stack(list(losses.values())).mean(), metrics
+
+
+def _queue_loss(
+    embeddings: Mapping[str, Tensor], queue: Tensor, temperature: float, pairs: str
+) -> tuple[Tensor, dict[str, Tensor]]:
+    anchors: dict[str, list[Pair]] = {}
+    for pair in PAIRS[pairs]:
+        if pair.first == pair.negatives:
+            anchors.setdefault(pair.first, []).append(pair)
+    # All kinds of anchors, which have as many positives each, are rows of one call.
+    positives = [torch.stack([embeddings[pair.second] for pair in own], 1) for own in anchors.values()]
+    result = queue_contrast(torch.cat([embeddings[name] for name in anchors]), torch.cat(positives), queue, temperature)
+    by_anchor = {name: [x.tensor_split(len(anchors))[number] for x in result] for number, name in enumerate(anchors)}
     losses, metrics = [], {}
     for pair in PAIRS[pairs]:
-        logsumexp, highest = negatives[pair.negatives]
-        similarity = (embeddings[pair.first].float() * embeddings[pair.second].float()).sum(1)
-        losses.append(F.softplus(logsumexp - similarity / temperature).mean())
-        name = f"{pair.first}.{pair.second}"
-        metrics[f"similarity/{name}"] = similarity.detach().mean()
-        metrics[f"top1/{name}"] = (similarity.detach() / temperature >= highest).float().mean()
+        loss, similarity, logsumexp, highest = by_anchor[pair.negatives]
+        if pair.first == pair.negatives:
+            number = anchors[pair.first].index(pair)
+            loss, similarity = loss[:, number], similarity[:, number]
+        else:
+            similarity = (embeddings[pair.first].float() * embeddings[pair.second].float()).sum(1)
+            loss = F.softplus(logsumexp - similarity / temperature)
+        losses.append(loss.mean())
+        metrics |= _seen(pair, "top1", similarity.detach(), highest, temperature)
     return torch.stack(losses).mean(), metrics
+
+
+def _batch_loss(
+    embeddings: Mapping[str, Tensor],
+    temperature: float,
+    pairs: str,
+    gather: Callable[[Tensor], Tensor],
+    place: int,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    losses, metrics = [], {}
+    for pair in PAIRS[pairs]:
+        first, second = embeddings[pair.first], embeddings[pair.second]
+        loss, similarity, highest = symmetric_contrast(first, second, temperature, gather=gather, place=place)
+        losses.append(loss.mean())
+        metrics |= _seen(pair, "batch_top1", similarity, highest, temperature)
+    return torch.stack(losses).mean(), metrics
+
+
+def _seen(pair: Pair, top1: str, similarity: Tensor, highest: Tensor, temperature: float) -> dict[str, Tensor]:
+    name = f"{pair.first}.{pair.second}"
+    return {
+        f"similarity/{name}": similarity.mean(),
+        f"{top1}/{name}": (similarity / temperature >= highest).float().mean(),
+    }
 
 
 def order_classes(order: Tensor) -> Tensor:
