@@ -47,16 +47,22 @@ def queue_contrast(anchors: Tensor, positives: Tensor, queue: Tensor, temperatur
 
     Raises ValueError if shapes, dtypes or devices do not fit, or if the queue requires a gradient.
     """
-    _check(anchors, positives, queue, temperature)
-    dtype = torch.promote_types(anchors.dtype, torch.float32)
-    if isinstance(temperature, Tensor):
-        temperature = temperature.to(dtype).reshape(())
-    else:
-        temperature = torch.full((), temperature, dtype=dtype, device=anchors.device)
-    return Contrast(*_QueueContrast.apply(anchors, positives, queue, temperature))
+    _check(anchors, positives, queue)
+    return Contrast(*_QueueContrast.apply(anchors, positives, queue, scalar(temperature, anchors)))
 
 
-def _check(anchors: Tensor, positives: Tensor, queue: Tensor, temperature: float | Tensor) -> None:
+def scalar(temperature: float | Tensor, like: Tensor) -> Tensor:
+    """float32 (float64 if the features are) without dimensions, on their device. Raises ValueError if it is none."""
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    if not isinstance(temperature, Tensor):
+        return torch.full((), temperature, dtype=dtype, device=like.device)
+    if temperature.numel() != 1 or temperature.device != like.device:
+        given = f"temperature {list(temperature.shape)} on {temperature.device}"
+        raise ValueError(f"{given}: give a number, or a tensor that holds one, on {like.device}")
+    return temperature.to(dtype).reshape(())
+
+
+def _check(anchors: Tensor, positives: Tensor, queue: Tensor) -> None:
     named = {"anchors": anchors, "positives": positives, "queue": queue}
     n, d = anchors.shape if anchors.ndim == 2 else (-1, -1)
     fits = positives.ndim == 3 and queue.ndim == 2 and (*positives.shape[::2], queue.shape[1]) == (n, d, d)
@@ -67,13 +73,15 @@ def _check(anchors: Tensor, positives: Tensor, queue: Tensor, temperature: float
         if len({getattr(x, what) for x in named.values()}) > 1:
             given = ", ".join(f"{name} {getattr(x, what)}" for name, x in named.items())
             raise ValueError(f"{given}: give tensors of one {what}")
-    if anchors.dtype not in DTYPES and (anchors.dtype != torch.float64 or anchors.is_cuda):
-        raise ValueError(f"anchors {anchors.dtype}: give float32, bfloat16 or float16, or on a CPU float64")
-    if isinstance(temperature, Tensor) and (temperature.numel() != 1 or temperature.device != anchors.device):
-        given = f"temperature {list(temperature.shape)} on {temperature.device}"
-        raise ValueError(f"{given}: give a number, or a tensor that holds one, on {anchors.device}")
+    require_floating(anchors=anchors)
     if queue.requires_grad:
         raise ValueError("the queue requires a gradient, and gets none: keys in it are constants, detach them")
+
+
+def require_floating(**named: Tensor) -> None:
+    for name, x in named.items():
+        if x.dtype not in DTYPES and (x.dtype != torch.float64 or x.is_cuda):
+            raise ValueError(f"{name} {x.dtype}: give float32, bfloat16 or float16, or on a CPU float64")
 
 
 class _QueueContrast(torch.autograd.Function):

@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cacl.kernels.contrast import (
-    DTYPES,
     ELEMENTS,
     LARGEST_DIM,
     LN_2,
@@ -29,6 +28,8 @@ from cacl.kernels.contrast import (
     Tiling,
     load_rows,
     multiprocessors,
+    require_floating,
+    scalar,
     splits_of,
     store_rows,
     tiling,
@@ -67,16 +68,6 @@ def symmetric_contrast(
 
     Raises ValueError if shapes, dtypes or devices do not fit.
     """
-    _check(first, second, temperature)
-    dtype = torch.promote_types(first.dtype, torch.float32)
-    if isinstance(temperature, Tensor):
-        temperature = temperature.to(dtype).reshape(())
-    else:
-        temperature = torch.full((), temperature, dtype=dtype, device=first.device)
-    return SymmetricContrast(*_Symmetric.apply(first, second, temperature, gather, place))
-
-
-def _check(first: Tensor, second: Tensor, temperature: float | Tensor) -> None:
     if first.ndim != 2 or first.shape != second.shape or not 0 < first.shape[1] <= LARGEST_DIM:
         raise ValueError(
             f"first {list(first.shape)}, second {list(second.shape)}: give two of [N, D] with D from 1 to {LARGEST_DIM}"
@@ -84,11 +75,8 @@ def _check(first: Tensor, second: Tensor, temperature: float | Tensor) -> None:
     for what in ("dtype", "device"):
         if getattr(first, what) != getattr(second, what):
             raise ValueError(f"first {getattr(first, what)}, second {getattr(second, what)}: give one {what}")
-    if first.dtype not in DTYPES and (first.dtype != torch.float64 or first.is_cuda):
-        raise ValueError(f"first {first.dtype}: give float32, bfloat16 or float16, or on a CPU float64")
-    if isinstance(temperature, Tensor) and (temperature.numel() != 1 or temperature.device != first.device):
-        given = f"temperature {list(temperature.shape)} on {temperature.device}"
-        raise ValueError(f"{given}: give a number, or a tensor that holds one, on {first.device}")
+    require_floating(first=first)
+    return SymmetricContrast(*_Symmetric.apply(first, second, scalar(temperature, first), gather, place))
 
 
 LOWEST = -1e30
@@ -398,7 +386,7 @@ TINY = torch.finfo(torch.float32).tiny
 
 def _empty_logsumexp(rows: Tensor, columns: Tensor, temperature: Tensor, place: int) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(rows.dtype, torch.float32)
-    return rows.new_empty(len(rows), dtype=dtype), rows.new_empty(len(rows), dtype=dtype)
+    return rows.new_empty(rows.shape[0], dtype=dtype), rows.new_empty(rows.shape[0], dtype=dtype)
 
 
 def _empty_gradient(

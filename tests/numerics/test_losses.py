@@ -30,6 +30,8 @@ TEMPERATURES = [0.01, 0.07, 1.0]
 SMALL_LOSS, SMALL_GRADIENT = 1e-6, 5e-6
 """What we may get wrong beyond the errors of plain torch in float32, times T: logits reach 1/T, where float32 rounds by
 6e-8/T, and gradients are keys times softmax weights over T. At T = 0.01 the second is the 5e-4 stated for kernels."""
+KINDS = {"queue": ("queue",), "batch": ("batch",), "both": ("queue", "batch")}
+"""Of negatives, by what they are called together."""
 
 
 def drawn(size: tuple[int, int, int]) -> tuple[dict[str, Tensor], Tensor]:
@@ -52,33 +54,60 @@ def unit(x: np.ndarray) -> Tensor:
 
 
 def in_numpy(
-    embeddings: Mapping[str, Tensor], queue: Tensor, temperature: float, pairs: str
+    embeddings: Mapping[str, Tensor], queue: Tensor, temperature: float, pairs: str, negatives: str = "queue"
 ) -> tuple[float, dict[str, float]]:
     """float64, as the formula is written."""
     e = {name: x.detach().numpy().astype(np.float64) for name, x in embeddings.items()}
     keys = queue.numpy().astype(np.float64)
-    losses, metrics = [], {}
+    losses: dict[str, list[float]] = {kind: [] for kind in KINDS[negatives]}
+    metrics = {}
     for first, second, anchor in METHOD[pairs]:
-        for i in range(len(e["f_q"])):
-            positive = np.exp(e[first][i] @ e[second][i] / temperature)
-            negatives = np.exp(keys @ e[anchor][i] / temperature)
-            losses.append(-np.log(positive / (positive + negatives.sum())))
+        batch = len(e["f_q"])
         similarity = np.array([a @ b for a, b in zip(e[first], e[second], strict=True)])
         metrics[f"similarity/{first}.{second}"] = similarity.mean()
-        metrics[f"top1/{first}.{second}"] = np.mean(similarity >= (e[anchor] @ keys.T).max(1))
-    return float(np.mean(losses)), metrics
+        for i in range(batch):
+            positive = np.exp(similarity[i] / temperature)
+            others = [j for j in range(batch) if j != i]
+            if "queue" in losses:
+                of_queue = np.exp(keys @ e[anchor][i] / temperature)
+                losses["queue"].append(-np.log(positive / (positive + of_queue.sum())))
+            if "batch" in losses:
+                of_first = np.exp(e[second][others] @ e[first][i] / temperature)
+                of_second = np.exp(e[first][others] @ e[second][i] / temperature)
+                sides = [-np.log(positive / (positive + of_side.sum())) for of_side in (of_first, of_second)]
+                losses["batch"].append(float(np.mean(sides)))
+        if "queue" in losses:
+            metrics[f"top1/{first}.{second}"] = np.mean(similarity >= (e[anchor] @ keys.T).max(1))
+        if "batch" in losses:
+            nearest = np.where(np.eye(batch, dtype=bool), -np.inf, e[first] @ e[second].T).max(1)
+            metrics[f"batch_top1/{first}.{second}"] = np.mean(similarity >= nearest)
+    if len(losses) > 1:
+        metrics |= {f"contrast/{kind}": float(np.mean(values)) for kind, values in losses.items()}
+    return float(np.mean([np.mean(values) for values in losses.values()])), metrics
 
 
 def in_torch(
-    embeddings: Mapping[str, Tensor], queue: Tensor, temperature: float, pairs: str, dtype: torch.dtype
+    embeddings: Mapping[str, Tensor],
+    queue: Tensor,
+    temperature: float,
+    pairs: str,
+    dtype: torch.dtype,
+    negatives: str = "queue",
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The plain way: logits of the positive and all negatives, cross-entropy with class 0; and the gradients."""
+    """The plain way: logits of the positive and all negatives, cross-entropy with class 0; in a batch, all similarities
+    and cross-entropy with the place, of rows and columns. And the gradients."""
     e = {name: x.detach().to(dtype).requires_grad_(x.requires_grad) for name, x in embeddings.items()}
     losses = []
     for first, second, anchor in METHOD[pairs]:
-        positive = (e[first] * e[second]).sum(1, keepdim=True)
-        logits = torch.cat([positive, e[anchor] @ queue.to(dtype).T], 1) / temperature
-        losses.append(torch.nn.functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long)))
+        if "queue" in KINDS[negatives]:
+            positive = (e[first] * e[second]).sum(1, keepdim=True)
+            logits = torch.cat([positive, e[anchor] @ queue.to(dtype).T], 1) / temperature
+            losses.append(torch.nn.functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long)))
+        if "batch" in KINDS[negatives]:
+            logits = e[first] @ e[second].T / temperature
+            own = torch.arange(len(logits))
+            sides = [torch.nn.functional.cross_entropy(x, own) for x in (logits, logits.T)]
+            losses.append(torch.stack(sides).mean())
     loss = torch.stack(losses).mean()
     loss.backward()
     return loss.detach(), {name: x.grad for name, x in e.items() if x.grad is not None}
@@ -94,15 +123,21 @@ def test_contrast_is_the_formula(pairs: str, size: tuple[int, int, int], tempera
     embeddings, queue = drawn(size)
     expected, expected_metrics = in_numpy(embeddings, queue, temperature, pairs)
     plain, _ = in_torch(embeddings, queue, temperature, pairs, torch.float32)
+    allowed = abs(plain.item() - expected) + SMALL_LOSS / temperature
     loss, metrics = contrast_loss(embeddings, queue, temperature, pairs)
     assert loss.shape == ()
     assert loss.dtype == torch.float32
-    assert abs(loss.item() - expected) <= abs(plain.item() - expected) + SMALL_LOSS / temperature
+    assert abs(loss.item() - expected) <= allowed
+    assert_metrics(metrics, expected_metrics, allowed)
 
-    assert metrics.keys() == expected_metrics.keys()
+
+def assert_metrics(metrics: Mapping[str, Tensor], expected: Mapping[str, float], allowed: float) -> None:
+    """allowed: error of losses; other metrics know nothing of T."""
+    assert metrics.keys() == expected.keys()
     for name, value in metrics.items():
         assert not value.requires_grad
-        assert value.item() == pytest.approx(expected_metrics[name], abs=1e-6), name
+        error = allowed if name.startswith("contrast/") else 1e-6
+        assert value.item() == pytest.approx(expected[name], rel=0, abs=error), name
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
@@ -125,11 +160,83 @@ def test_contrast_has_the_gradients_of_the_formula(pairs: str, size: tuple[int, 
         assert (gradient - expected[name]).abs().max() <= allowed, name
 
 
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("batch", [1, 2, 5, 17])
+@pytest.mark.parametrize("negatives", ["batch", "both"])
 @pytest.mark.parametrize("pairs", METHOD)
-def test_gradients_of_the_contrast_are_its_finite_differences(pairs: str) -> None:
+def test_contrast_within_the_batch_is_the_formula(pairs: str, negatives: str, batch: int, temperature: float) -> None:
+    """A video that is alone has nothing to be told apart from: its loss is zero."""
+    embeddings, queue = drawn((batch, 65, 33))
+    expected, expected_metrics = in_numpy(embeddings, queue, temperature, pairs, negatives)
+    plain, _ = in_torch(embeddings, queue, temperature, pairs, torch.float32, negatives)
+    allowed = abs(plain.item() - expected) + SMALL_LOSS / temperature
+    loss, metrics = contrast_loss(embeddings, queue, temperature, pairs, negatives)
+    assert (loss.shape, loss.dtype) == ((), torch.float32)
+    assert abs(loss.item() - expected) <= allowed
+    assert_metrics(metrics, expected_metrics, allowed)
+    if batch == 1:
+        assert (metrics["contrast/batch"] if negatives == "both" else loss) == 0
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("batch", [1, 2, 5, 17])
+@pytest.mark.parametrize("negatives", ["batch", "both"])
+@pytest.mark.parametrize("pairs", METHOD)
+def test_contrast_within_the_batch_has_the_gradients_of_the_formula(
+    pairs: str, negatives: str, batch: int, temperature: float
+) -> None:
+    embeddings, queue = drawn((batch, 65, 33))
+    value, expected = in_torch(embeddings, queue, temperature, pairs, torch.float64, negatives)
+    written = in_numpy(embeddings, queue, temperature, pairs, negatives)[0]
+    assert value.item() == pytest.approx(written, rel=1e-12, abs=1e-12)
+    _, plain = in_torch(embeddings, queue, temperature, pairs, torch.float32, negatives)
+    contrast_loss(embeddings, queue, temperature, pairs, negatives)[0].backward()
+
+    gradients = {name: x.grad for name, x in embeddings.items() if x.grad is not None}
+    took_part = {name for pair in METHOD[pairs] for name in pair if name.endswith("q")}
+    assert gradients.keys() == took_part == expected.keys()
+    for name, gradient in gradients.items():
+        assert gradient.dtype == torch.float32
+        allowed = (plain[name] - expected[name]).abs().max() + SMALL_GRADIENT / temperature
+        assert (gradient - expected[name]).abs().max() <= allowed, name
+
+
+@pytest.mark.parametrize("pairs", METHOD)
+def test_both_is_the_mean_of_the_two(pairs: str) -> None:
+    embeddings, queue = drawn((17, 65, 33))
+    leaves = [x for x in embeddings.values() if x.requires_grad]
+    results = {}
+    for negatives in KINDS:
+        loss, metrics = contrast_loss(embeddings, queue, 0.07, pairs, negatives)
+        results[negatives] = loss, metrics, torch.autograd.grad(loss, leaves, materialize_grads=True)
+    both, metrics, gradients = results["both"]
+    for kind in ("queue", "batch"):
+        loss, own, _ = results[kind]
+        assert metrics[f"contrast/{kind}"] == loss
+        for name, value in own.items():
+            torch.testing.assert_close(metrics[name], value, rtol=0, atol=1e-6)
+    assert torch.equal(both, (results["queue"][0] + results["batch"][0]) / 2)
+    for both_sides, of_queue, of_batch in zip(gradients, results["queue"][2], results["batch"][2], strict=True):
+        torch.testing.assert_close(both_sides, (of_queue + of_batch) / 2, rtol=1e-5, atol=1e-6)
+
+
+def test_the_queue_is_what_is_meant_if_nothing_is_said() -> None:
+    """And then nothing is gathered."""
+    embeddings, queue = drawn((17, 65, 33))
+    leaves = [x for x in embeddings.values() if x.requires_grad]
+    results = []
+    for options in ({}, {"negatives": "queue", "gather": None, "place": 5}):
+        loss, metrics = contrast_loss(embeddings, queue, 0.07, "cross", **options)
+        results.append([loss, *metrics.values(), *torch.autograd.grad(loss, leaves)])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("negatives", KINDS)
+@pytest.mark.parametrize("pairs", METHOD)
+def test_gradients_of_the_contrast_are_its_finite_differences(pairs: str, negatives: str) -> None:
     """Of the formula in numpy, which knows nothing of autograd."""
     embeddings, queue = drawn((3, 7, 5))
-    contrast_loss(embeddings, queue, 0.5, pairs)[0].backward()
+    contrast_loss(embeddings, queue, 0.5, pairs, negatives)[0].backward()
     for name, x in embeddings.items():
         if x.grad is None:
             continue
@@ -139,7 +246,7 @@ def test_gradients_of_the_contrast_are_its_finite_differences(pairs: str) -> Non
             for step in (-1e-5, 1e-5):
                 moved = x.detach().double().clone()
                 moved[place] += step
-                sides.append(in_numpy({**embeddings, name: moved}, queue, 0.5, pairs)[0])
+                sides.append(in_numpy({**embeddings, name: moved}, queue, 0.5, pairs, negatives)[0])
             numeric[place] = (sides[1] - sides[0]) / 2e-5
         np.testing.assert_allclose(x.grad.numpy(), numeric, rtol=0, atol=1e-6)
 
@@ -193,13 +300,31 @@ def test_a_positive_as_near_as_the_nearest_key_is_counted_first() -> None:
     assert metrics["similarity/f_q.f_k"].item() == pytest.approx(2 / 3)
 
 
-def test_half_precision_embeddings_are_contrasted_in_float32() -> None:
+@pytest.mark.parametrize("negatives", KINDS)
+@pytest.mark.parametrize("keys", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_embeddings_are_contrasted_in_float32(
+    dtype: torch.dtype, keys: torch.dtype, negatives: str
+) -> None:
+    """As soon as they have the precision of the queue."""
     embeddings, queue = drawn((5, 513, 128))
-    half = {name: x.detach().bfloat16() for name, x in embeddings.items()}
-    loss, _ = contrast_loss(half, queue.bfloat16(), 0.07, "cross")
-    expected, _ = in_numpy({name: x.float() for name, x in half.items()}, queue.bfloat16().float(), 0.07, "cross")
+    half = {name: x.detach().to(dtype).requires_grad_(x.requires_grad) for name, x in embeddings.items()}
+    loss, metrics = contrast_loss(half, queue.to(keys), 0.07, "authors", negatives)
+    loss.backward()
+    single = {name: x.detach().to(keys).float().requires_grad_(x.requires_grad) for name, x in half.items()}
+    queue = queue.to(keys).float()
+    expected, expected_metrics = in_numpy(single, queue, 0.07, "authors", negatives)
     assert loss.dtype == torch.float32
     assert abs(loss.item() - expected) <= 2 * SMALL_LOSS / 0.07
+    assert_metrics(metrics, expected_metrics, 2 * SMALL_LOSS / 0.07)
+    _, gradients = in_torch(single, queue, 0.07, "authors", torch.float64, negatives)
+    for name, gradient in gradients.items():
+        found = half[name].grad
+        assert found is not None
+        assert found.dtype == dtype
+        # Four pairs add up, each rounded to the coarser of the two types by half a place, and their sum once more.
+        rounding = 2.5 * max(torch.finfo(x).eps for x in (dtype, keys))
+        assert (found - gradient).abs().max() <= rounding * gradient.abs().max() + SMALL_GRADIENT / 0.07, name
 
 
 def test_a_queue_with_a_gradient_is_refused() -> None:

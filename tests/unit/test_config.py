@@ -180,6 +180,7 @@ def test_the_section_alone_makes_no_key_near() -> None:
         ("augment.crop=[0, 1]", ["augment.crop", "0", "greater than 0"]),
         ("augment.crop=[0.5, 0.6, 0.7]", ["augment.crop", "[0.5, 0.6, 0.7]", "2"]),
         ("model.cnn=r3d19", ["model.cnn", "'r3d19'", "'r3d18'"]),
+        ("contrast.negatives=keys", ["contrast.negatives", "'keys'", "'queue'", "'batch'", "'both'"]),
         ("train.compile=perhaps", ["train.compile", "'perhaps'", "boolean"]),
         ("run=3", ["run", "3", "string"]),
         ("seed=-1", ["seed", "-1", "greater than or equal to 0"]),

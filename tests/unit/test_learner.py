@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
@@ -212,6 +213,7 @@ def test_encoders_equal_the_long_way() -> None:
 
 LOSSES = [(pairs, weight) for pairs in ("cross", "authors", "within", "cnn") for weight in (0.0, 0.5)]
 LOSSES += [("transformer", 0.0), ("none", 0.5)]
+NEGATIVES = ("queue", "batch", "both")
 
 
 def assert_same_rows(actual: Tensor, expected: Tensor) -> None:
@@ -222,10 +224,11 @@ def assert_same_rows(actual: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(distance, torch.zeros(len(actual)), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("negatives", NEGATIVES)
 @pytest.mark.parametrize(("pairs", "order_weight"), LOSSES)
-def test_loss_reaches_all_of_the_query_and_nothing_else(pairs: str, order_weight: float) -> None:
+def test_loss_reaches_all_of_the_query_and_nothing_else(pairs: str, order_weight: float, negatives: str) -> None:
     """A trained parameter without a gradient would stop data parallel training."""
-    learner = Learner(tiny(pairs=pairs, order_weight=order_weight))
+    learner = Learner(tiny(pairs=pairs, order_weight=order_weight, negatives=negatives))
     key, queue = parameters(learner.key), copy.deepcopy(learner.queue.state_dict())
     parts, keys = learner.loss(learner.query, a_batch(), step=0)
     assert parts.total.isfinite()
@@ -243,10 +246,12 @@ def test_loss_reaches_all_of_the_query_and_nothing_else(pairs: str, order_weight
     assert all(torch.equal(value, queue[name]) for name, value in learner.queue.state_dict().items())
 
 
+@pytest.mark.parametrize("negatives", NEGATIVES)
 @pytest.mark.parametrize(("pairs", "order_weight"), LOSSES)
-def test_loss_is_made_of_its_parts(pairs: str, order_weight: float) -> None:
+def test_loss_is_made_of_its_parts(pairs: str, order_weight: float, negatives: str) -> None:
     """Queries see the first view, keys the second, both with the same order."""
-    learner, batch = Learner(tiny(pairs=pairs, order_weight=order_weight, weight=0.7)), a_batch()
+    config = tiny(pairs=pairs, order_weight=order_weight, weight=0.7, negatives=negatives)
+    learner, batch = Learner(config), a_batch()
     query, key = copy.deepcopy(learner.query), copy.deepcopy(learner.key)
     parts, keys = learner.loss(learner.query, batch, step=0)
 
@@ -254,7 +259,7 @@ def test_loss_is_made_of_its_parts(pairs: str, order_weight: float) -> None:
     total, metrics = torch.zeros(()), {}
     if pairs != "none":
         embeddings = {f"{n}_q": q[n] for n in "ft" if n in q} | {f"{n}_k": k[n] for n in "ft" if n in k}
-        contrast, metrics = contrast_loss(embeddings, learner.queue.keys, 0.07, pairs)
+        contrast, metrics = contrast_loss(embeddings, learner.queue.keys, 0.07, pairs, negatives)
         total, metrics["contrast"] = total + 0.7 * contrast, contrast
         assert_same_rows(keys, torch.cat([k[n] for n in "ft" if n in k]))
     if order_weight:
@@ -264,6 +269,25 @@ def test_loss_is_made_of_its_parts(pairs: str, order_weight: float) -> None:
     torch.testing.assert_close(parts.total, total)
     for name, value in metrics.items():
         torch.testing.assert_close(parts.metrics[name], value, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("negatives", ["batch", "both"])
+def test_videos_of_a_batch_are_learnt_by_heart(negatives: str) -> None:
+    """Each has a colour. Chance is the logarithm of 6, 1.79."""
+    learner, batch = Learner(tiny(pairs="cnn", negatives=negatives, order_weight=0.0)), a_batch()
+    colours = torch.rand(6, 3, 1, 1, 1).half()
+    batch = dataclasses.replace(batch, views=tuple(view * colours for view in batch.views))
+    optimizer = torch.optim.Adam(learner.query.parameters(), lr=0.01)
+    seen = []
+    for step in range(40):
+        parts, keys = learner.loss(learner.query, batch, step)
+        seen.append(parts.metrics["contrast" if negatives == "batch" else "contrast/batch"].item())
+        optimizer.zero_grad()
+        parts.total.backward()
+        optimizer.step()
+        learner.update(keys)
+    assert seen[0] > math.log(6)
+    assert sum(seen[-5:]) / 5 < 0.2
 
 
 @pytest.mark.parametrize(

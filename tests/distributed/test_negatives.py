@@ -1,0 +1,187 @@
+"""Negatives of the batch in two and three processes with unequal numbers of clips: together they are one batch.
+
+Run as a script, this file starts all of the launches below (see tests/launch.py). What they leave in files is judged by
+the tests.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cacl import distributed
+from cacl.clips import ClipBatch
+from cacl.losses import contrast_loss
+from cacl.train import Trainer
+from tests import launch
+from tests.numerics.test_losses import (
+    METHOD,
+    SMALL_GRADIENT,
+    SMALL_LOSS,
+    assert_metrics,
+    drawn,
+    in_numpy,
+    in_torch,
+)
+from tests.tiny import tiny_config
+
+CLIPS, TEMPERATURE, STEPS = 9, 0.07, 3
+COUNTS = {2: (2, 7), 3: (4, 2, 3)}
+NEGATIVES = ("batch", "both")
+
+
+# ------------------------------------------------------------------------- what a process does; without torch's help
+
+
+def mine(counts: Sequence[int]) -> slice:
+    first = sum(counts[: distributed.rank()])
+    return slice(first, first + counts[distributed.rank()])
+
+
+def losses(_: Path) -> dict[tuple[str, str], Any]:
+    """Of the embeddings of this rank's clips, weighted as the trainer does."""
+    results = {}
+    with distributed.process_group("cpu"):
+        counts = COUNTS[distributed.world()]
+        own = mine(counts)
+        for pairs, negatives in product(METHOD, NEGATIVES):
+            whole, queue = drawn((CLIPS, 65, 33))
+            embeddings = {name: x.detach()[own].requires_grad_(x.requires_grad) for name, x in whole.items()}
+            loss, metrics = contrast_loss(
+                embeddings,
+                queue,
+                TEMPERATURE,
+                pairs,
+                negatives,
+                gather=partial(distributed.gather, counts=counts),
+                place=own.start,
+            )
+            (loss * len(embeddings["f_q"]) / CLIPS).backward()
+            gradients = {name: x.grad for name, x in embeddings.items() if x.grad is not None}
+            results[pairs, negatives] = {"loss": loss.detach(), "metrics": metrics, "gradients": gradients}
+    return results
+
+
+def steps(folder: Path, negatives: str) -> dict[str, Any]:
+    """Some steps on the same clips, in whatever number of processes, of a learner without dropout and with batch norm
+    in evaluation mode: then nothing but the contrast depends on which clips share a process."""
+    config = tiny_config(
+        folder / "never written",
+        {
+            "contrast": {"queue": 40, "momentum": 0.5, "negatives": negatives},
+            "model": {"dropout": 0.0},
+            "optim": {"lr": 0.1},
+            "train": {"batch": CLIPS, "epochs": 10.0},
+        },
+    )
+    with distributed.process_group("cpu") as device:
+        trainer = Trainer(config, CLIPS, device)
+        trainer.learner.eval()
+        counts = COUNTS.get(distributed.world(), (CLIPS,))
+        own = mine(counts)
+        seen = []
+        for step in range(STEPS):
+            generator = torch.Generator().manual_seed(step)
+            views = torch.rand(2, CLIPS, 3, 4, 16, 16, generator=generator).half()
+            order = torch.stack([torch.randperm(4, generator=generator) for _ in range(CLIPS)]).byte()
+            number = torch.arange(CLIPS)
+            batch = ClipBatch(views=tuple(views[:, own]), order=order[own], video=number[own], index=number[own])
+            seen.append(trainer.train_step(batch, look=True, counts=counts))
+        state = {name: x.clone() for name, x in trainer.learner.state_dict().items()}
+    return {"metrics": seen, "state": state}
+
+
+LAUNCHES: launch.Launches = {
+    **{f"losses of {world}": (world, losses) for world in COUNTS},
+    **{
+        f"{negatives} of {world}": (world, partial(steps, negatives=negatives))
+        for world, negatives in product(COUNTS, NEGATIVES)
+    },
+}
+
+
+# ------------------------------------------------------------------------------------------------------- the tests
+
+
+@pytest.fixture(autouse=True)
+def _one_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The tests themselves compute what a single process with one thread does."""
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks")
+    launch.launched(__file__, folder)
+    return folder
+
+
+def joined(parts: Sequence[dict[str, Tensor]], counts: Sequence[int]) -> dict[str, Tensor]:
+    """Means over all clips, of the means of each rank."""
+    assert len({tuple(part) for part in parts}) == 1
+    pairs = list(zip(parts, counts, strict=True))
+    return {name: torch.stack([part[name] * count for part, count in pairs]).sum() / CLIPS for name in parts[0]}
+
+
+@pytest.mark.parametrize("pairs", METHOD)
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("world", COUNTS)
+def test_losses_and_gradients_are_those_of_one_batch(folder: Path, world: int, negatives: str, pairs: str) -> None:
+    """In float64, of the formula: loss and metrics over all clips, and every rank's part of the gradients."""
+    results = [result[pairs, negatives] for result in launch.left_by(LAUNCHES, f"losses of {world}", folder)]
+    embeddings, queue = drawn((CLIPS, 65, 33))
+    expected, metrics = in_numpy(embeddings, queue, TEMPERATURE, pairs, negatives)
+    found = joined([result["metrics"] | {"contrast/mean": result["loss"]} for result in results], COUNTS[world])
+    assert_metrics(found, metrics | {"contrast/mean": expected}, SMALL_LOSS / TEMPERATURE)
+
+    _, gradients = in_torch(embeddings, queue, TEMPERATURE, pairs, torch.float64, negatives)
+    for result in results:
+        assert result["gradients"].keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        together = torch.cat([result["gradients"][name] for result in results])
+        assert (together - gradient).abs().max() <= SMALL_GRADIENT / TEMPERATURE, name
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("world", COUNTS)
+def test_ranks_train_as_one_process_does(folder: Path, world: int, negatives: str) -> None:
+    """The metrics of every step, and after the last one all weights, momentum copies and the queue."""
+    expected = steps(folder, negatives)
+    results = launch.left_by(LAUNCHES, f"{negatives} of {world}", folder)
+    names = expected["metrics"][0].keys()
+    assert {"loss", "contrast", "batch_top1/t_q.t_k"} <= names
+    for step in range(STEPS):
+        found = joined([result["metrics"][step] for result in results], COUNTS[world])
+        assert found.keys() == names
+        for name in names:
+            torch.testing.assert_close(
+                found[name],
+                expected["metrics"][step][name],
+                rtol=1e-4,
+                atol=2e-5,
+                msg=lambda m, name=name, step=step: f"{name} in step {step}: {m}",
+            )
+    for result in results:
+        assert result["state"].keys() == expected["state"].keys()
+        for name, value in expected["state"].items():
+            torch.testing.assert_close(
+                result["state"][name], value, rtol=1e-4, atol=2e-5, msg=lambda m, name=name: f"{name}: {m}"
+            )
+            assert torch.equal(result["state"][name], results[0]["state"][name]), name
+
+
+if __name__ == "__main__":
+    launch.main(LAUNCHES, Path(sys.argv[1]))
