@@ -106,16 +106,45 @@ def bench_loader(
     """Time the loaders beside those that people write with torch's DataLoader, on the same clips of the same videos."""
     from cacl import config as configuration
     from cacl.bench import loader
+    from cacl.bench.figures import claim
     from cacl.report import Report
 
     resolved = configuration.load(config, overrides or [])
     if out:
-        loader.claim(out)
+        claim(out)
     with Report() as report:
         result = loader.bench_loader(raw, prepared, resolved, clips=clips, repeats=repeats, report=report)
     if out:
         loader.save(result, out)
     _print(result.to_json(), as_json, lambda _: loader.show(result))
+    result.check()
+
+
+@app.command()
+def bench_kernels(
+    operations: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[OPERATION]...", help="contrast, symmetric, edit-distance, augment; none: all of them."
+        ),
+    ] = None,
+    repeats: Annotated[int, typer.Option(help="Measurements of each way.")] = 5,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="Folder for bench_kernels.json and bench_kernels.png.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time the kernels beside how others compute the same, and tell what they take of each kind of GPU."""
+    from cacl.bench import kernels
+    from cacl.bench.figures import claim
+    from cacl.report import Report
+
+    if out:
+        claim(out)
+    with Report() as report:
+        result = kernels.bench_kernels(operations or [], repeats=repeats, device=device, report=report)
+    if out:
+        kernels.save(result, out)
+    _print(result.to_json(), as_json, lambda _: kernels.show(result))
     result.check()
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from cacl.bench import machine
+from cacl.bench.figures import Spread
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord
 from cacl.config import Config, override
 from cacl.errors import DataError
@@ -58,13 +59,6 @@ class Contender:
     decodes: Decodes = "stretch"
     obstacle: str = ""
     """Why it cannot run here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    median: float
-    min: float
-    max: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,16 +261,16 @@ def _figures(contender: Contender, videos: Videos, measurements: Sequence[_Measu
     warm_up, *timed = measurements
     seconds, clips = sum(m.seconds for m in timed), sum(m.clips for m in timed)
     each = [m.clips / m.seconds for m in timed]
-    median = statistics.median(each)
+    spread = Spread.of(each)
     used = [m.used for m in timed if m.used]
     processor_seconds = sum(u.processor_seconds for u in used)
     waits_ms = [1000 * wait for m in timed for wait in m.waits[1:]]
     decoded = videos.decoded_frames(contender.decodes)
     return Figures(
-        clips_per_second=Spread(median, min(each), max(each)),
+        clips_per_second=spread,
         each_clips_per_second=tuple(each),
-        decoded_frames_per_second=decoded and median * decoded,
-        returned_frames_per_second=median * videos.config.clip.frames,
+        decoded_frames_per_second=decoded and spread.median * decoded,
+        returned_frames_per_second=spread.median * videos.config.clip.frames,
         cores=processor_seconds / seconds if used else None,
         core_ms_per_clip=1000 * processor_seconds / clips if used else None,
         first_batch_seconds=warm_up.waits[0],

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,12 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
 
 from cacl.bench import contest, machine, picture, rivals
 from cacl.bench.contest import Contender, Decodes, Figures, Row, Run, Stages, Videos, entries, stages
+from cacl.bench.figures import machine_line, number, show_table, table
 from cacl.bench.rivals import Rival
 from cacl.config import Config
 from cacl.errors import CaclError, UsageError
@@ -34,8 +31,6 @@ from cacl.report import Report
 
 BASELINE = "cacl host"
 PACKAGES = ("cacl", "torch", "torchvision", "av", "pillow", "torchcodec", "decord2", "nvidia-dali-cuda130")
-WIDTH = 132
-"""Of the table, in columns, where stdout is no terminal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,28 +228,27 @@ def _compared(rows: Sequence[Row], files: str) -> tuple[Row, ...]:
 
 
 COLUMNS: dict[str, Callable[[Figures], str]] = {
-    "clips/s": lambda figures: _number(figures.clips_per_second.median),
-    "min..max": lambda figures: f"{_number(figures.clips_per_second.min)}..{_number(figures.clips_per_second.max)}",
-    "decoded\nframes/s": lambda figures: _number(figures.decoded_frames_per_second),
-    "cores": lambda figures: _number(figures.cores),
-    "core ms\nper clip": lambda figures: _number(figures.core_ms_per_clip),
-    "first\nbatch s": lambda figures: _number(figures.first_batch_seconds),
-    "wait for a\nbatch p50 ms": lambda figures: _number(figures.wait_ms_p50),
-    "\np99 ms": lambda figures: _number(figures.wait_ms_p99),
-    "KiB read\nper clip": lambda figures: _number(figures.bytes_read_per_clip and figures.bytes_read_per_clip / 1024),
+    "clips/s": lambda figures: number(figures.clips_per_second.median),
+    "min..max": lambda figures: f"{number(figures.clips_per_second.min)}..{number(figures.clips_per_second.max)}",
+    "decoded\nframes/s": lambda figures: number(figures.decoded_frames_per_second),
+    "cores": lambda figures: number(figures.cores),
+    "core ms\nper clip": lambda figures: number(figures.core_ms_per_clip),
+    "first\nbatch s": lambda figures: number(figures.first_batch_seconds),
+    "wait for a\nbatch p50 ms": lambda figures: number(figures.wait_ms_p50),
+    "\np99 ms": lambda figures: number(figures.wait_ms_p99),
+    "KiB read\nper clip": lambda figures: number(figures.bytes_read_per_clip and figures.bytes_read_per_clip / 1024),
 }
 
 
 def show(result: Result) -> None:
     """The figures, on stdout."""
-    table = Table(box=SIMPLE, pad_edge=False, collapse_padding=True)
+    shown = table()
     for name in ("loader", "files", "ratio", *COLUMNS):
-        table.add_column(name, justify="left" if name in ("loader", "files") else "right", no_wrap=True)
+        shown.add_column(name, justify="left" if name in ("loader", "files") else "right", no_wrap=True)
     for row in result.rows:
-        cells = [_number(row.ratio), *(cell(row.figures) for cell in COLUMNS.values())] if row.figures else ["-"]
-        table.add_row(row.loader, row.files, *cells)
-    console = Console(markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else WIDTH)
-    console.print(table)
+        cells = [number(row.ratio), *(cell(row.figures) for cell in COLUMNS.values())] if row.figures else ["-"]
+        shown.add_row(row.loader, row.files, *cells)
+    show_table(shown)
     for loader, how in {row.loader: row.how for row in result.rows}.items():
         print(f"{loader}: {how}")
     for row in result.rows:
@@ -263,18 +257,10 @@ def show(result: Result) -> None:
     dropped = sum(row.figures.dropped_clips for row in result.rows if row.figures)
     print(f"{dropped} clips dropped")
     for files, stages_ms in result.stages.items():
-        parts = ", ".join(f"{name} {_number(ms)}" for name, ms in asdict(stages_ms).items() if ms is not None)
+        parts = ", ".join(f"{name} {number(ms)}" for name, ms in asdict(stages_ms).items() if ms is not None)
         print(f"{BASELINE}, {files}, ms per clip in one thread: {parts}")
     for line in (*_files(result), *_setting(result), _machine(result)):
         print(line)
-
-
-def claim(folder: Path) -> None:
-    """Makes the folder for `save`. Raises UsageError if that cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--out {folder}: is no folder and cannot be made one ({error.strerror})") from None
 
 
 def save(result: Result, folder: Path) -> None:
@@ -317,13 +303,4 @@ def _setting(result: Result) -> list[str]:
 
 
 def _machine(result: Result) -> str:
-    known = result.machine
-    versions = ", ".join(f"{name} {known[name]}" for name in ("python", *PACKAGES[1:]) if name in known)
-    return f"{known['cores']} cores of {known['cpu']}; {versions}; cacl {known['commit'] or known.get('cacl')}"
-
-
-def _number(value: float | None) -> str:
-    """Three digits, or all before the point."""
-    if value is None:
-        return "n/a"
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return machine_line(result.machine, PACKAGES[1:])

@@ -1,0 +1,138 @@
+"""What a call takes of time and of memory, and how fast this machine multiplies, computes with integers and copies.
+
+What is said here of GPUs has not run on one yet.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+import triton
+import triton.language as tl
+
+Call: TypeAlias = Callable[[], Any]
+
+MEASUREMENT = 0.2
+"""Seconds that a measurement takes, or one call where that takes longer."""
+FLUSHED = 2**28
+"""Bytes written before each timed call on a GPU, more than any L2 cache holds."""
+
+
+def calls_of(call: Call, device: torch.device) -> int:
+    """How many calls a measurement takes. They are the warm-up too."""
+    calls, start = 0, time.perf_counter()
+    while time.perf_counter() - start < MEASUREMENT:
+        call()
+        wait(device)
+        calls += 1
+    return calls
+
+
+def seconds_of(call: Call, calls: int, device: torch.device) -> float:
+    """Of one call: on a CPU the mean, on a GPU the median, each with a cold L2 cache (as triton.testing.do_bench)."""
+    if device.type == "cpu":
+        start = time.perf_counter()
+        for _ in range(calls):
+            call()
+        return (time.perf_counter() - start) / calls
+    cache_filler = torch.empty(FLUSHED, dtype=torch.int8, device=device)
+    marks = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(calls)]
+    for start, end in marks:
+        cache_filler.zero_()
+        start.record()
+        call()
+        end.record()
+    wait(device)
+    return statistics.median(start.elapsed_time(end) for start, end in marks) / 1000
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def memory_of(call: Call, device: torch.device) -> int | None:
+    """Bytes at the highest point of a call above those before it; None where the system does not tell.
+
+    On a GPU what torch allocates, on a CPU what is in memory of the process.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        return torch.cuda.max_memory_allocated(device) - before
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # glibc: free memory goes back to the system, and does not hide what is taken
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew (man 5 proc_pid_clear_refs)
+        before = _status("VmRSS")
+        call()
+        return max(0, _status("VmHWM") - before)
+    except (OSError, AttributeError):
+        return None
+
+
+def _status(key: str) -> int:
+    """Bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
+
+
+# --- What the machine can do
+
+
+class Yardstick(NamedTuple):
+    """Something that a machine does as fast as it can. Nothing is faster than the best of many measurements."""
+
+    what: str
+    work: float
+    """Of one call, in operations or bytes."""
+    call: Call
+
+
+def multiplying(device: torch.device, dtype: torch.dtype) -> Yardstick:
+    """Additions and multiplications, of matrices that fit in the cache of a CPU or fill a GPU."""
+    side = 8192 if device.type == "cuda" else 1024
+    first, second, out = torch.randn(3, side, side, device=device).to(dtype).unbind()
+    what = f"torch.mm of {side} x {side}"
+    return Yardstick(what, 2 * side**3, lambda: torch.mm(first, second, out=out))
+
+
+def copying(device: torch.device) -> Yardstick:
+    """Bytes read and written, far more than fit in a cache."""
+    source = torch.zeros(2**30 if device.type == "cuda" else 2**28, dtype=torch.uint8, device=device)
+    target = source.clone()
+    return Yardstick("copy_", 2 * len(source), lambda: target.copy_(source))
+
+
+def computing(device: torch.device, bits: int) -> Yardstick:
+    """Operations on words of so many bits: logic in place in the cache of a CPU, logic and additions in the registers of
+    a GPU."""
+    word = {8: torch.int8, 16: torch.int16, 32: torch.int32, 64: torch.int64}[bits]
+    if device.type == "cpu":
+        words = torch.zeros(2**15 * torch.get_num_threads(), dtype=word)  # the least that torch gives to a thread
+        return Yardstick("bitwise_not_ in the cache", len(words), words.bitwise_not_)
+    words = torch.zeros(2**24, dtype=word, device=device)
+    launch: Any = chain_kernel[len(words) // WORDS,]  # its type is that of the kernel
+    return Yardstick("a chain of ^ and +", 2 * STEPS * len(words), lambda: launch(words, STEPS, WORDS))
+
+
+STEPS, WORDS = 256, 128
+
+
+@triton.jit
+def chain_kernel(words, STEPS: tl.constexpr, WORDS: tl.constexpr):
+    """STEPS times two operations of which each needs the one before it, on WORDS words, one for each thread."""
+    address = words + tl.program_id(0) * WORDS + tl.arange(0, WORDS)
+    y = tl.load(address)
+    x = ~y
+    for _ in tl.static_range(STEPS):  # pyright: ignore[reportGeneralTypeIssues]
+        x = (x ^ y) + y
+    tl.store(address, x)

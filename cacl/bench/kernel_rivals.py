@@ -1,0 +1,178 @@
+"""How other people compute what our kernels compute: what `cacl bench-kernels` measures them against.
+
+Published packages that need no [N, K] either, cut-cross-entropy and inf-cl, are not among them: they run on GPUs only,
+and neither takes positives that differ from row to row.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torchvision.transforms import v2
+
+from cacl.clips import ViewPlan
+from cacl.kernels import edit_distance
+from cacl.loaders.views import DaliViews
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """For one setting: another one would count as a second form of the same function, of which torch keeps few."""
+    torch.compiler.reset()
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns that there is no GPU
+    return torch.compile(function, dynamic=False)
+
+
+# --- Contrast with a queue: anchors [N, D], positives [N, P, D], queue [K, D] to a loss [N, P]
+
+
+def moco(anchors: Tensor, positives: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    """As in the pseudocode of He et al. (2020): the positive and all negatives are classes, and the first is right."""
+    negatives = anchors @ queue.T
+    right = torch.zeros(len(anchors), dtype=torch.long, device=anchors.device)
+    losses = []
+    for positive in positives.unbind(1):
+        logits = torch.cat([(anchors * positive).sum(1, keepdim=True), negatives], dim=1)
+        losses.append(F.cross_entropy(logits / temperature, right, reduction="none"))
+    return torch.stack(losses, dim=1)
+
+
+def lean(anchors: Tensor, positives: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    """The same without a copy of the logits for each positive."""
+    negatives = torch.logsumexp(anchors @ queue.T / temperature, dim=1, keepdim=True)
+    return F.softplus(negatives - torch.einsum("nd,npd->np", anchors, positives) / temperature)
+
+
+def attention(anchors: Tensor, positives: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    """By torch's flash attention in which keys and values are the queue: it returns log-sum-exp and average."""
+    return _Attention.apply(anchors, positives, queue, temperature)  # pyright: ignore[reportReturnType]
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, anchors: Tensor, positives: Tensor, queue: Tensor, temperature: float) -> Tensor:
+        aten = torch.ops.aten
+        flash = (
+            aten._scaled_dot_product_flash_attention
+            if anchors.is_cuda
+            else aten._scaled_dot_product_flash_attention_for_cpu
+        )
+        # Batch and heads come first.
+        query, keys = anchors[None, None], queue[None, None]
+        mean, logsumexp, *_ = (x[0, 0] for x in flash(query, keys, keys, scale=1 / temperature)[:2])
+        similarity = torch.einsum("nd,npd->np", anchors.float(), positives.float())
+        logits = logsumexp[:, None] - similarity / temperature
+        ctx.temperature = temperature
+        ctx.save_for_backward(positives, mean, logits)
+        return F.softplus(logits)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        positives, mean, logits = ctx.saved_tensors
+        weights = gradients[0] * torch.sigmoid(logits)
+        pull = torch.einsum("np,npd->nd", weights, positives.float())
+        gradient = (weights.sum(1, keepdim=True) * mean - pull) / ctx.temperature
+        return gradient.to(positives.dtype), None, None, None
+
+
+# --- Contrast of two views with each other: two of [N, D] to a loss [N]
+
+
+def clip(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """As in the pseudocode of Radford et al. (2021)."""
+    logits = first @ second.T / temperature
+    right = torch.arange(len(first), device=first.device)
+    forward = F.cross_entropy(logits, right, reduction="none")
+    backward = F.cross_entropy(logits.T, right, reduction="none")
+    return (forward + backward) / 2
+
+
+# --- Edit distance of orders to 0, 1, ..., L - 1: uint8 [B, L] to uint8 [B]
+
+
+def characters(order: Tensor) -> Tensor:
+    """As the release of Guo et al. (CVPR 2022), row by row. The package Levenshtein, which that calls, is by those who
+    made rapidfuzz, and computes with it."""
+    distance = import_module("rapidfuzz.distance.Levenshtein").distance
+    identity = "".join(map(chr, range(order.shape[1])))
+    distances = [distance("".join(map(chr, row)), identity) for row in order.tolist()]
+    return torch.tensor(distances, dtype=torch.uint8, device=order.device)
+
+
+def rapidfuzz_of_bytes(order: Tensor, workers: int) -> Tensor:
+    """All rows in one call, cut from one string of bytes: the fastest form found. workers: -1 for all cores."""
+    rapidfuzz = import_module("rapidfuzz")
+    length = order.shape[1]
+    symbols = order.cpu().numpy().tobytes()
+    rows = [symbols[at : at + length] for at in range(0, len(symbols), length)]
+    scorer = rapidfuzz.distance.Levenshtein.distance
+    distances = rapidfuzz.process.cdist(rows, [bytes(range(length))], scorer=scorer, workers=workers, dtype="uint8")
+    return torch.from_numpy(distances[:, 0]).to(order.device)
+
+
+def compiled_reference() -> Callable[[Tensor], Tensor]:
+    """Our reference under torch.compile: in parts of one size, since compiling all rows at once takes minutes."""
+    of_part = compiled(edit_distance._to_identity_reference)
+
+    def distances(order: Tensor) -> Tensor:
+        parts = F.pad(order, (0, 0, 0, -len(order) % edit_distance.PART)).split(edit_distance.PART)
+        return torch.cat([of_part(part) for part in parts])[: len(order)]
+
+    return distances
+
+
+# --- Views of clips: B of uint8 [T, H, W, 3] and V of B plans to V of float16 [B, 3, T, size, size]
+
+
+def torchvision_views(frames: Sequence[Tensor], plans: Sequence[Sequence[ViewPlan]], size: int) -> list[Tensor]:
+    """torchvision.transforms.v2, a clip at a time."""
+    return [
+        torch.stack([_torchvision_view(clip, plan, size) for clip, plan in zip(frames, view, strict=True)])
+        for view in plans
+    ]
+
+
+def _torchvision_view(frames: Tensor, plan: ViewPlan, size: int) -> Tensor:
+    images = v2.functional.crop(frames.permute(0, 3, 1, 2), plan.top, plan.left, plan.side, plan.side)
+    images = v2.functional.to_dtype(images, torch.float32, scale=True)
+    images = v2.functional.resize(images, [size, size], antialias=True)
+    if plan.flip:
+        images = v2.functional.horizontal_flip(images)
+    planes = images.transpose(0, 1)
+    matrix = torch.from_numpy(plan.color).to(frames.device, non_blocking=True)
+    return torch.addmm(matrix[:, 3:], matrix[:, :3], planes.reshape(3, -1)).half().view(planes.shape)
+
+
+def dali_views(
+    frames: Sequence[Tensor], plans: Sequence[Sequence[ViewPlan]], size: int
+) -> Callable[[], Sequence[Tensor]]:
+    """The operators of our `dali` backend, in a graph that is fed with frames as they are, where they are."""
+    from nvidia.dali import fn
+    from nvidia.dali.pipeline import Pipeline
+
+    views, device = DaliViews(size), frames[0].device
+    inputs = [column for view in plans for column in views.inputs(view)]
+    # Not torch's own tensors on a CPU: DALI would ask the CUDA driver for the stream that they belong to.
+    clips = list(frames) if device.type == "cuda" else [clip.numpy() for clip in frames]
+    graph = Pipeline(
+        batch_size=len(frames), num_threads=torch.get_num_threads(), device_id=device.index, prefetch_queue_depth=1
+    )
+    with graph:
+        place = "gpu" if device.type == "cuda" else "cpu"
+        shown = fn.external_source(lambda: clips, batch=True, device=place, layout="FHWC", no_copy=True)
+        nodes = fn.external_source(lambda: inputs, num_outputs=len(inputs))
+        graph.set_outputs(*views.outputs(shown, nodes))
+    graph.build()
+
+    def run() -> Sequence[Tensor]:
+        outputs = graph.run(torch.cuda.current_stream(device) if device.type == "cuda" else None)
+        return views.tensors(outputs, plans)
+
+    return run

@@ -1,0 +1,296 @@
+"""`cacl bench-kernels`: what it measures, what it refuses to print, and what it says to wrong input."""
+
+import json
+import platform
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cacl.bench import gauge, kernel_problems, kernels
+from cacl.bench.contrast_problems import contrast_problem, symmetric_problem
+from cacl.bench.kernel_problems import augment_problem, edit_distance_problem, problems, wagner_fischer
+from cacl.bench.kernels import OPERATIONS, Result, bench_kernels
+from cacl.bench.launches import LAUNCHES
+from cacl.bench.trial import OURS, Floor, Problem, Task, Way
+from cacl.errors import CaclError
+from cacl.report import Report
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+
+Finished = subprocess.CompletedProcess[str]
+Run = Callable[..., Finished]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short measurements, and one kernel compiled ahead of time for one GPU."""
+    monkeypatch.setattr(gauge, "MEASUREMENT", 0.005)
+    monkeypatch.setattr(kernels, "CAPABILITIES", (90,))
+    monkeypatch.setattr(kernels, "LAUNCHES", {name: lambda: iter(()) for name in OPERATIONS} | AUGMENT)
+
+
+AUGMENT = {"augment": LAUNCHES["augment"]}
+
+
+def tiny(device: torch.device) -> Iterator[Problem]:
+    yield contrast_problem(device, torch.float32, 70, 2, 300)
+    yield contrast_problem(device, torch.bfloat16, 5, 1, 300, other_side=True)
+    yield symmetric_problem(device, torch.float32, 60)
+    yield edit_distance_problem(device, 50, 9)
+    yield augment_problem(device, 2, 3, (20, 26), 18, 10)
+    yield augment_problem(device, 2, 3, (20, 26), 10, 10)
+
+
+WAYS = {
+    "contrast": ["eager MoCo", "lean eager", "torch.compile", "flash attention"],
+    "symmetric": ["eager CLIP", "torch.compile"],
+    "edit-distance": ["authors' way", "rapidfuzz, 1 worker", "rapidfuzz, all cores", "torch.compile"],
+    "augment": ["DALI", "torchvision"],
+}
+OF_PACKAGES = {"authors' way", "rapidfuzz, 1 worker", "rapidfuzz, all cores", "DALI"}
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "bench_kernels", partial(bench_kernels, of_device=tiny))
+
+
+@pytest.mark.usefixtures("small")
+def test_every_way_of_every_operation(cacl: Run, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "folder"
+    done = cacl("bench-kernels", "--repeats", 2, "--device", "cpu", "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert json.loads((out / "bench_kernels.json").read_text()) == result
+
+    assert [block["operation"] for block in result["blocks"]] == [problem.operation for problem in tiny(CPU)]
+    for block in result["blocks"]:
+        assert block["floor_seconds"] > 0
+        assert block["floor"]
+        assert block["error_unit"]
+        ours, *others = block["rows"]
+        assert ours["way"] == OURS
+        assert ours["figures"]["ratio"] == 1
+        assert [row["way"] for row in others if row["way"] != "cacl, always the kernel"] == WAYS[block["operation"]]
+        for row in block["rows"]:
+            if row["way"] in OF_PACKAGES and not row["figures"]:
+                assert row["reason"].startswith("skipped: ")
+                continue
+            assert row["reason"] == "", row
+            assert row["limits"].keys() <= row["errors"].keys()
+            assert all(row["errors"][name] <= limit for name, limit in row["limits"].items())
+            figures = row["figures"]
+            each, spread = figures["each_seconds"], figures["seconds"]
+            assert len(each) == 2
+            assert 0 < min(each) == spread["min"] <= spread["median"] == pytest.approx(median(each))
+            assert max(each) == spread["max"]
+            assert figures["ratio"] == pytest.approx(spread["median"] / ours["figures"]["seconds"]["median"])
+            assert figures["floor_share"] == pytest.approx(block["floor_seconds"] / spread["median"])
+            assert figures["calls"] >= 1
+            assert figures["memory_bytes"] is None or row["way"] != "DALI"
+
+    (used,) = result["resources"]
+    assert (used["operation"], used["kernel"]) == ("augment", "augment_kernel")
+    assert used["sm_90"]["registers"] > 0
+    assert result["settings"].pop("load") >= 0
+    assert result["settings"] == {"device": "cpu", "threads": torch.get_num_threads(), "repeats": 2}
+    assert {"cpu", "cores", "python", "torch", "triton", "commit", "gpu", "cuda"} <= set(result["machine"])
+
+
+@pytest.mark.usefixtures("small")
+def test_the_report_names_no_folder_and_no_machine(cacl: Run, tmp_path: Path) -> None:
+    done = cacl("bench-kernels", "edit-distance", "augment", "--repeats", 1, "--device", "cpu", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = (tmp_path / "bench_kernels.json").read_text()
+    for text in (done.stdout, report):
+        assert str(tmp_path) not in text
+        assert str(ROOT) not in text
+        assert platform.node() not in text
+    with Image.open(tmp_path / "bench_kernels.png") as image:
+        image.load()
+        assert image.format == "PNG"
+        assert image.width == 1600
+    settings = [problem.setting for problem in tiny(CPU) if problem.operation in ("edit-distance", "augment")]
+    assert [block["setting"] for block in json.loads(report)["blocks"]] == settings
+    assert len(done.stderr.splitlines()) == len(settings) + 1
+    for operation in ("edit-distance", "augment"):
+        for way in (OURS, *WAYS[operation]):
+            assert f"{operation}, {way}: " in done.stdout
+    assert "augment_kernel" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["contrasts"], "contrasts: no operation; there are contrast, symmetric, edit-distance, augment"),
+        (["--repeats", "0"], "--repeats 0: give at least 1"),
+        (["--device", "tpu"], "--device tpu: say auto, cpu or cuda"),
+        (["--out", "{file}"], "--out {file}"),
+    ],
+)
+def test_wrong_input_is_one_line_with_a_way_out(cacl: Run, tmp_path: Path, arguments: list[str], said: str) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    done = cacl("bench-kernels", *(argument.format(file=file) for argument in arguments))
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"cacl: {said.format(file=file)}")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(cacl: Run) -> None:
+    done = cacl("bench-kernels", "--device", "cuda")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "cacl: --device cuda: no CUDA device is visible; --device auto takes what is there\n"
+
+
+# --- Ways that are wrong
+
+
+def way(name: str, call: Callable[[], Any], **changes: Any) -> Way:
+    return Way(name=name, how="", prepare=lambda: call, limits={"value": 0.1}, **changes)
+
+
+def problem(*ways: Way) -> Problem:
+    """Whose solution is 1."""
+    floor = Floor(1, "nothing", gauge.Yardstick("none", 1, lambda: None))
+    task = Task(ways, lambda found: {"value": abs(found - 1)}, "the difference", floor)
+    return Problem("contrast", "one", lambda: task)
+
+
+def measured(*ways: Way) -> Result:
+    with Report(enabled=False) as report:
+        return bench_kernels([], repeats=1, device="cpu", report=report, of_device=lambda _: [problem(*ways)])
+
+
+def breaks() -> float:
+    raise RuntimeError("out of luck\nin many lines")
+
+
+def test_a_way_that_is_wrong_gets_no_figure() -> None:
+    calls: list[float] = []
+
+    def breaks_later() -> float:
+        calls.append(1)
+        return 1 if len(calls) == 1 else breaks()
+
+    result = measured(
+        way(OURS, lambda: 1.0),
+        way("far", lambda: 1.2),
+        way("nan", lambda: float("nan")),
+        way("broken", breaks),
+        way("tired", breaks_later),
+        way("missing", lambda: 1.0, obstacle="it is not installed"),
+    )
+    ours, *others = result.blocks[0].rows
+    assert ours.figures
+    assert ours.errors == {"value": 0}
+    assert [row.figures for row in others] == [None] * 5
+    assert [row.reason for row in others] == [
+        "refused: value 0.2 away from the truth, 0.1 allowed",
+        "refused: value nan away from the truth, 0.1 allowed",
+        "fails: out of luck",
+        "fails: out of luck",
+        "skipped: it is not installed",
+    ]
+    result.check()
+
+
+@pytest.mark.parametrize("wrong", [way(OURS, lambda: 0.0), way(OURS, breaks)])
+def test_ours_must_be_right(cacl: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wrong: Way) -> None:
+    of_device = partial(bench_kernels, of_device=lambda _: [problem(wrong, way("another", lambda: 1.0))])
+    monkeypatch.setattr(kernels, "bench_kernels", of_device)
+    done = cacl("bench-kernels", "--repeats", 1, "--device", "cpu", "--out", tmp_path, "--json")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"cacl: contrast, one: {OURS} ")
+    _, another = json.loads(done.stdout)["blocks"][0]["rows"]
+    assert another["figures"]["ratio"] is None
+
+
+def test_our_own_operations_are_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that is off by little, found by the real check."""
+    right = kernel_problems.edit_distance_to_identity
+
+    def off(order: Tensor) -> Tensor:
+        distances = right(order)
+        distances[0] += 1
+        return distances
+
+    monkeypatch.setattr(kernel_problems, "edit_distance_to_identity", off)
+    with Report(enabled=False) as report:
+        result = bench_kernels(["edit-distance"], repeats=1, device="cpu", report=report, of_device=tiny)
+    with pytest.raises(CaclError, match="edit-distance, 50 orders of 9 frames: cacl refused: differing 1 away"):
+        result.check()
+
+
+# --- What stands in for what is missing
+
+
+def test_without_rapidfuzz_the_recurrence_is_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_problems, "obstacle", lambda module, package: f"{package} is not installed")
+    with Report(enabled=False) as report:
+        result = bench_kernels(["edit-distance"], repeats=1, device="cpu", report=report, of_device=tiny)
+    reasons = {row.way: row.reason for row in result.blocks[0].rows}
+    assert reasons[OURS] == reasons["torch.compile"] == ""
+    assert reasons["authors' way"] == "skipped: rapidfuzz is not installed"
+
+
+def test_the_recurrence() -> None:
+    order = torch.tensor([[0, 1, 2, 3], [1, 0, 2, 3], [3, 0, 1, 2], [3, 2, 1, 0]], dtype=torch.uint8)
+    assert wagner_fischer(order).tolist() == [0, 2, 2, 4]
+
+
+def test_in_the_interpreter_nothing_is_compiled(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(kernels, "INTERPRETED", True)
+    result = measured(way(OURS, lambda: 1.0))
+    assert result.resources == ()
+    kernels.show(result)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "TRITON_INTERPRET=1" in line]
+    assert "none was compiled" in line
+
+
+# --- What it measures with, and what
+
+
+@pytest.mark.parametrize("mebibytes", [16, 64])
+def test_memory_is_seen(mebibytes: int) -> None:
+    seen = gauge.memory_of(lambda: torch.ones(mebibytes, 2**18), CPU)
+    if seen is None:
+        pytest.skip("this system does not tell")
+    assert seen / 2**20 == pytest.approx(mebibytes, abs=3)
+
+
+@pytest.mark.parametrize(
+    "yardstick",
+    [gauge.multiplying(CPU, torch.float32), gauge.copying(CPU), *(gauge.computing(CPU, bits) for bits in (8, 64))],
+    ids=lambda yardstick: yardstick.what,
+)
+def test_what_the_machine_can_do(yardstick: gauge.Yardstick) -> None:
+    rate = yardstick.work / gauge.seconds_of(yardstick.call, gauge.calls_of(yardstick.call, CPU), CPU)
+    assert 1e7 < rate < 1e14
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_all_operations_are_there(device: str) -> None:
+    found = list(problems(torch.device(device)))
+    assert {problem.operation for problem in found} == set(OPERATIONS)
+    assert len({(problem.operation, problem.setting) for problem in found}) == len(found)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_launches_name_every_argument(operation: str) -> None:
+    launches: Sequence[Any] = list(LAUNCHES[operation]())
+    assert launches
+    for launch in launches:
+        assert {parameter.name for parameter in launch.kernel.params} <= launch.arguments.keys()
