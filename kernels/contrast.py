@@ -103,8 +103,9 @@ class _QueueContrast(torch.autograd.Function):
 
 # --- In torch
 
-ROWS, ELEMENTS = 512, 2**19
-"""On a CPU: anchors at a time, and logits at a time, which then stay in the second-level cache."""
+ROWS, ELEMENTS = 2**11, 2**22
+"""On a CPU: anchors at a time, and logits at a time (16 MiB). Smaller parts would stay nearer to the processor, but
+threads wait for each other after every step, which takes long on cores that a loader keeps busy too."""
 
 
 def forward_reference(

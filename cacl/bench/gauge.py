@@ -113,12 +113,13 @@ def copying(device: torch.device) -> Yardstick:
 
 
 def computing(device: torch.device, bits: int) -> Yardstick:
-    """Operations on words of so many bits: logic in place in the cache of a CPU, logic and additions in the registers of
+    """Operations on words of so many bits: in place in the cache of a core, times the threads, or in the registers of
     a GPU."""
     word = {8: torch.int8, 16: torch.int16, 32: torch.int32, 64: torch.int64}[bits]
     if device.type == "cpu":
-        words = torch.zeros(2**15 * torch.get_num_threads(), dtype=word)  # the least that torch gives to a thread
-        return Yardstick("bitwise_not_ in the cache", len(words), words.bitwise_not_)
+        words = torch.zeros(2**14, dtype=word)  # so few that torch gives them to one thread
+        threads = torch.get_num_threads()
+        return Yardstick(f"{threads} times bitwise_not_ in a core's cache", threads * len(words), words.bitwise_not_)
     words = torch.zeros(2**24, dtype=word, device=device)
     launch: Any = chain_kernel[len(words) // WORDS,]  # its type is that of the kernel
     return Yardstick("a chain of ^ and +", 2 * STEPS * len(words), lambda: launch(words, STEPS, WORDS))

@@ -278,7 +278,7 @@ def test_memory_is_seen(mebibytes: int) -> None:
 )
 def test_what_the_machine_can_do(yardstick: gauge.Yardstick) -> None:
     rate = yardstick.work / gauge.seconds_of(yardstick.call, gauge.calls_of(yardstick.call, CPU), CPU)
-    assert 1e7 < rate < 1e14
+    assert 1e6 < rate < 1e14
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:0"])
