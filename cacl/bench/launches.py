@@ -56,7 +56,7 @@ def _of_contrast() -> Iterator[Launch]:
 def _of_symmetric() -> Iterator[Launch]:
     for dtype in (torch.bfloat16, torch.float32):
         for kernel, tile in (
-            (symmetric.logsumexp_kernel, contrast.tiling(DIM, dtype)),
+            (symmetric.logsumexp_kernel, symmetric.logsumexp_tiling(DIM, dtype)),
             (symmetric.gradient_kernel, symmetric.gradient_tiling(DIM, dtype)),
         ):
             arguments = {

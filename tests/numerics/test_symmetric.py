@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cacl.kernels import symmetric
 from cacl.kernels.symmetric import symmetric_contrast
 from tests.symmetric_truth import (
     DTYPES,
@@ -100,8 +101,14 @@ def test_finite_differences_in_float64() -> None:
     assert torch.autograd.gradcheck(lambda *x: symmetric_contrast(*x).loss, inputs)
 
 
-def test_more_rows_than_are_taken_at_once() -> None:
-    check(drawn(Size(1500, 16, 0.07), torch.float32))
+@pytest.mark.parametrize("elements", [1, 129, 1000, 129 * 128])
+def test_more_rows_than_are_taken_at_once(monkeypatch: pytest.MonkeyPatch, elements: int) -> None:
+    """One, seven, or all but one."""
+    monkeypatch.setattr(symmetric, "ELEMENTS", elements)
+    given = drawn(Size(129, 16, 0.07), torch.float32)
+    assert len(symmetric._parts(given.first, given.second)) > 1
+    check(given)
+    compare(given, made_in_parts(given, (100, 29)))
 
 
 def test_vectors_of_any_length() -> None:
