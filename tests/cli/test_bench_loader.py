@@ -90,7 +90,10 @@ def test_every_loader_on_raw_and_on_prepared_videos(cacl: Run, raw: Path, prepar
 
     assert result["settings"] | {"batch": 2, "clips": 6, "repeats": 2, "threads": 2} == result["settings"]
     assert result["stages"]["raw"]["read"] is None
-    assert all(milliseconds > 0 for milliseconds in result["stages"]["prepared"].values())
+    # The other two are differences of timings, which for clips as small as these may come out on either side of 0.
+    of_prepared = result["stages"]["prepared"]
+    assert of_prepared["read"] > 0
+    assert sum(of_prepared.values()) > 0
     files = result["files"]["prepared"]
     assert files["codecs"] == {"h264": 3}
     assert files["bytes"] == sum(file.stat().st_size for file in prepared.rglob("*.mp4"))
