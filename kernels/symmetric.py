@@ -80,6 +80,7 @@ def symmetric_contrast(
 
 
 LOWEST = -1e30
+"""In the place of the log-sum-exp of nothing."""
 
 
 class _Symmetric(torch.autograd.Function):
@@ -141,7 +142,7 @@ def gradient_reference(
     of_rows: [N, 2], (a, u): log-sum-exps and weights of the rows; of_columns: [M, 2], (b, v).
     """
     gradient = _empty_gradient(rows, columns, temperature, place, of_rows, of_columns)
-    (column_logsumexp, column_weight) = of_columns.unbind(1)
+    column_logsumexp, column_weight = of_columns.unbind(1)
     for part in _parts(rows, columns):
         logits = _logits(rows, columns, temperature, place, part)
         row_logsumexp, row_weight = of_rows[part].unbind(1)
@@ -380,6 +381,8 @@ def _gradient_kernel(
 
 
 TINY = torch.finfo(torch.float32).tiny
+"""The largest weight is divided by, and may be 0."""
+
 
 # --- Registered
 
