@@ -12,10 +12,14 @@ if TYPE_CHECKING:
 
 
 class SeekPoint(NamedTuple):
-    """A frame at which decoding may start, proven while scanning: a seek to `pts` yields exactly frame `frame`."""
+    """A frame at which decoding may start: in a file opened anew, a seek to `target` was seen to lead to it, and what
+    followed were the very frames that decoding from the start yields."""
 
     frame: int
     pts: int
+    """Its timestamp, which no other frame of the file has."""
+    target: int
+    """The timestamp to seek to: its own, or, in containers without an index, that of its decoding."""
 
 
 class Fragments(NamedTuple):
@@ -40,18 +44,26 @@ class VideoRecord:
     frames: int
     """Frames that decode, from the first to the last. Frame numbers everywhere are positions in this sequence."""
     declared_frames: int
-    """Frames that the header promises; 0 where it promises nothing."""
+    """Frames that the header promises, without those that an edit list hides; 0 where it promises nothing."""
     rate: float
     """Average frames per second."""
     width: int
-    """Pixels, as displayed (after the rotation)."""
+    """Pixels, as displayed (turned upright)."""
     height: int
-    """Pixels, as displayed (after the rotation)."""
+    """Pixels, as displayed (turned upright)."""
     codec: str
     content: str = ""
     """BLAKE2b of the file's bytes, 128 bits as hex digits."""
+    mirrored: bool = False
+    """Whether a decoded frame is to be mirrored, left and right, before it is turned."""
     rotation: int = 0
     """Counter-clockwise quarter turns in degrees (0, 90, 180, 270) that bring a decoded frame upright."""
+    undecodable: int = 0
+    """Frames before the first key frame, which nothing can decode. They have no number."""
+    video_streams: int = 1
+    """Video streams in the file, cover art apart; the one that players show is used."""
+    pixel_aspect: float = 1.0
+    """Width of a pixel by its height, as the header wants it shown. Pixels are taken as they are."""
     label: str | None = None
     split: str | None = None
     """`train`, `test`, or None where no list names the file."""

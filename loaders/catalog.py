@@ -25,12 +25,12 @@ from cacl.clips import SeekPoint, VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError
 from cacl.loaders import index, layouts
-from cacl.loaders.decode import probe
 from cacl.loaders.index import PreparedVideos
+from cacl.loaders.probe import probe
 from cacl.loaders.storage import Place, is_remote
 
-CACHE_FORMAT = ("cacl-scan", 2, *av.library_versions["libavcodec"])
-"""Raise the first number when `probe` judges files differently; another decoder may do so as well."""
+CACHE_FORMAT = ("cacl-scan", 3, *av.library_versions["libavformat"], *av.library_versions["libavcodec"])
+"""Raise the first number when `probe` judges files differently; another demuxer or decoder may do so as well."""
 
 SAVE_EVERY_SECONDS = 60.0
 
@@ -85,7 +85,7 @@ class Catalog:
             return self.videos.fingerprint
         digest = hashlib.sha256()
         for v in self.videos:
-            picture = (v.content, v.frames, v.width, v.height, v.rotation, v.seek_points)
+            picture = (v.content, v.frames, v.width, v.height, v.mirrored, v.rotation, v.seek_points)
             digest.update(json.dumps([v.path, picture, v.label, v.split, sorted(v.attributes.items())]).encode())
         return digest.hexdigest()
 
@@ -206,7 +206,11 @@ def _facts(video: VideoRecord) -> dict[str, Any]:
         "width": video.width,
         "height": video.height,
         "codec": video.codec,
+        "mirrored": video.mirrored,
         "rotation": video.rotation,
+        "undecodable": video.undecodable,
+        "video_streams": video.video_streams,
+        "pixel_aspect": video.pixel_aspect,
         "content": video.content,
     }
 
@@ -323,5 +327,5 @@ def _to_cache(outcome: _Outcome) -> Any:
 def _from_cache(outcome: Any) -> _Outcome:
     if isinstance(outcome, str):
         return outcome
-    seek_points = tuple(SeekPoint(frame, pts) for frame, pts in outcome.pop("seek_points"))
+    seek_points = tuple(SeekPoint(*point) for point in outcome.pop("seek_points"))
     return VideoRecord(path="", seek_points=seek_points, **outcome)

@@ -120,14 +120,16 @@ def with_true_colors(view: ViewPlan, colorspace: int) -> ViewPlan:
 
 
 def sideways(view: ViewPlan, video: VideoRecord) -> tuple[ViewPlan, int]:
-    """The same view of a frame that was not turned upright, and the counter-clockwise quarter turns it then needs.
+    """The same view of a frame as it is decoded, and the counter-clockwise quarter turns it then needs.
 
     Mirroring a turned picture is turning the mirrored picture the other way round, and the mirror comes first here.
     """
     turns = video.rotation // 90
     bottom, right = video.height - view.top - view.side, video.width - view.left - view.side
     top, left = [(view.top, view.left), (view.left, bottom), (bottom, right), (right, view.top)][turns]
-    return replace(view, top=top, left=left), -turns if view.flip else turns
+    if video.mirrored:
+        left = (video.height if turns % 2 else video.width) - left - view.side
+    return replace(view, top=top, left=left, flip=view.flip != video.mirrored), -turns if view.flip else turns
 
 
 def _by_view(clips: Sequence[Clip]) -> list[tuple[ViewPlan, ...]]:

@@ -52,10 +52,12 @@ def cut(place: Place, video: VideoRecord, first: int, last: int) -> Cut:
         with open_video(place) as container:
             stream = video_stream(container)
             if container.format.name == "avi" and stream.codec_context.has_b_frames:
-                start, packets = SeekPoint(0, 0), _retimed(container, stream)
+                start, packets = SeekPoint(0, 0, 0), _retimed(container, stream)
             else:
                 start = _seek_point(video.seek_points, first)
                 packets = _packets_from(container, stream, start)
+                if video.undecodable and not start.frame:
+                    packets = _from_first_key(packets)
             stretch, times = _until(last + 1 - start.frame, packets)
             offset = sorted(_time(packet) for packet in stretch).index(times[first - start.frame])
             return Cut(_remux(stretch, stream), offset, int(stream.codec_context.colorspace))
@@ -73,16 +75,27 @@ def _colorspace(init: bytes) -> int:
 
 def _seek_point(points: Sequence[SeekPoint], frame: int) -> SeekPoint:
     nearest = bisect_right(points, frame, key=lambda point: point.frame) - 1
-    return points[nearest] if nearest >= 0 else SeekPoint(0, 0)
+    return points[nearest] if nearest >= 0 else SeekPoint(0, 0, 0)
 
 
 def _packets_from(container: InputContainer, stream: VideoStream, start: SeekPoint) -> Iterator[Packet]:
     """In file order, without the frames that follow the seek point in the file but are shown before it."""
     if start.frame:
-        container.seek(start.pts, stream=stream)
+        container.seek(start.target, stream=stream)
     for packet in container.demux(stream):
+        if packet.has_sidedata("new_extradata"):
+            raise DataError(
+                'changes its parameters on the way, which loader.backend = "dali" cannot follow; "host" can'
+            )
         if packet.size and (not start.frame or _time(packet) >= start.pts):
             yield packet
+
+
+def _from_first_key(packets: Iterator[Packet]) -> Iterator[Packet]:
+    """Without those that refer to frames which are not in the file: they are not decoded, and have no number."""
+    key = next(packet for packet in packets if packet.is_keyframe)
+    yield key
+    yield from (packet for packet in packets if _time(packet) >= _time(key))
 
 
 def _retimed(container: InputContainer, stream: VideoStream) -> list[Packet]:

@@ -40,8 +40,7 @@ def decode_planes(place: Place, video: VideoRecord, plan: ClipPlan) -> tuple[np.
             luma = scratch("luma", (plan.length, *y.shape), np.uint8)
             chroma = scratch("chroma", (2, plan.length, *u.shape), np.uint8)
         luma[t], chroma[0, t], chroma[1, t] = y, u, v
-    turn = video.rotation
-    return np.ascontiguousarray(upright(luma, turn)), np.ascontiguousarray(upright(chroma, turn)), to_rgb
+    return np.ascontiguousarray(upright(luma, video)), np.ascontiguousarray(upright(chroma, video)), to_rgb
 
 
 def compose(color: np.ndarray, to_rgb: np.ndarray) -> np.ndarray:

@@ -20,6 +20,8 @@ FIELDS_BEFORE_BOXES = {b"stsd": 8, b"avc1": 78}
 """Boxes that hold fields of their own before the boxes within, and how many bytes of them."""
 DATA_OFFSET, FIRST_FLAGS = 0x1, 0x4
 """Optional fields of a trun box before its table."""
+PARAMETER_SETS = (7, 8, 13, 15)
+"""Types of the units of H.264 that hold parameter sets (ITU-T H.264, table 7-1)."""
 PER_SAMPLE = (0x100, 0x200, 0x400, 0x800)
 """Columns of that table: duration, size, flags, composition offset."""
 SIZE = 0x200
@@ -53,6 +55,25 @@ def decoder_configuration(init: bytes) -> bytes:
         init, Box(b"", -HEADER, len(init)), b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1", b"avcC"
     )
     return init[box.start + HEADER : box.end]
+
+
+def changes_parameters(data: bytes) -> bool:
+    """Whether a file of H.264 has parameter sets among its frames that its head does not have. They override those of
+    the head, and are missing where decoding starts behind them."""
+    configuration = decoder_configuration(data)
+    size_bytes = (configuration[4] & 3) + 1  # of the length before each unit (ISO/IEC 14496-15, 5.3.3.1)
+    units = (unit for sample in samples(data) for unit in _units(sample, size_bytes))
+    return any(unit[0] & 31 in PARAMETER_SETS and unit not in configuration for unit in units)
+
+
+def _units(sample: bytes, size_bytes: int) -> Iterator[bytes]:
+    """The units of a coded frame, without the lengths before them."""
+    position = 0
+    while position + size_bytes < len(sample):
+        start = position + size_bytes
+        position = start + int.from_bytes(sample[position:start])
+        if position > start:
+            yield sample[start:position]
 
 
 def fragments(data: bytes) -> tuple[list[int], list[int]]:

@@ -27,10 +27,10 @@ from cacl.config import DataConfig
 from cacl.errors import DataError, UsageError, reason_of
 from cacl.loaders import index, journal, layouts, storage
 from cacl.loaders.catalog import Catalog, Rejected, Report, scan
-from cacl.loaders.decode import probe
 from cacl.loaders.index import IndexWriter, Prepared
 from cacl.loaders.journal import Done, Journal, Refused, Stamp
 from cacl.loaders.layouts import Listing
+from cacl.loaders.probe import probe
 from cacl.loaders.transcode import Converted, Settings, convert
 from cacl.loaders.workers import each
 
@@ -197,7 +197,7 @@ def _make(root: Path, target: Path, settings: Settings, path: str) -> Done | Ref
         if not stat.S_ISREG(status.st_mode):
             return Refused(path=path, stamp=None, reason="is not a regular file")
         stamp = (status.st_size, status.st_mtime_ns)
-        video = probe(source)
+        video = probe(source, seekable=False)  # it is read from its start to its end
         with _writing(target):
             file.parent.mkdir(parents=True, exist_ok=True)
             converted = convert(source, video, temporary, settings)

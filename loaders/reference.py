@@ -31,7 +31,7 @@ def decode_rgb(place: Place, video: VideoRecord, plan: ClipPlan) -> np.ndarray:
         frame.reformat(format="rgb24", src_colorspace=source_colorspace(frame), interpolation=EXACT).to_ndarray()
         for frame in decode_frames(place, video, plan.frame_numbers)
     ]
-    return np.ascontiguousarray(upright(np.stack(images).transpose(0, 3, 1, 2), video.rotation))
+    return np.ascontiguousarray(upright(np.stack(images).transpose(0, 3, 1, 2), video))
 
 
 def make_view(frames: Tensor, view: ViewPlan, size: int) -> Tensor:

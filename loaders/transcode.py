@@ -31,7 +31,7 @@ from cacl.errors import DataError, UsageError, reason_of
 from cacl.loaders import mp4
 from cacl.loaders.decode import open_video, upright, video_stream
 from cacl.loaders.prepared import decode_prepared
-from cacl.loaders.yuv import FULL_RANGE, as_planar_420, planes, rgb_matrix, source_colorspace
+from cacl.loaders.yuv import FULL_RANGE, as_planar_420, mark, planes, source_colorspace
 
 MAX_COPIED_GOP = 32
 """Files with longer groups of pictures are encoded anew: a clip would take twice the frames that it needs."""
@@ -113,19 +113,11 @@ def fitted(frames: Iterable[VideoFrame], video: VideoRecord, short_side: int) ->
             interpolation=SMOOTH,
             threads=1,
         )
-        pixels = [upright(plane, video.rotation).ravel() for plane in planes(small)]
+        pixels = [upright(plane, video).ravel() for plane in planes(small)]
         # A frame of its own: what else the decoder attached to its frames would steer the encoder.
         fresh = VideoFrame.from_ndarray(np.concatenate(pixels).reshape(-1, width), format="yuv420p")
         fresh.colorspace, fresh.color_range = COEFFICIENTS[standard], ColorRange.MPEG
         yield fresh
-
-
-def mark(frame: VideoFrame) -> int:
-    """A checksum over the planes, and over the way they turn into RGB."""
-    checksum = zlib.crc32(rgb_matrix(frame).tobytes())
-    for plane in planes(frame):
-        checksum = zlib.crc32(np.ascontiguousarray(plane).data, checksum)
-    return checksum
 
 
 # --- Copying
@@ -133,8 +125,9 @@ def mark(frame: VideoFrame) -> int:
 
 def _copy(source: Path, video: VideoRecord, rate: Fraction, file: Path, settings: Settings) -> Converted | None:
     """None if the source does not fit, or does not decode group by group to just the frames it has as a whole."""
-    upright_size = (video.width, video.height)
-    if video.codec != "h264" or video.rotation or working_size(*upright_size, settings.short_side) != upright_size:
+    size = (video.width, video.height)
+    turned = video.rotation or video.mirrored
+    if video.codec != "h264" or turned or working_size(*size, settings.short_side) != size:
         return None
     try:
         with open_video(source) as container:
@@ -143,14 +136,14 @@ def _copy(source: Path, video: VideoRecord, rate: Fraction, file: Path, settings
             marks: list[int] = []
             for packet in container.demux(stream):
                 frames = packet.decode()
-                if packet.is_discard or not all(map(_fits, frames)):
+                if packet.is_discard or packet.has_sidedata("new_extradata") or not all(map(_fits, frames)):
                     return None
                 marks += map(mark, frames)
                 packets += [packet] if packet.size else []
             data = _remux(packets, stream, rate)
-        if max(mp4.fragments(data)[1]) > MAX_COPIED_GOP:
+        if max(mp4.fragments(data)[1]) > MAX_COPIED_GOP or mp4.changes_parameters(data):
             return None
-        copy = _write(data, file, rate, *upright_size)
+        copy = _write(data, file, rate, *size)
         return Converted(copy, copied=True) if list(_proof(file, copy)) == marks else None
     except (av.FFmpegError, ValueError, DataError):
         return None  # whatever is odd about its stream, encoding it anew mends that

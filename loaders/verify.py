@@ -20,10 +20,11 @@ from av.video.frame import VideoFrame
 
 from cacl.errors import CaclError, DataError, reason_of
 from cacl.loaders.catalog import Report
-from cacl.loaders.decode import decode_frames, probe
+from cacl.loaders.decode import decode_frames
 from cacl.loaders.prepare import Summary
-from cacl.loaders.transcode import fitted, mark
-from cacl.loaders.yuv import planes
+from cacl.loaders.probe import probe
+from cacl.loaders.transcode import fitted
+from cacl.loaders.yuv import mark, planes
 
 FRAMES = 16
 MAX_STRIDE = 4

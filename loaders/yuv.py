@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from functools import lru_cache
 
 import av.video.reformatter as reformatter
@@ -45,6 +46,14 @@ def planes(frame: VideoFrame) -> list[np.ndarray]:
 def plane(frame: VideoFrame, which: int) -> np.ndarray:
     """uint8 [H, W]: one of them (0 luma, 1 and 2 chroma)."""
     return planes(frame)[which]
+
+
+def mark(frame: VideoFrame) -> int:
+    """A checksum over the planes, and over the way they turn into RGB."""
+    checksum = zlib.crc32(rgb_matrix(frame).tobytes())
+    for plane in planes(frame):
+        checksum = zlib.crc32(np.ascontiguousarray(plane).data, checksum)
+    return checksum
 
 
 def rgb_matrix(frame: VideoFrame) -> np.ndarray:

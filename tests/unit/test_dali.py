@@ -29,7 +29,8 @@ from cacl.errors import CaclError, ConfigError
 from cacl.loaders import dali
 from cacl.loaders.augment import IDENTITY_COLOR, color_matrix
 from cacl.loaders.catalog import Catalog
-from cacl.loaders.decode import probe, upright
+from cacl.loaders.decode import upright
+from cacl.loaders.probe import probe
 from cacl.loaders.reference import load_clip
 from cacl.loaders.threaded import ThreadedBackend
 from tests.gpu import cuda_device
@@ -246,23 +247,26 @@ def test_colors_of_other_standards_are_true(tmp_path: Path, colorspace: Colorspa
 
 
 @pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
-def test_a_view_of_a_frame_that_lies_sideways(rotation: int, flip: bool) -> None:
+def test_a_view_of_a_frame_that_lies_sideways(rotation: int, mirrored: bool, flip: bool) -> None:
     decoded = np.arange(70 * 110).reshape(70, 110)
-    shown = upright(decoded, rotation)
+    width, height = (70, 110) if rotation % 180 else (110, 70)
     video = VideoRecord(
         path="",
         frames=1,
         declared_frames=1,
         rate=1,
         codec="",
+        mirrored=mirrored,
         rotation=rotation,
-        width=shown.shape[1],
-        height=shown.shape[0],
+        width=width,
+        height=height,
     )
+    shown = upright(decoded, video)
     wanted = view(12, 20, 46, flip)
     there, turns = dali.sideways(wanted, video)
-    assert (there.side, there.flip) == (wanted.side, wanted.flip)
+    assert (there.side, there.flip) == (wanted.side, wanted.flip != mirrored)
     np.testing.assert_array_equal(np.rot90(crop(decoded, there), turns), crop(shown, wanted))
 
 

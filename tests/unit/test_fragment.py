@@ -17,8 +17,8 @@ from av.video.stream import VideoStream
 
 from cacl.clips import VideoRecord
 from cacl.errors import DataError
-from cacl.loaders.decode import probe
 from cacl.loaders.fragment import Cut, cut
+from cacl.loaders.probe import probe
 from cacl.loaders.transcode import Settings, convert
 from cacl.loaders.yuv import matrix_to_rgb
 
@@ -171,7 +171,7 @@ def check_timestamps(piece: Cut) -> None:
 def checksums(video: Path | bytes) -> list[int]:
     """Of the visible pixels of each frame, all planes."""
     with opened(video) as container:
-        frames = container.decode(container.streams.video[0])
+        frames = container.decode(max(container.streams.video, key=lambda stream: stream.width))
         return [crc32(b"".join(visible(plane) for plane in frame.planes)) for frame in frames]
 
 

@@ -24,8 +24,9 @@ from cacl.loaders import index, journal
 from cacl.loaders.catalog import Catalog, scan
 from cacl.loaders.decode import decode_frames
 from cacl.loaders.prepare import Summary, output, prepare
-from cacl.loaders.transcode import Settings, mark
+from cacl.loaders.transcode import Settings
 from cacl.loaders.verify import VerificationError, verify
+from cacl.loaders.yuv import mark
 
 MakeVideo = Callable[..., Path]
 SETTINGS = Settings(short_side=48)

@@ -27,14 +27,15 @@ from cacl.config import AugmentConfig, ClipConfig, DataConfig
 from cacl.errors import DataError
 from cacl.loaders import host, index, prepared, reference
 from cacl.loaders.catalog import Catalog, scan
-from cacl.loaders.decode import decode_frames, probe
+from cacl.loaders.decode import decode_frames
 from cacl.loaders.prepare import prepare
+from cacl.loaders.probe import probe
 from cacl.loaders.sampling import TrainingPlanner
-from cacl.loaders.transcode import Settings, mark
-from cacl.loaders.yuv import planes
+from cacl.loaders.transcode import Settings
+from cacl.loaders.yuv import mark, planes
 
 MakeVideo = Callable[..., Path]
-SIZES = [(64 + 16 * n, 48 + 2 * n) for n in range(prepared.KEPT_DECODERS + 4)]
+SIZES = [(64 + 16 * n, 48 + 2 * n) for n in range(4)]
 OPTIONS: dict[str, dict[str, str]] = {
     "plain": {},
     "zerolatency": {"tune": "zerolatency"},
@@ -144,11 +145,8 @@ def test_every_start_and_stride(catalog: Catalog, truth: dict[str, list[int]], n
         assert marks(file, video, numbers) == [true[n] for n in numbers]
 
 
-def test_more_kinds_of_streams_than_decoders_are_kept(catalog: Catalog, truth: dict[str, list[int]]) -> None:
-    configurations = {video.fragments.init for video in catalog.videos if video.fragments}
-    assert len(configurations) > prepared.KEPT_DECODERS
+def test_clips_of_all_videos_in_any_order(catalog: Catalog, truth: dict[str, list[int]]) -> None:
     check_random_clips(catalog, truth, seed=0)
-    assert len(prepared._local.decoders) == prepared.KEPT_DECODERS
 
 
 def check_random_clips(catalog: Catalog, truth: dict[str, list[int]], seed: int, clips: int = 80) -> None:
@@ -198,7 +196,7 @@ def test_two_at_once_in_one_thread(catalog: Catalog, truth: dict[str, list[int]]
 
 
 def test_frames_outlive_the_decoder(catalog: Catalog) -> None:
-    """They may be held while the decoder goes on with other clips."""
+    """They may be held while other clips are decoded."""
     video = named(catalog, "a.mp4")
     file = path_of(catalog, video)
     held = list(decode_frames(file, video, range(0, 41, 4)))
@@ -347,7 +345,7 @@ def test_gone_and_replaced(copy: Path, catalog: Catalog, video: VideoRecord, tru
             with pytest.raises(DataError, match=rf"^{copy}: (holds|is damaged)"):
                 marks(copy, video, CLIP)
             refused += 1
-    assert refused > 20
+    assert refused == len(catalog.videos) - 1
     copy.write_bytes(content)
     assert marks(copy, video, CLIP) == [truth[video.path][n] for n in CLIP]
 

@@ -32,7 +32,8 @@ from cacl.loaders.layouts import Entry
 from cacl.loaders.prepare import prepare
 from cacl.loaders.sampling import TrainingPlanner
 from cacl.loaders.threaded import ThreadedBackend
-from cacl.loaders.transcode import Settings, convert, mark
+from cacl.loaders.transcode import Settings, convert
+from cacl.loaders.yuv import mark
 
 MakeVideo = Callable[..., Path]
 

@@ -18,9 +18,10 @@ from av.video.stream import VideoStream
 
 from cacl.errors import DataError, UsageError
 from cacl.loaders import mp4
-from cacl.loaders.decode import decode_frames, probe, upright
-from cacl.loaders.transcode import Converted, Settings, convert, fitted, mark, working_size
-from cacl.loaders.yuv import planes, rgb_matrix
+from cacl.loaders.decode import decode_frames, upright
+from cacl.loaders.probe import probe
+from cacl.loaders.transcode import Converted, Settings, convert, fitted, working_size
+from cacl.loaders.yuv import mark, planes, rgb_matrix
 
 MakeVideo = Callable[..., Path]
 Trimmed = Callable[[Path, Path], Path]
@@ -210,7 +211,7 @@ def test_turned_videos_become_upright(make_video: MakeVideo, tmp_path: Path, deg
             assert frame.rotation == 0
             small = original.reformat(width=80, height=48, interpolation="AREA")
             for plane, expected in zip(planes(frame), planes(small), strict=True):
-                assert psnr(plane, upright(expected, degrees)) > 25
+                assert psnr(plane, upright(expected, source)) > 25
 
 
 # --- Pixel formats and colours
