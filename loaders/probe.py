@@ -285,16 +285,19 @@ _Log: TypeAlias = Sequence[tuple[int, str, str]]
 
 _listening = threading.Lock()
 _listeners = 0
+_settings_before: tuple[int | None, bool] = (None, True)
 
 
 @contextmanager
 def _log() -> Iterator[_Log]:
-    """Collects the errors that FFmpeg logs in this thread while open."""
-    global _listeners
+    """Collects the errors that FFmpeg logs in this thread while open. Its settings are those of the whole process."""
+    global _listeners, _settings_before
     with _listening:
+        if not _listeners:
+            _settings_before = av.logging.get_level(), av.logging.get_skip_repeated()
+            av.logging.set_level(av.logging.ERROR)
+            av.logging.set_skip_repeated(False)  # else a message may come when the next file is open
         _listeners += 1
-        av.logging.set_level(av.logging.ERROR)
-        av.logging.set_skip_repeated(False)  # else a message may come when the next file is open
     try:
         with av.logging.Capture(local=True) as log:
             yield log
@@ -302,7 +305,9 @@ def _log() -> Iterator[_Log]:
         with _listening:
             _listeners -= 1
             if not _listeners:
-                av.logging.set_level(None)
+                level, skip_repeated = _settings_before
+                av.logging.set_level(level)
+                av.logging.set_skip_repeated(skip_repeated)
 
 
 def _content(path: Path) -> str:

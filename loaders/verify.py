@@ -99,7 +99,7 @@ def _compare(summary: Summary, row: int, numbers: range) -> Iterator[float]:
 def _originals(source: Path, numbers: range, short_side: int) -> dict[int, VideoFrame]:
     """These frames of the source and those around them, as they are before encoding."""
     try:
-        video = probe(source)
+        video = probe(source, seekable=False)
     except (DataError, OSError) as error:
         raise DataError(f"{source}: cannot be compared with any more ({reason_of(error)})") from None
     around = range(max(0, numbers[0] - 1), min(video.frames, numbers[-1] + 2))

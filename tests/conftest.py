@@ -28,27 +28,33 @@ def encode(
     rate: int | Fraction = 25,
     gop: int = 12,
     bframes: int = 0,
+    pixels: str = "yuv420p",
+    first: int = 0,
+    options: dict[str, str] | None = None,
     muxer: dict[str, str] | None = None,
 ) -> Path:
     """Encodes `frames` pictures (see `picture`) of width x height pixels; the suffix of the path gives the container.
 
-    `gop`: frames from one key frame to the next. `muxer`: options of the container, such as {"movflags": "faststart"}.
+    `gop`: frames from one key frame to the next. `first`: the number of the first picture. `options`: further ones of
+    the codec. `muxer`: options of the container, such as {"movflags": "faststart"}.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options={"fflags": "+bitexact", **(muxer or {})}) as container:
         stream = container.add_stream(codec, rate=rate)
         assert isinstance(stream, VideoStream)
         stream.width, stream.height = size
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = pixels
         context = stream.codec_context
         context.gop_size, context.max_b_frames, context.thread_count = gop, bframes, 1
         context.options = {
             "libx264": {"preset": "veryfast", "sc_threshold": "0", "crf": "18"},
             "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"},
             "mpeg4": {"qscale": "3", "sc_threshold": "1000000000"},
-        }.get(codec, {})
+            "libx265": {"preset": "ultrafast", "x265-params": f"log-level=none:keyint={gop}"},
+            "libsvtav1": {"preset": "12"},
+        }.get(codec, {}) | (options or {})
         for number in range(frames):
-            frame = av.VideoFrame.from_ndarray(picture(number, size), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(picture(first + number, size), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
