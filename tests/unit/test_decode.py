@@ -7,12 +7,16 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from av.codec import Codec
+from av.codec import Codec, CodecContext
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from cacl.clips import VideoRecord
@@ -21,6 +25,7 @@ from cacl.loaders.decode import decode_frames, upright
 from cacl.loaders.probe import probe
 from cacl.loaders.transcode import Settings, convert
 from cacl.loaders.yuv import plane, planes
+from tests.conftest import picture
 
 MakeVideo = Callable[..., Path]
 Trimmed = Callable[[Path, Path], Path]
@@ -230,6 +235,125 @@ def test_a_format_without_a_decoder(make_video: MakeVideo, tmp_path: Path) -> No
         probe(path)
     with pytest.raises(DataError, match=rf"^{path}: decoding fails \(is in a format that there is no decoder for\)"):
         clip(path, range(4), video)
+
+
+# --- Key frames that are none, and timestamps that say little
+
+RECOVERY_POINT = bytes([6, 6, 1, 0xC4, 0x80])
+"""An SEI message of H.264 (D.1.8): decoding may start here, and is exact at once."""
+
+
+def recoded(source: Path, path: Path, change: Callable[[int, Packet], bytes | None]) -> Path:
+    """The coded frames of `source` in another file. change: gets the number of each and its packet, of which it may set
+    times and marks, and returns other bytes for it, or None."""
+    with av.open(str(source)) as opened, av.open(str(path), "w") as container:
+        stream = opened.streams.video[0]
+        copy = container.add_stream_from_template(stream)
+        for number, packet in enumerate(packet for packet in opened.demux(stream) if packet.size):
+            content = change(number, packet)
+            changed = Packet(content) if content else packet
+            for name in ("pts", "dts", "duration", "time_base", "is_keyframe"):
+                setattr(changed, name, getattr(packet, name))
+            changed.stream = copy
+            container.mux(changed)
+    return path
+
+
+def encode(path: Path, images: Sequence[np.ndarray], options: dict[str, str]) -> Path:
+    """H.264 of uint8 [H, W, 3] pictures."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", 25, options)
+        stream.height, stream.width = images[0].shape[:2]
+        stream.codec_context.thread_count = 1
+        for image in images:
+            container.mux(stream.encode(VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_key_frame_that_its_successors_look_behind(tmp_path: Path, suffix: str) -> None:
+    """The scene changes at frame 12, which is coded by itself; in the right half it changes back with frame 13, which
+    refers to frame 11 there. Marked as a place to start at, frame 12 decodes from there, and no frame after it."""
+    draw = np.random.default_rng(0)
+    before, after = draw.integers(0, 256, (2, 48, 64, 3), np.uint8)
+    images = []
+    for number in range(30):
+        image = (before if number < 12 else after).copy()
+        image[:, 32:] = (after if number == 12 else before)[:, 32:]
+        image[:4] = 5 * number
+        images.append(image)
+    options = {"bf": "0", "refs": "4", "sc_threshold": "100", "keyint_min": "100", "rc-lookahead": "0", "qp": "20"}
+    whole = encode(tmp_path / "whole.mp4", images, options)
+
+    def promise(number: int, packet: Packet) -> bytes | None:
+        packet.is_keyframe = number in (0, 12)
+        return struct.pack(">I", len(RECOVERY_POINT)) + RECOVERY_POINT + bytes(packet) if number == 12 else None
+
+    path = recoded(whole, tmp_path / f"video.{suffix}", promise)
+    shown = full_decode(whole)
+    assert full_decode(path) == shown
+    with av.open(str(path)) as container:
+        times = [frame.pts for frame in container.decode(video=0)]
+        container.seek(times[12] or 0, stream=container.streams.video[0])
+        sought = checksums(islice(container.decode(video=0), 2))
+        assert (sought[0] == shown[12], sought[1] == shown[13]) == (True, False), "else there is nothing to be seen"
+    video = probe(path)
+    assert [clip(path, range(start, start + 3), video) for start in range(27)] == [
+        shown[start : start + 3] for start in range(27)
+    ]
+
+
+def test_frames_of_the_same_time(tmp_path: Path) -> None:
+    """Frames 11 to 13 look alike and have one timestamp, so a seek to frame 12 may as well end at frame 11: the
+    container does not know that frame 12 is a key frame."""
+    numbers = [*range(12), 11, 11, *range(12, 24)]
+    options = {"bf": "0", "g": "12", "sc_threshold": "0", "qp": "0"}
+    whole = encode(tmp_path / "whole.mkv", [picture(number, (64, 48)) for number in numbers], options)
+
+    def at_once(number: int, packet: Packet) -> None:
+        packet.is_keyframe = number == 0
+        assert packet.dts is not None
+        packet.pts = packet.dts = 40 * (12 if number in (11, 12, 13) else number)  # milliseconds
+
+    path = recoded(whole, tmp_path / "video.mkv", at_once)
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+    assert [frame.key_frame for frame in frames[11:14]] == [False, True, False]
+    assert len({frame.pts for frame in frames[11:14]}) == 1
+    video, shown = probe(path), full_decode(whole)
+    assert len({*shown[11:14]}) == 1
+    assert [clip(path, range(start, start + 3), video) for start in range(len(numbers) - 3)] == [
+        shown[start : start + 3] for start in range(len(numbers) - 3)
+    ]
+
+
+def test_cover_art_is_not_the_video(make_video: MakeVideo, tmp_path: Path) -> None:
+    """As iTunes writes it, but before the film: a picture that FFmpeg shows as a stream of its own, the first one."""
+    path = make_video(tmp_path / "video.mp4", frames=20)
+    whole = full_decode(path)
+    cover = VideoFrame.from_ndarray(np.full((90, 120, 3), 200, np.uint8), "rgb24").reformat(format="yuvj420p")
+    encoder = CodecContext.create("mjpeg", "w")
+    assert isinstance(encoder, VideoCodecContext)
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 120, 90, "yuvj420p", Fraction(1, 25)
+    (jpeg,) = [*encoder.encode(cover), *encoder.encode()]
+    handler = box(b"hdlr", bytes(8), b"mdirappl", bytes(9))
+    art = box(b"covr", box(b"data", struct.pack(">II", 13, 0), bytes(jpeg)))
+    tags = box(b"udta", box(b"meta", bytes(4), handler, box(b"ilst", art)))
+    content = path.read_bytes()
+    moov, track = content.rindex(b"moov") - 4, content.rindex(b"trak") - 4  # behind all frames: none moves
+    size = int.from_bytes(content[moov : moov + 4], "big") + len(tags)
+    path.write_bytes(content[:moov] + size.to_bytes(4, "big") + content[moov + 4 : track] + tags + content[track:])
+    with av.open(str(path)) as container:
+        assert [stream.codec_context.name for stream in container.streams.video] == ["mjpeg", "h264"]
+    video = probe(path)
+    assert (video.codec, video.frames, video.width, video.height) == ("h264", 20, 64, 48)
+    assert clip(path, range(20), video) == whole
+
+
+def box(kind: bytes, *content: bytes) -> bytes:
+    """Of ISO/IEC 14496-12."""
+    return struct.pack(">I4s", 8 + sum(map(len, content)), kind) + b"".join(content)
 
 
 # --- Orientation
