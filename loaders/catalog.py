@@ -24,7 +24,7 @@ import av
 from cacl.clips import SeekPoint, VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError
-from cacl.loaders import index, layouts
+from cacl.loaders import index, journal, layouts
 from cacl.loaders.index import PreparedVideos
 from cacl.loaders.probe import probe
 from cacl.loaders.storage import Place, is_remote
@@ -123,11 +123,17 @@ def scan(config: DataConfig, *, min_frames: int = 1, threads: int = 0, report: R
     `$XDG_CACHE_HOME/cacl`; an outcome holds while size and modification time of the file stay. A cache that is damaged
     or cannot be written costs time and nothing else. Of a prepared set the index is opened, and nothing is decoded.
 
-    Raises DataError if the root does not exist or holds no video, if its lists are damaged or contradictory, or if all
-    its videos are too short. How many rejected files are too many is for the caller to say: `Catalog.check`.
+    Raises DataError if the root does not exist, holds no video or is a prepared set that is not finished, if its lists
+    are damaged or contradictory, or if all its videos are too short. How many rejected files are too many is for the
+    caller to say: `Catalog.check`.
     """
     if is_remote(config.root) or (_local(config.root) / index.NAME).is_file():
         return _open_prepared(config, min_frames)
+    if (_local(config.root) / journal.NAME).is_file():
+        raise DataError(
+            f"data.root = {_local(config.root)}: is a prepared set that is not finished; the `cacl data prepare` command "
+            "that began it goes on with it"
+        )
     listing = layouts.find(config)
     paths = [entry.path for entry in listing.entries]
     cache = _cache_file(config.cache, listing.root)

@@ -137,6 +137,8 @@ COLORED = plan(view(4, 10, 48, flip=True, color=COLOR), view(8, 0, 40, color=col
         ((96, 64), "yuvj420p", 1, True),
         ((97, 65), "yuv420p", 5, False),
         ((97, 65), "yuv420p", 1, False),
+        ((97, 65), "yuv420p", 5, True),  # VP9: full range, though its pixel format does not say so
+        ((97, 65), "yuv420p", 1, True),
     ],
 )
 def test_host_and_reference_show_the_encoded_pictures(

@@ -18,6 +18,7 @@ from pathlib import Path
 import av
 import pytest
 
+from cacl.clips import VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError, UsageError
 from cacl.loaders import index, journal
@@ -321,11 +322,32 @@ def test_an_error_in_between(place: Path) -> None:
     assert indexed(place / "target") == indexed(place.with_name("kept") / "target")
 
 
-@pytest.mark.parametrize("damage", [b"", b'{"path": "run/a', b"\0" * 50 + b"\n", b"garbage\n", None])
+def test_interrupted_while_a_source_is_made_anew(place: Path, make_video: MakeVideo) -> None:
+    """The old index would speak of a file that is another one by now."""
+    make_video(place / "source/run/a.mp4", frames=12, size=(80, 64))
+
+    def interrupt(done: int, total: int, path: str) -> None:
+        raise KeyboardInterrupt
+
+    config = DataConfig(root=str(place / "source"))
+    with pytest.raises(KeyboardInterrupt):
+        prepare(config, place / "target", SETTINGS, workers=1, report=interrupt)
+    assert not (place / "target" / index.NAME).exists()
+    with pytest.raises(
+        DataError, match=rf"^data\.root = {place}/target: is a prepared set that is not finished; the `"
+    ):
+        opened(place / "target")
+    run(place / "source", place / "target")
+    assert [video.frames for video in opened(place / "target").videos] == [12, 20, 18, 25]
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"path": "run/a', b"\0" * 50 + b"\n", b"garbage\n", b"no newline", None])
 def test_a_torn_journal(place: Path, damage: bytes | None) -> None:
     """What follows a line that is not whole is not there; without any line it is a new one."""
     before, log = files(place / "target"), place / "target" / journal.NAME
     lines = log.read_bytes().splitlines(keepends=True)
+    if damage == b"no newline":
+        damage = lines[3].rstrip(b"\n")
     log.write_bytes(
         lines[0][:20] if damage is None else b"".join(lines[:3]) + damage + (b"" if b"\n" not in damage else lines[5])
     )
@@ -381,6 +403,34 @@ def test_an_output_whose_head_is_damaged(place: Path) -> None:
         run(place / "source", place / "target")
     file.unlink()
     assert run(place / "source", place / "target").kept == 3
+
+
+def test_passing_trouble_is_tried_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a file that is damaged is not. The work is done in this process, where a file can be made to fail."""
+    (place / "source/run/a.mp4").touch()
+    (place / "source/run/b.avi").touch()
+    probed: list[str] = []
+
+    def failing(file: Path) -> VideoRecord:
+        probed.append(file.name)
+        try:
+            if file.name == "a.mp4":
+                raise PermissionError(13, "Permission denied")
+            raise ValueError
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot be opened as a video ({error})") from None
+
+    module = "cacl.loaders.prepare"
+    monkeypatch.setattr(f"{module}.each", lambda work, tasks, workers: ((task, work(task)) for task in tasks))
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{module}.probe", failing)
+        rejected = dict(run(place / "source", place / "target").catalog.rejected)
+    assert rejected["run/a.mp4"] == "cannot be opened as a video ([Errno 13] Permission denied)"
+    assert {"run/a.mp4", "run/b.avi"} <= rejected.keys()
+    assert probed == ["a.mp4", "b.avi"]
+    again = run(place / "source", place / "target")
+    assert "run/a.mp4" not in dict(again.catalog.rejected)
+    assert "run/b.avi" in dict(again.catalog.rejected)
 
 
 def test_a_source_that_changes_meanwhile(place: Path) -> None:

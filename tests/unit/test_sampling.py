@@ -145,6 +145,17 @@ def test_evaluation_clips_are_evenly_spaced() -> None:
     assert Counter(every) == dict.fromkeys(range(11), 10)
 
 
+def test_evaluation_looks_at_the_largest_crop_of_training() -> None:
+    """Of the short side, in the middle."""
+    video = record(width=320, height=240)
+    for crop, side in {(0.5, 1.0): 240, (0.25, 0.75): 180, (0.875, 0.875): 210}.items():
+        (plan,) = evaluation_plans([video], [0], 1, CLIP, AugmentConfig(crop=crop))
+        (view,) = plan.views
+        assert view.side == side
+        assert abs(view.top + side / 2 - 120) <= 1
+        assert abs(view.left + side / 2 - 160) <= 1
+
+
 # --- Frame orders
 
 

@@ -261,6 +261,7 @@ def patches(width: int = 128, height: int = 96) -> np.ndarray:
         ("libx264", "mp4", "yuv420p", 2, 1, 6),  # not stated: read as BT.601
         ("libx264", "mp4", "yuv420p", 1, 2, 1),  # full range
         ("mjpeg", "avi", "yuvj420p", 6, 2, 6),  # the same in another way
+        ("libvpx-vp9", "webm", "yuv420p", 1, 2, 1),  # and in a third: stated, and not by the pixel format
         ("libx264", "mp4", "yuv420p10le", 1, 1, 6),  # converted to BT.601
         ("libx264", "mp4", "yuv444p", 6, 1, 6),
         ("ffv1", "mkv", "yuv422p10le", 6, 1, 6),
@@ -281,6 +282,34 @@ def test_colours_stay(
         for left in (1 / 6, 1 / 2, 5 / 6):
             there = found[int(top * frame.height), int(left * frame.width)]
             assert there == pytest.approx(image[int(top * 96), int(left * 128)].astype(float), abs=7)
+
+
+# --- What is compared
+
+
+def test_a_mark_is_of_all_that_is_seen() -> None:
+    """One sample of any plane, or the way the planes turn into RGB; not what lies between the rows."""
+    draw = np.random.default_rng(0)
+    pixels = draw.integers(0, 256, (72, 50), np.uint8)  # the rows of 50 x 48 pixels are padded
+
+    def made(pixels: np.ndarray, colorspace: int = 6, color_range: int = 1) -> VideoFrame:
+        frame = VideoFrame.from_ndarray(pixels, "yuv420p")
+        frame.colorspace, frame.color_range = colorspace, color_range
+        return frame
+
+    changes = [made(pixels, colorspace=1), made(pixels, color_range=2)]
+    for place in ((0, 0), (47, 49), (48, 0), (59, 49), (60, 0), (71, 49)):  # first and last of Y, U and V
+        other = pixels.copy()
+        other[place] ^= 1
+        changes.append(made(other))
+    padded = made(pixels)
+    for plane in padded.planes:
+        rows = np.frombuffer(bytes(plane), np.uint8).reshape(plane.height, -1).copy()
+        assert rows.shape[1] > plane.width
+        rows[:, plane.width :] ^= 255
+        plane.update(rows.tobytes())
+    assert mark(padded) == mark(made(pixels))
+    assert len({mark(frame) for frame in [made(pixels), *changes]}) == 9
 
 
 # --- Copying

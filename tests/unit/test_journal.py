@@ -1,0 +1,111 @@
+"""The journal of a prepared set, on real files that may not grow: what it took in is there the next time, or it says so."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cacl.clips import Fragments, VideoRecord
+from cacl.loaders.journal import NAME, Done, Journal, Refused
+
+SETTINGS = {"short_side": 48}
+REFUSED = Refused(path="b\udcff\n.avi", stamp=(0, 1_700_000_000_123_456_789), reason="is empty (0 bytes)")
+FRAGMENTS = Fragments(
+    init=b"",
+    first=np.array([0, 16], np.int64),
+    offset=np.array([800, 2**33, 2**33 + 9], np.int64),
+    checksum=np.array([2**32 - 1, 0], np.uint32),
+)
+VIDEO = VideoRecord(
+    path="",
+    frames=23,
+    declared_frames=23,
+    rate=30000 / 1001,
+    width=64,
+    height=48,
+    codec="h264",
+    content="0f" * 16,
+    fragments=FRAGMENTS,
+)
+DONE = Done(path="a.avi", stamp=(5, 7), content="1e" * 16, copied=True, video=VIDEO, head=2**32 - 2)
+
+
+def opened(folder: Path) -> Journal:
+    return Journal(folder, Path("/source"), SETTINGS)
+
+
+@contextmanager
+def at_most(size: int) -> Iterator[None]:
+    """No file grows beyond so many bytes: a write that would ends there, and the next one fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_every_field_is_there_the_next_time(tmp_path: Path) -> None:
+    outcomes = [
+        REFUSED,
+        replace(REFUSED, path="c.avi", stamp=None),
+        DONE,
+        replace(DONE, path="d.avi", copied=False, stamp=(2**40, 2**62)),
+    ]
+    with opened(tmp_path) as journal:
+        for outcome in outcomes:
+            journal.add(outcome)
+    with opened(tmp_path) as journal:
+        assert journal.outcomes == {outcome.path: outcome for outcome in outcomes}
+        for path in ("a.avi", "d.avi"):
+            found = journal.outcomes[path]
+            assert isinstance(found, Done)
+            assert found.size == 2**33 + 9
+            assert found.video.fragments is not None  # which comparing videos passes over
+            for ours, theirs in zip(found.video.fragments, FRAGMENTS, strict=True):
+                assert np.array_equal(ours, theirs)
+                assert getattr(ours, "dtype", None) == getattr(theirs, "dtype", None)
+
+
+def test_a_later_line_counts(tmp_path: Path) -> None:
+    with opened(tmp_path) as journal:
+        journal.add(replace(REFUSED, path="a.avi"))
+        journal.add(DONE)
+        journal.add(replace(DONE, head=3))
+    with opened(tmp_path) as journal:
+        assert journal.outcomes == {"a.avi": replace(DONE, head=3)}
+
+
+def test_a_line_that_is_written_in_part_is_an_error(tmp_path: Path) -> None:
+    """And is not there the next time, when others take its place."""
+    with opened(tmp_path) as journal:
+        journal.add(REFUSED)
+        size = (tmp_path / NAME).stat().st_size
+        with at_most(size + 30), pytest.raises(OSError, match="File too large"):
+            journal.add(DONE)
+        assert (tmp_path / NAME).stat().st_size == size + 30
+    for outcome in (replace(DONE, path="c.avi"), DONE):
+        with opened(tmp_path) as journal:
+            assert DONE.path not in journal.outcomes
+            journal.add(outcome)
+    with opened(tmp_path) as journal:
+        assert journal.outcomes.keys() == {REFUSED.path, "c.avi", DONE.path}
+
+
+def test_a_line_without_its_end_is_not_there(tmp_path: Path) -> None:
+    """Though it can be read: the next one would be written behind it, and both be lost."""
+    with opened(tmp_path) as journal:
+        journal.add(REFUSED)
+        journal.add(DONE)
+    content = (tmp_path / NAME).read_bytes()
+    (tmp_path / NAME).write_bytes(content[:-1])
+    with opened(tmp_path) as journal:
+        assert journal.outcomes == {REFUSED.path: REFUSED}
+        journal.add(DONE)
+    assert (tmp_path / NAME).read_bytes() == content
