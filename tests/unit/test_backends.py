@@ -377,6 +377,25 @@ def test_shuffled_copies_are_a_gather(videos: Catalog) -> None:
     assert torch.equal(gathered.double(), torch.cat(frames, 2))
 
 
+def test_each_thread_computes_alone(videos: Catalog) -> None:
+    """Though torch has several threads elsewhere: the parallelism is over clips."""
+    seen: list[tuple[str, int]] = []
+    together = threading.Barrier(2)
+
+    def look(*_: object) -> None:
+        together.wait(10)  # so that no thread does the work of both
+        seen.append((threading.current_thread().name, torch.get_num_threads()))
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        list(ThreadedBackend(look, videos, size=32, threads=2, prefetch=2).batches(stream(videos)[:-1]))
+    finally:
+        torch.set_num_threads(before)
+    assert len({name for name, _ in seen}) == 2
+    assert {threads for _, threads in seen} == {1}
+
+
 def test_threads_of_the_caller_are_left_alone(videos: Catalog) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(3)

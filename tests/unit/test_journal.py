@@ -1,4 +1,4 @@
-"""The journal of a prepared set, on real files that may not grow: what it took in is there the next time, or it says so."""
+"""The journal of a prepared set, on real files: what it took in is there the next time, or it says that it is not."""
 
 from __future__ import annotations
 
