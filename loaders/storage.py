@@ -18,7 +18,10 @@ Place: TypeAlias = Path | str
 ATTEMPTS = 5
 FIRST_PAUSE_SECONDS = 0.2
 """Between the first two attempts at a remote read; each further pause is twice as long."""
-TIMEOUT_SECONDS = 30.0
+SILENCE_SECONDS = 10.0
+"""So long a remote read may wait for the first byte, and for each further one."""
+LEAST_BYTES_PER_SECOND = 32 * 1024
+"""Of a remote read, once it has begun: whoever sends less holds up the training without an end."""
 FINAL = (FileNotFoundError, PermissionError)
 """Answers that will not change by asking again."""
 FINAL_STATUS = (401, 403, 404, 410)
@@ -56,7 +59,7 @@ def download(address: str, folder: Path, version: str) -> Path:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             temporary.touch()  # if it may not be written here, that is no fault of the address
-            _retried(address, lambda: filesystem.get_file(path, str(temporary)))
+            _retried(address, lambda: filesystem.get_file(path, str(temporary), callback=_pace()))
             os.replace(temporary, copy)
         except OSError as error:
             raise DataError(f"{address}: cannot be kept in {folder} ({error.strerror}); set data.cache") from None
@@ -81,7 +84,35 @@ def _read_local(path: Path, start: int, stop: int) -> bytes:
 
 def _read_remote(address: str, start: int, stop: int) -> bytes:
     filesystem, path = _filesystem(address)
-    return _retried(address, lambda: filesystem.cat_file(path, start=start, end=stop))
+    limit: dict[str, Any] = {}
+    if _takes_timeouts(filesystem):
+        limit["timeout"] = _most_seconds(stop - start)
+    return _retried(address, lambda: filesystem.cat_file(path, start=start, end=stop, **limit))
+
+
+def _most_seconds(size: int) -> float:
+    """How long so many bytes may take."""
+    return SILENCE_SECONDS + size / LEAST_BYTES_PER_SECOND
+
+
+def _takes_timeouts(filesystem: Any) -> bool:
+    """Web servers and object stores do; others (a disk, memory, SFTP) have time-outs of their own, or need none."""
+    from fsspec.asyn import AsyncFileSystem
+
+    return issubclass(type(filesystem), AsyncFileSystem)
+
+
+def _pace() -> Any:
+    """What ends a download that is too slow: fsspec calls it after each part, and the size is not known before."""
+    from fsspec.callbacks import Callback
+
+    begun = time.monotonic()
+
+    def check(size: int | None, value: int, **_: object) -> None:
+        if time.monotonic() - begun > _most_seconds(value):
+            raise TimeoutError
+
+    return Callback(hooks={"pace": check})
 
 
 def _retried(address: str, call: Callable[[], T]) -> T:
@@ -94,6 +125,8 @@ def _retried(address: str, call: Callable[[], T]) -> T:
                 raise DataError(f"{address}: is not there, or may not be read") from None
             if not left:
                 reason = str(error) or type(error).__name__
+                if isinstance(error, TimeoutError):
+                    reason = f"silent for {SILENCE_SECONDS:g} s, or below {LEAST_BYTES_PER_SECOND} bytes a second"
                 raise DataError(f"{address}: cannot be read, {ATTEMPTS} attempts failed ({reason})") from None
             time.sleep(pause)
             pause *= 2
@@ -109,7 +142,8 @@ def _filesystem(address: str) -> tuple[Any, str]:
         if address.startswith(("http://", "https://")):
             import aiohttp
 
-            timeout = aiohttp.ClientTimeout(total=None, sock_read=TIMEOUT_SECONDS, sock_connect=TIMEOUT_SECONDS)
+            # Without one, aiohttp ends every download after five minutes.
+            timeout = aiohttp.ClientTimeout(total=None, sock_read=SILENCE_SECONDS, sock_connect=SILENCE_SECONDS)
             options["client_kwargs"] = {"timeout": timeout}
         return fsspec.core.url_to_fs(address, **options)
     except ImportError as error:

@@ -56,6 +56,8 @@ class Server:
     moods: deque[str] = field(default_factory=deque)
     """One for each of the next requests; served properly without one."""
     requests: list[Request] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
+    """Ends all waiting."""
 
     @property
     def root(self) -> str:
@@ -107,10 +109,21 @@ def handler(server: Server) -> type[BaseHTTPRequestHandler]:
             for name, value in extra.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
+            if mood == "silent":
+                server.over.wait()
             self.end_headers()
-            if self.command == "GET":
+            if self.command == "GET" and mood.startswith("drip"):
+                self.drip(body, mood)
+            elif self.command == "GET":
                 self.wfile.write(body[: len(body) // 2] if mood == "drop" else body)
                 self.close_connection = mood == "drop"
+
+        def drip(self, body: bytes, mood: str) -> None:
+            """A byte every so many milliseconds, until it is done or nobody listens."""
+            for byte in body:
+                self.wfile.write(bytes([byte]))
+                if server.over.wait(float(mood.removeprefix("drip ")) / 1000):
+                    return
 
     return Handler
 
@@ -131,6 +144,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()
         yield server
+        server.over.set()
         running.shutdown()
         thread.join()
 
@@ -301,6 +315,51 @@ def test_lasting_trouble(server: Server, address: str, mood: str) -> None:
     with pytest.raises(DataError, match=rf"^{address}: cannot be read, 5 attempts failed \(.+\)$"):
         storage.read(address, 100, 140)
     assert storage.ATTEMPTS <= len(server.heard()) <= 2 * storage.ATTEMPTS  # aiohttp asks again where it is hung up on
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Tries twice, and waits 0.3 s for 40 bytes. Returns what is said of servers that take longer."""
+    monkeypatch.setattr(storage, "ATTEMPTS", 2)
+    monkeypatch.setattr(storage, "SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(storage, "LEAST_BYTES_PER_SECOND", 1000)
+    return r"cannot be read, 2 attempts failed \(silent for 0\.3 s, or below 1000 bytes a second\)$"
+
+
+@pytest.mark.parametrize("mood", ["silent", "drip 30"])
+def test_servers_that_hold_a_read(server: Server, address: str, impatient: str, mood: str) -> None:
+    """One that sends a byte every 30 ms is never silent for long, and takes 1.2 s for 40 bytes."""
+    server.moods.append(mood)
+    assert storage.read(address, 100, 140) == NUMBERS
+    server.moods.extend([mood] * 2)
+    with pytest.raises(DataError, match=rf"^{address}: {impatient}"):
+        storage.read(address, 100, 140)
+    assert len(server.heard()) == 4
+
+
+@pytest.mark.parametrize("mood", ["silent", "drip 30"])
+def test_servers_that_hold_a_download(server: Server, address: str, impatient: str, tmp_path: Path, mood: str) -> None:
+    server.moods.append(mood)
+    assert storage.download(address, tmp_path / "cache", "1").read_bytes() == bytes(range(256))
+    server.moods.extend([mood] * 2)
+    with pytest.raises(DataError, match=rf"^{address}: {impatient}"):
+        storage.download(address, tmp_path / "cache", "2")
+    assert len(server.heard()) == 4
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_slow_servers_have_time(
+    server: Server, address: str, impatient: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The more, the more is asked of them: 20 bytes in 0.3 s, 60 in 0.9 s."""
+    monkeypatch.setattr(storage, "LEAST_BYTES_PER_SECOND", 30)
+    (server.folder / "numbers").write_bytes(bytes(range(60)))
+    for start, stop in ((30, 50), (0, 60)):
+        server.moods.append("drip 15")
+        assert storage.read(address, start, stop) == bytes(range(start, stop))
+    server.moods.append("drip 15")
+    assert storage.download(address, tmp_path / "cache", "1").read_bytes() == bytes(range(60))
+    assert len(server.heard()) == 3
 
 
 @pytest.mark.parametrize("status", ["404", "410", "403", "401"])
