@@ -33,6 +33,8 @@ from cacl.errors import DataError, reason_of
 from cacl.loaders.decode import CONCEALING, films, frames_from, open_video, video_stream
 from cacl.loaders.yuv import as_planar_420, mark, rgb_matrix
 
+MIN_SIDE = 2
+"""Pixels: the smallest crop is one sample of 4:2:0 chroma."""
 MAX_SHORTFALL = 0.1
 """Headers are often off by a frame or two; a file that holds this share less than it declares is taken as truncated."""
 TELL_DURATION = ("matroska,webm", "flv")
@@ -169,6 +171,8 @@ def _check_start(first: VideoFrame, packet: Packet) -> None:
 
 def _check_frame(number: int, frame: VideoFrame, first: VideoFrame) -> None:
     """Raises DataError if this frame makes the file unusable."""
+    if min(frame.width, frame.height) < MIN_SIDE:
+        raise DataError(f"is {frame.width} x {frame.height} pixels; a crop needs {MIN_SIDE} on each side")
     if frame.is_corrupt:
         raise DataError(f"is damaged at frame {number}")
     if (frame.width, frame.height) != (first.width, first.height):

@@ -194,6 +194,25 @@ def test_rotated_pictures(tmp_path: Path, frame: tuple[int, int], rotation: int)
     check(load(host.load_clip, video, PLAIN, 32), true, mean=0.6, largest=2.5)
 
 
+@pytest.mark.parametrize(
+    ("name", "views"), [("reference", "dali"), ("host", "dali"), ("dali", "dali"), ("dali", "triton")]
+)
+@pytest.mark.parametrize("frame", [(2, 2), (3, 2), (2, 3), (3, 3), (5, 7), (64, 2)])
+def test_the_smallest_videos(tmp_path: Path, frame: tuple[int, int], name: str, views: str) -> None:
+    """Of which any crop is a few pixels; twice as many rows or columns as there are would be something else."""
+    if name == "dali":
+        pytest.importorskip("nvidia.dali")
+    rgb = gradients(frame)
+    videos = catalog(save(tmp_path / "video.mkv", rgb, "yuv444p"))
+    clip = ClipConfig(frames=4, size=16)
+    config = Config(clip=clip, loader=LoaderConfig(backend=name, views=views, threads=1))  # pyright: ignore[reportArgumentType]
+    plans = list(evaluation_plans(videos.videos, [0], 2, clip, AugmentConfig(crop=(0.01, 1.0))))
+    (batch,) = build_backend(name, videos, config, CPU).batches([plans])
+    assert not batch.failures
+    for ours, wanted in zip(batch.query.double(), plans, strict=True):
+        check(ours, truth(rgb, wanted, 16)[0], mean=1.5, largest=4.0)
+
+
 def check(ours: Tensor, theirs: Tensor, *, mean: float, largest: float, bias: float = 1.0) -> None:
     difference = (ours - theirs) / LEVEL
     seen = difference.abs().mean().item(), difference.abs().max().item(), difference.mean().item()

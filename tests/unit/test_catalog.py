@@ -144,6 +144,15 @@ def test_files_that_are_no_files(good: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 8), (8, 1)])
+def test_videos_without_room_for_a_crop(tmp_path: Path, make_video: MakeVideo, size: tuple[int, int]) -> None:
+    make_video(tmp_path / "root/line.webm", frames=3, size=size, codec="libvpx-vp9")
+    make_video(tmp_path / "root/small.webm", frames=3, size=(2, 3), codec="libvpx-vp9")
+    found = look(tmp_path / "root")
+    assert found.rejected == (Rejected("line.webm", f"is {size[0]} x {size[1]} pixels; a crop needs 2 on each side"),)
+    assert [(video.width, video.height) for video in found.videos] == [(2, 3)]
+
+
 def test_file_name_that_is_not_text(good: Path, make_video: MakeVideo) -> None:
     odd = make_video(good / "run/odd.mp4").rename(os.fsdecode(os.fsencode(good / "run/caf") + b"\xe9.mp4"))
     for _ in range(2):  # from the file, then from the cache
