@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -28,9 +29,9 @@ from cacl.config import AugmentConfig, ClipConfig, Config, LoaderConfig
 from cacl.errors import ConfigError
 from cacl.loaders import host, reference
 from cacl.loaders.augment import IDENTITY_COLOR, color_matrix
-from cacl.loaders.build import build_backend, choose_backend
+from cacl.loaders.build import REMOTE_READS, build_backend, choose_backend
 from cacl.loaders.catalog import Catalog
-from cacl.loaders.dali import DaliBackend
+from cacl.loaders.dali import DaliBackend, obstacle
 from cacl.loaders.probe import probe
 from cacl.loaders.sampling import TrainingPlanner, evaluation_plans
 from cacl.loaders.threaded import LoadClip, ThreadedBackend
@@ -455,6 +456,25 @@ def test_auto_chooses_the_host_and_says_why(videos: Catalog) -> None:
         load_clip = {"host": host.load_clip, "reference": reference.load_clip}[name]
         alone = load(load_clip, videos.videos[plans[0][0].video], plans[0][0], 32)
         assert torch.equal(torch.stack(batch.views)[:, 0].double(), alone)
+
+
+def test_the_configuration_says_how_much_is_done_at_once(videos: Catalog) -> None:
+    """Without a number of threads, a process takes its share of the cores; more where they wait for a server."""
+    asked = Config(clip=ClipConfig(size=32), loader=LoaderConfig(threads=3, prefetch=5, pipelines=4))
+    cores = os.cpu_count() or 1
+    for name in ("host", "reference", "dali"):
+        if name == "dali" and obstacle(CPU):
+            continue
+
+        def built(config: Config, processes: int = 1, root: Path | str = videos.root, name: str = name) -> Any:
+            return build_backend(name, replace(videos, root=root), config, CPU, processes)
+
+        backend = built(asked)
+        assert (backend.threads, backend.prefetch, backend.size) == (3, 5, 32)
+        assert name != "dali" or backend.pipelines == 4
+        assert [built(Config(), processes).threads for processes in (1, 2, 4 * cores)] == [cores, max(1, cores // 2), 1]
+        assert built(Config(), root="https://server/set").threads == max(cores, REMOTE_READS)
+        assert built(asked, root="https://server/set").threads == 3
 
 
 @pytest.mark.parametrize(("maker", "kind"), [("dali", DaliViews), ("triton", KernelViews)])

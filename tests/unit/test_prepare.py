@@ -143,9 +143,16 @@ def test_what_is_told(place: Path) -> None:
     assert again.to_json() == told | {"kept": 4}
 
 
-def test_the_same_bytes_with_any_number_of_workers(place: Path) -> None:
+@pytest.mark.parametrize("workers", [3, 0])
+def test_the_same_bytes_with_any_number_of_workers(place: Path, workers: int) -> None:
     shutil.rmtree(place / "target")
-    run(place / "source", place / "target", workers=3)
+    at_work: list[int] = []
+
+    def count(done: int, total: int, path: str) -> None:
+        at_work.append(len(multiprocessing.active_children()))
+
+    prepare(DataConfig(root=str(place / "source")), place / "target", SETTINGS, workers=workers, report=count)
+    assert max(at_work) == min(len(GOOD + BAD), workers or len(os.sched_getaffinity(0)))
     for name in map(output, GOOD):
         assert (place / "target" / name).read_bytes() == (place.with_name("kept") / "target" / name).read_bytes(), name
     assert indexed(place / "target") == indexed(place.with_name("kept") / "target")
