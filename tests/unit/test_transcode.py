@@ -108,6 +108,38 @@ def test_what_is_told_of_the_fragments(make_video: MakeVideo, tmp_path: Path) ->
     assert converted.video.content == probe(file).content
 
 
+def test_each_setting_counts(make_video: MakeVideo, tmp_path: Path) -> None:
+    """Of one source: shorter groups, a smaller picture, and a rate factor 12 higher, which is about a quarter of the
+    bytes (6 halve them)."""
+    path = make_video(tmp_path / "video.avi", frames=20, size=(160, 96), codec="mpeg4")
+
+    def shown(**settings: int) -> tuple[list[int], tuple[int, int], int]:
+        converted, file = made(path, Settings(**{"short_side": 64, "gop": 8, "crf": 20} | settings))
+        assert converted.video.fragments is not None
+        picture = converted.video.width, converted.video.height
+        return converted.video.fragments.first.tolist(), picture, file.stat().st_size
+
+    first, picture, size = shown()
+    assert (first, picture) == ([0, 8, 16], (106, 64))
+    assert shown(gop=5)[:2] == ([0, 5, 10, 15], picture)
+    assert shown(short_side=48)[:2] == (first, (80, 48))
+    *same, smaller = shown(crf=32)
+    assert same == [first, picture]
+    assert smaller < 0.6 * size
+
+
+def test_pictures_shrink_smoothly(tmp_path: Path) -> None:
+    """Stripes finer than the pixels that are left become grey, and do not turn into others."""
+    stripes = np.zeros((96, 144, 3), np.uint8)
+    stripes[:48, ::2] = stripes[48::2] = 255
+    path = encode(tmp_path / "video.mkv", "ffv1", "yuv420p", [stripes] * 2)
+    _, file = made(path, Settings(short_side=32, crf=1))
+    luma = planes(decoded(file)[0])[0].astype(float)
+    assert luma.shape == (32, 48)
+    inner = np.concatenate([luma[2:14, 2:-2].ravel(), luma[18:-2, 2:-2].ravel()])
+    assert np.abs(inner - (16 + 219 / 2)).max() < 40  # half the contrast would be 55
+
+
 def test_the_same_bytes_each_time(make_video: MakeVideo, tmp_path: Path) -> None:
     path = make_video(tmp_path / "video.avi", frames=40, size=(320, 240), codec="mpeg4", bframes=2)
     first, second = (made(path, Settings())[1].read_bytes() for _ in range(2))
