@@ -131,8 +131,8 @@ def scan(config: DataConfig, *, min_frames: int = 1, threads: int = 0, report: R
         return _open_prepared(config, min_frames)
     if (_local(config.root) / journal.NAME).is_file():
         raise DataError(
-            f"data.root = {_local(config.root)}: is a prepared set that is not finished; the `cacl data prepare` command "
-            "that began it goes on with it"
+            f"data.root = {_local(config.root)}: is a prepared set that is not finished; the `cacl data prepare` "
+            "command that began it goes on with it"
         )
     listing = layouts.find(config)
     paths = [entry.path for entry in listing.entries]

@@ -26,7 +26,7 @@ def record(number: int, split: str | None = "train") -> VideoRecord:
         label="run",
         split=split,
         attributes={"who": "Ann"},
-        seek_points=(SeekPoint(12, 480), SeekPoint(18, 720 + number)),
+        seek_points=(SeekPoint(12, 480, 480), SeekPoint(18, 720 + number, 700)),
     )
 
 
