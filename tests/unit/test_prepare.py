@@ -4,6 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import signal
@@ -638,6 +639,33 @@ def test_other_frames_are_found(
         (place / "source" / path).write_bytes(b"")
     with pytest.raises(VerificationError, match=message):
         verify(summary, 12, report=lambda *_: None)
+
+
+def test_frames_that_are_one_too_early_are_found(place: Path, make_video: MakeVideo) -> None:
+    """As above, the other way round: what was prepared begins later than what is there now."""
+    path, longer = place / "source/run/a.mp4", make_video(place / "longer.mp4", frames=60, size=(80, 64), gop=1)
+    remux(longer, path, skip=1)
+    summary = run(place / "source", place / "target")
+    shutil.copy(longer, path)
+    with pytest.raises(VerificationError, match=r"run/a\.mp4\.mp4: frame (\d+) is frame \d+ of run/a\.mp4$") as raised:
+        verify(summary, 12, report=lambda *_: None)
+    (prepared, found) = map(int, re.findall(r"frame (\d+)", str(raised.value)))
+    assert found == prepared + 1
+
+
+def test_an_index_that_counts_wrong_is_found(tmp_path: Path, make_video: MakeVideo) -> None:
+    """Its groups of pictures are in order, but from the second on each holds other frames than it says."""
+    make_video(tmp_path / "source/a.avi", frames=60, codec="mpeg4")
+    summary = run(tmp_path / "source", tmp_path / "target")
+    (video,) = summary.catalog.videos
+    assert video.fragments is not None
+    verify(summary, 3, report=lambda *_: None)
+    first = video.fragments.first.copy()
+    first[1:] -= 1
+    counted = replace(video, fragments=video.fragments._replace(first=first))
+    wrong = replace(summary, catalog=replace(summary.catalog, videos=(counted,)))
+    with pytest.raises(VerificationError, match=r"frames \[.*\] are others when the whole file is decoded$"):
+        verify(wrong, 3, report=lambda *_: None)
 
 
 # --- Real footage
