@@ -7,12 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
+from cacl.clips import SeekPoint, VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError
 from cacl.loaders import catalog, layouts
@@ -166,19 +168,34 @@ def test_fingerprint(good: Path, tmp_path: Path) -> None:
     first, *others = found.videos
     assert look(shutil.copytree(good, tmp_path / "moved")).fingerprint == found.fingerprint
     assert found.only("none").fingerprint != found.fingerprint
-    for change in (
-        {"path": "run/z.mp4"},
-        {"frames": 31},
-        {"width": 63},
-        {"height": 63},
-        {"rotation": 90},
-        {"label": "sit"},
-        {"split": "train"},
-        {"attributes": {"who": "Ann"}},
-        {"seek_points": first.seek_points[1:]},
-    ):
-        changed = replace(found, videos=(replace(first, **change), *others))
-        assert changed.fingerprint != found.fingerprint, change
+    decides = {
+        "path": "run/z.mp4",
+        "frames": 31,
+        "width": 63,
+        "height": 63,
+        "content": "00" * 16,
+        "mirrored": True,
+        "rotation": 90,
+        "label": "sit",
+        "split": "train",
+        "attributes": {"who": "Ann"},
+        "seek_points": first.seek_points[1:],
+    }
+    does_not = {
+        "declared_frames": 31,
+        "rate": 10.0,
+        "codec": "vp9",
+        "undecodable": 1,
+        "video_streams": 2,
+        "pixel_aspect": 2.0,
+    }
+    assert {*decides, *does_not} == {field.name for field in fields(VideoRecord)} - {"fragments"}
+    for name, value in (decides | does_not).items():
+        changed = replace(found, videos=(replace(first, **{name: value}), *others))  # pyright: ignore[reportArgumentType]
+        assert (changed.fingerprint != found.fingerprint) == (name in decides), name
+    columns = {"who": "Ann", "set": "1"}
+    there, back = (replace(first, attributes=dict(order)) for order in (columns.items(), reversed(columns.items())))
+    assert replace(found, videos=(there,)).fingerprint == replace(found, videos=(back,)).fingerprint
 
 
 def test_report_counts_every_file(root: Path) -> None:
@@ -236,6 +253,76 @@ def test_a_second_scan_decodes_nothing(root: Path, monkeypatch: pytest.MonkeyPat
     first = look(root)
     forbid_decoding(monkeypatch)
     assert look(root) == first
+
+
+def test_the_cache_keeps_all_that_a_probe_finds(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever field is not what it mostly is."""
+    plain = VideoRecord(path="", frames=30, declared_frames=0, rate=1.0, width=2, height=2, codec="")
+    found = replace(
+        plain,
+        declared_frames=31,
+        rate=30000 / 1001,
+        width=63,
+        height=47,
+        codec="vp9",
+        content="ab" * 16,
+        mirrored=True,
+        rotation=270,
+        undecodable=3,
+        video_streams=2,
+        pixel_aspect=8 / 9,
+        seek_points=(SeekPoint(12, -3, -5), SeekPoint(24, 2**40, 2**40)),
+    )
+    of_lists = {"path", "label", "split", "attributes", "fragments", "frames"}
+    for field in fields(VideoRecord):
+        assert (getattr(found, field.name) == getattr(plain, field.name)) == (field.name in of_lists), field.name
+    with monkeypatch.context() as patch:
+        patch.setattr(catalog, "probe", lambda file: found)
+        first = look(good)
+    forbid_decoding(monkeypatch)
+    for videos in (first.videos, look(good).videos):
+        assert [replace(video, path="", label=None) for video in videos] == [found] * 4
+
+
+def test_a_root_and_a_link_to_it_share_a_cache(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = look(good)
+    (good.parent / "link").symlink_to(good)
+    forbid_decoding(monkeypatch)
+    assert look(good.parent / "link").fingerprint == found.fingerprint
+
+
+def test_what_is_found_is_saved_on_the_way(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long scan may be killed."""
+    monkeypatch.setattr(catalog, "SAVE_EVERY_SECONDS", 0)
+    cache, sizes = good.parent / "cache", list[int]()
+
+    def look_there(done: int, total: int, path: str) -> None:
+        sizes.append(sum(file.stat().st_size for file in cache.glob("*")))
+
+    scan(DataConfig(root=str(good), cache=str(cache)), threads=1, report=look_there)
+    assert 0 < sizes[0] < sizes[1] < sizes[2] < sizes[3]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_so_many_files_are_decoded_at_once(good: Path, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    original, lock, now, most = catalog.probe, threading.Lock(), 0, 0
+    together = threading.Barrier(threads)
+
+    def counted(file: Path) -> VideoRecord:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        if file.name in ("a.mp4", "b.avi", "c.webm"):
+            together.wait(20)
+        video = original(file)
+        with lock:
+            now -= 1
+        return video
+
+    monkeypatch.setattr(catalog, "probe", counted)
+    scan(DataConfig(root=str(good), cache=str(good.parent / "cache")), threads=threads)
+    assert most == threads
 
 
 def test_the_cache_goes_by_size_and_time(good: Path, make_video: MakeVideo) -> None:
