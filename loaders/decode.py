@@ -10,6 +10,7 @@ of the same one, is not there when the next clip is decoded. Seek points are pro
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import dropwhile
@@ -31,7 +32,10 @@ CONCEALING = frozenset(
     ["hevc", "vp8", "vp9", "ffv1", "wmv1", "wmv2", "wmv3", "vc1", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3"]
 )
 """Codecs whose decoders put something in the place of what is damaged and do not flag the frame, as those of H.264 and
-of the MPEG family do. They are told to fail where they can."""
+of the MPEG family do."""
+REFUSING = CONCEALING | {"mjpeg"}
+"""Codecs whose decoders are told to fail at damage where they can. That of MJPEG would show what lies in its memory. It
+also logs what is no damage, since cameras write more than they should."""
 
 
 def decode_frames(place: Place, video: VideoRecord, numbers: Sequence[int]) -> Iterator[VideoFrame]:
@@ -98,14 +102,17 @@ def video_stream(container: InputContainer) -> VideoStream:
         raise DataError("is in a format that there is no decoder for")
     context.thread_type = "NONE"  # clips are decoded in parallel, not frames of a clip
     context.thread_count = 1
-    if context.codec.canonical_name in CONCEALING:
+    if context.codec.canonical_name in REFUSING:
         context.options = {"err_detect": "explode"}
     return stream
 
 
 def _seconds(stream: VideoStream) -> float:
-    """How long it lasts; 0 where its header does not say."""
-    return float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+    """How long it lasts; 0 where nothing says so. In Matroska files a tag does, if anything."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
+    return sum(float(part) * unit for part, unit in zip(tag.groups(), (3600, 60, 1), strict=True)) if tag else 0.0
 
 
 def _area(stream: VideoStream) -> int:

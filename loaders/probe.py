@@ -39,6 +39,8 @@ MAX_SHORTFALL = 0.1
 """Headers are often off by a frame or two; a file that holds this share less than it declares is taken as truncated."""
 TELL_DURATION = ("matroska,webm", "flv")
 """Containers that do not count their frames, but say in their header how long they last."""
+SKIPPING = ("matroska,webm", "asf")
+"""Containers of which FFmpeg skips what is damaged, be it seconds, goes on behind it, and only logs it."""
 ENDS_EARLY = "File ended prematurely"
 """FFmpeg's demuxer of Matroska logs this, and nothing else tells it."""
 SEEK_SPACING = 8
@@ -130,7 +132,7 @@ def _decode_whole(path: Path, container: InputContainer, log: _Log) -> _Whole:
         raise DataError("holds no frame that decodes")
     undecodable = sum(pts < first.pts for pts in coded) if first.pts is not None else 0
     _check_end(path, container, log, len(marks), promised - undecodable, end_seconds)
-    _check_log(stream, log)
+    _check_log(container, stream, log)
     mirrored, rotation = _orientation(first)
     sideways = rotation % 180 != 0
     video = VideoRecord(
@@ -199,12 +201,15 @@ def _check_end(
             raise DataError(f"is cut short: its pictures end after {end_seconds:.1f} of {promised_seconds:.1f} seconds")
 
 
-def _check_log(stream: VideoStream, log: _Log) -> None:
-    """Raises DataError if the decoder complained of what it does not flag in a frame."""
-    if stream.codec_context.codec.canonical_name in CONCEALING:
-        for level, name, message in log:
-            if level <= av.logging.ERROR and name == stream.codec_context.name:
-                raise DataError(f"is damaged (its decoder says: {message.strip()})")
+def _check_log(container: InputContainer, stream: VideoStream, log: _Log) -> None:
+    """Raises DataError if the decoder complained of what no frame shows, or the demuxer of what it skipped."""
+    for level, name, message in log:
+        if level > av.logging.ERROR:
+            continue
+        if name == stream.codec_context.name and stream.codec_context.codec.canonical_name in CONCEALING:
+            raise DataError(f"is damaged (its decoder says: {message.strip()})")
+        if name == container.format.name and name in SKIPPING:
+            raise DataError(f"is damaged, and frames are lost (its container says: {message.strip()})")
 
 
 def _end_seconds(frame: VideoFrame) -> float:

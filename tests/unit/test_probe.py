@@ -299,8 +299,9 @@ def test_of_several_streams_the_film_is_taken(
     assert grey(first).mean() == pytest.approx(200, abs=4)
 
 
-def test_a_large_picture_is_no_film(tmp_path: Path) -> None:
-    path = with_two_streams(tmp_path / "video.mp4", ((128, 96), (64, 48)), (1, 20))
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_large_picture_is_no_film(tmp_path: Path, suffix: str) -> None:
+    path = with_two_streams(tmp_path / f"video.{suffix}", ((128, 96), (64, 48)), (1, 20))
     assert (probe(path).frames, probe(path).width) == (20, 64)
 
 
@@ -372,6 +373,22 @@ def test_checksums_in_the_stream_are_looked_at(make_video: MakeVideo, tmp_path: 
         assert probe(good).frames == 24  # what is said of one file is not held against the next
 
 
+def test_frames_that_the_container_lost_are_missed(make_video: MakeVideo, tmp_path: Path) -> None:
+    """FFmpeg's demuxer goes on with the next cluster. All that is decoded is right, and the file lasts as long as its
+    header says."""
+    path = make_video(tmp_path / "video.mkv", frames=48, muxer={"cluster_time_limit": "200"})
+    with streams.coded(path) as (_, frames):
+        data = bytearray(path.read_bytes())
+        begin = data.index(frames[20].data)
+    data[begin - 8 : begin] = bytes(8)
+    path.write_bytes(data)
+    assert 24 < len(alone(path)) < 48
+    with pytest.raises(
+        DataError, match=r"^is damaged, and frames are lost \(its container says: .*invalid as first byte"
+    ):
+        probe(path)
+
+
 def test_messages_of_other_threads_are_not_held_against_a_file(make_video: MakeVideo, tmp_path: Path) -> None:
     options = {"level": "3", "slicecrc": "1"}
     bad, good = (make_video(tmp_path / f"{name}.mkv", codec="ffv1", options=options) for name in ("bad", "good"))
@@ -403,9 +420,10 @@ def test_what_ffmpeg_logs_is_as_it_was_after_a_probe(
         av.logging.set_skip_repeated(before[1])
 
 
-def test_a_decoder_that_can_refuse_damage_does(make_video: MakeVideo, tmp_path: Path) -> None:
-    """Left alone, FFmpeg's decoder of HEVC accepts all of these files, and flags no frame of them."""
-    path = make_video(tmp_path / "video.mp4", frames=40, size=(160, 120), codec="libx265")
+@pytest.mark.parametrize(("codec", "pixels"), [("libx265", "yuv420p"), ("mjpeg", "yuvj420p")])
+def test_a_decoder_that_can_refuse_damage_does(make_video: MakeVideo, tmp_path: Path, codec: str, pixels: str) -> None:
+    """Left alone, FFmpeg's decoders of these accept all of these files, and flag no frame of them."""
+    path = make_video(tmp_path / "video.mp4", frames=40, size=(160, 120), codec=codec, pixels=pixels)
     whole = path.read_bytes()
     named = []
     for frame in range(0, 40, 4):
