@@ -8,12 +8,14 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -366,6 +368,15 @@ def test_slow_servers_have_time(server: Server, address: str, tmp_path: Path, mo
     server.moods.append("drip 25")
     assert storage.download(address, tmp_path / "cache", "1").read_bytes() == bytes(range(60))
     assert len(server.heard()) == 2
+
+
+def test_pauses_double(server: Server, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(storage, "time", SimpleNamespace(sleep=pauses.append, monotonic=time.monotonic))
+    monkeypatch.setattr(storage, "FIRST_PAUSE_SECONDS", 0.25)
+    server.moods.extend(["503"] * 3)
+    assert storage.read(address, 100, 140) == NUMBERS
+    assert pauses == [0.25, 0.5, 1.0]
 
 
 @pytest.mark.parametrize("status", ["404", "410", "403", "401"])
