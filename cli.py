@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -151,7 +151,7 @@ def bench_kernels(
 @data_app.command()
 def scan(
     root: Annotated[
-        str, typer.Argument(help="Folder of videos, CSV file that lists them, or folder or address of a prepared set.")
+        str, typer.Argument(help="Folder of videos, list of them, or folder or address of a prepared set.")
     ],
     overrides: Overrides = None,
     as_json: AsJson = False,
@@ -170,7 +170,7 @@ def scan(
 
 @data_app.command()
 def prepare(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of videos, or a CSV file that lists them.")],
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of videos, or a list of them.")],
     target: Annotated[Path, typer.Argument(metavar="DST", help="Folder to make, or to go on with.")],
     short_side: Annotated[int, typer.Option(help="Pixels of the shorter side; smaller videos stay as they are.")] = 128,
     gop: Annotated[int, typer.Option(help="Frames from one key frame to the next.")] = 16,
@@ -207,6 +207,7 @@ def synth(
     root: Annotated[Path, typer.Argument(help="Folder to make.")],
     train_videos: Annotated[int, typer.Option("--train", help="Training videos per motion and appearance.")] = 6,
     test_videos: Annotated[int, typer.Option("--test", help="Test videos per motion and appearance.")] = 2,
+    val_videos: Annotated[int, typer.Option("--val", help="Validation videos, likewise.")] = 0,
     seed: Annotated[int, typer.Option(help="Same seed, same files.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -217,7 +218,7 @@ def synth(
     with Report() as report:
         path = synthesise(
             root,
-            videos_per_pair=(train_videos, test_videos),
+            videos_per_pair=(train_videos, test_videos, val_videos) if val_videos else (train_videos, test_videos),
             seed=seed,
             report=lambda done, total: report.advance("making videos", done, total),
         )
@@ -228,12 +229,15 @@ def synth(
 def retrieval(
     checkpoint: Annotated[Path, typer.Argument(help="Run folder, checkpoint, or encoders.safetensors.")],
     label: Annotated[
-        list[str] | None, typer.Option("--label", help="Column of the data set's CSV to judge by; may be repeated.")
+        list[str] | None, typer.Option("--label", help="Column of the data set's lists to judge by; may be repeated.")
     ] = None,
+    queries: Annotated[
+        Literal["test", "val"], typer.Option(help="Split whose videos are the queries; choose settings on val.")
+    ] = "test",
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Retrieve videos of the training split with those of the test split, beside untrained encoders and baselines.
+    """Retrieve training videos with those of another split, beside untrained encoders and baselines.
 
     The configuration is the checkpoint's own; --set data.root=... evaluates on other videos.
     """
@@ -244,7 +248,7 @@ def retrieval(
     weights = read_encoders(checkpoint)
     config = configuration.override(weights.config, overrides or [])
     folder = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "features"
-    tables = run_retrieval(weights, config, label or ["label"], folder)
+    tables = run_retrieval(weights, config, label or ["label"], folder, queries)
     _print([table.to_json() for table in tables], as_json, lambda _: _print_tables(tables))
 
 
@@ -289,6 +293,8 @@ def _print_catalog(catalog: Catalog) -> None:
 
 
 def _print_left_out(catalog: Catalog) -> None:
+    for note in catalog.notes:
+        print(f"note      {note}")
     for path in catalog.missing:
         print(f"missing   {path}: listed, but not there")
     for path, reason in catalog.rejected:
@@ -320,12 +326,12 @@ def _print_tables(tables: Sequence[LabelTable]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from cacl.evaluate import RANKS
+    from cacl.evaluate import RANKS, SPLITS
 
     for table in tables:
         shown = Table(
-            title=f"retrieval by {table.label}: {table.queries} test videos query {table.gallery} training videos "
-            f"of {table.classes} classes"
+            title=f"retrieval by {table.label}: {table.queries} {SPLITS[table.query_split]} videos query "
+            f"{table.gallery} training videos of {table.classes} classes"
         )
         shown.add_column("feature")
         for k in RANKS:

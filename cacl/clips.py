@@ -66,7 +66,7 @@ class VideoRecord:
     """Width of a pixel by its height, as the header wants it shown. Pixels are taken as they are."""
     label: str | None = None
     split: str | None = None
-    """`train`, `test`, or None where no list names the file."""
+    """`train`, `val`, `test`, or None where nothing tells it."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     """Further columns of a CSV list, by name: other labels of the same video."""
     seek_points: tuple[SeekPoint, ...] = ()

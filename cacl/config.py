@@ -38,9 +38,9 @@ def section(cls: type[T]) -> type[T]:
 @section
 class DataConfig:
     root: str = ""
-    """A folder of videos, or a CSV file that lists them."""
+    """A folder of videos, or a list of them: a CSV or text file with a video on each line."""
     layout: Literal["auto", "ucf101", "hmdb51", "kinetics", "classes", "csv", "folder"] = "auto"
-    """How labels and splits are told; `auto` recognises the files that each data set ships."""
+    """How labels and splits are told; `auto` recognises lists, and folders of splits and of classes."""
     split: Positive = 1
     """Which of the official splits (UCF101 and HMDB51 have three)."""
     test_share: Share = 0.0

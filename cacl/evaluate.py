@@ -1,8 +1,9 @@
 """`cacl eval retrieval`: does the nearest training video of a test video share its label?
 
 Protocol of Guo et al. (CVPR 2022): ten evenly spaced clips per video, centre crop, the mean of their features, cosine
-similarity; a test video queries the training videos. Beside the trained encoders stand the same ones untrained, and
-baselines that look at nothing but pixels or the format of the file, so that nobody fools themselves.
+similarity; a test video queries the training videos (or a validation video does, where settings are still chosen).
+Beside the trained encoders stand the same ones untrained, and baselines that look at nothing but pixels or the format
+of the file, so that nobody fools themselves.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,6 +33,9 @@ RANKS = (1, 5, 10, 20, 50)
 FIXED = ("model.", "clip.frames", "contrast.pairs")
 """Keys that an evaluation cannot set anew."""
 
+SPLITS = {"test": "test", "val": "validation", "train": "training"}
+"""Names of splits, as people say them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelTable:
@@ -39,8 +43,10 @@ class LabelTable:
 
     label: str
     classes: int
+    query_split: Literal["test", "val"]
     queries: int
     gallery: int
+    """Training videos."""
     rows: dict[str, list[float]]
     """By feature, for each of RANKS."""
 
@@ -51,16 +57,26 @@ class LabelTable:
         return {
             "label": self.label,
             "classes": self.classes,
+            "query_split": self.query_split,
             "queries": self.queries,
             "gallery": self.gallery,
             "recall": recalls,
         }
 
 
-def retrieval(weights: EncoderWeights, config: Config, labels: Sequence[str], folder: Path) -> list[LabelTable]:
+def retrieval(
+    weights: EncoderWeights,
+    config: Config,
+    labels: Sequence[str],
+    folder: Path,
+    query_split: Literal["test", "val"] = "test",
+) -> list[LabelTable]:
     """One table per label. `config` is that of the checkpoint, with the data to evaluate on.
 
-    labels: `label`, or the name of any other column of the data set's CSV. folder: where feature arrays are kept.
+    Args:
+        labels: `label`, or the name of any other column of the data set's lists.
+        folder: Where feature arrays are kept; they are of all videos, whatever their split.
+        query_split: The split whose videos query those of the training split.
     """
     fixed = [line for line in configuration.differences(weights.config, config) if line.startswith(FIXED)]
     if fixed:
@@ -69,12 +85,22 @@ def retrieval(weights: EncoderWeights, config: Config, labels: Sequence[str], fo
         with distributed.main_first():
             catalog = scan(config.data, min_frames=config.clip.frames, report=report.scanned)
         catalog.check(config.data.max_rejected)
-        report.rejected(catalog)
-        columns = {label: _column(catalog, label) for label in labels}
-        query, gallery = _split(catalog)
+        report.found(catalog)
+        query, gallery = _positions(catalog, query_split), _positions(catalog, "train")
+        columns = {label: _column(catalog, label, query, gallery) for label in labels}
         arrays = _features(weights, config, catalog, device, folder, report)
     arrays = {"size and length": _size_and_length(catalog.videos), **arrays}
-    return [_table(label, column, arrays, query, gallery) for label, column in columns.items()]
+    return [
+        LabelTable(
+            label=label,
+            classes=len({column[i] for i in gallery}),
+            query_split=query_split,
+            queries=len(query),
+            gallery=len(gallery),
+            rows=_recalls(column, arrays, query, gallery),
+        )
+        for label, column in columns.items()
+    ]
 
 
 def _features(
@@ -107,16 +133,14 @@ def _feature_functions(weights: EncoderWeights, config: Config, device: torch.de
     return functions
 
 
-def _table(
-    label: str, column: Sequence[str], arrays: dict[str, np.ndarray], query: Sequence[int], gallery: Sequence[int]
-) -> LabelTable:
+def _recalls(
+    column: Sequence[str], arrays: dict[str, np.ndarray], query: Sequence[int], gallery: Sequence[int]
+) -> dict[str, list[float]]:
     query_labels, gallery_labels = [column[i] for i in query], [column[i] for i in gallery]
     rows = {"chance": recall_by_chance(query_labels, gallery_labels, RANKS)}
     for name, array in arrays.items():
         rows[name] = recall_at(array[query], array[gallery], query_labels, gallery_labels, RANKS)
-    return LabelTable(
-        label=label, classes=len(set(gallery_labels)), queries=len(query), gallery=len(gallery), rows=rows
-    )
+    return rows
 
 
 def _size_and_length(videos: Sequence[VideoRecord]) -> np.ndarray:
@@ -128,19 +152,25 @@ def _size_and_length(videos: Sequence[VideoRecord]) -> np.ndarray:
     return np.column_stack([standard, np.ones(len(values))])
 
 
-def _split(catalog: Catalog) -> tuple[list[int], list[int]]:
-    """(test videos, training videos), as positions in the catalog."""
-    positions = {split: [i for i, v in enumerate(catalog.videos) if v.split == split] for split in ("test", "train")}
-    for split, found in positions.items():
-        if not found:
-            raise DataError(
-                f"{catalog.root}: no usable video belongs to the {split} split, and retrieval needs both; use a layout "
-                "with splits, or hold some videos out with --set data.test_share=0.25"
+def _positions(catalog: Catalog, split: str) -> list[int]:
+    """The videos of a split, as positions in the catalog."""
+    found = [i for i, video in enumerate(catalog.videos) if video.split == split]
+    if not found:
+        other = {"test": "val", "val": "test"}.get(split)
+        count = sum(video.split == other for video in catalog.videos)
+        raise DataError(
+            f"{catalog.root}: no usable video belongs to the {SPLITS[split]} split, and retrieval needs it; "
+            + (
+                f"--queries {other} takes the {count} {SPLITS[other]} videos"
+                if other and count
+                else "use a layout with splits, or hold some videos out with --set data.test_share=0.25"
             )
-    return positions["test"], positions["train"]
+        )
+    return found
 
 
-def _column(catalog: Catalog, label: str) -> list[str]:
+def _column(catalog: Catalog, label: str, query: Sequence[int], gallery: Sequence[int]) -> list[str]:
+    """The label of each video; those that neither query nor are queried need none."""
     values = [video.label if label == "label" else video.attributes.get(label) for video in catalog.videos]
     if not any(values):
         known = sorted({name for video in catalog.videos for name in video.attributes})
@@ -148,7 +178,13 @@ def _column(catalog: Catalog, label: str) -> list[str]:
             f"{catalog.root}: its videos have no {label!r}; "
             + (f"--label takes one of {', '.join(known)}" if known else "retrieval needs labelled videos")
         )
-    missing = [video.path for video, value in zip(catalog.videos, values, strict=True) if video.split and not value]
-    if missing:
-        raise DataError(f"{catalog.root}: {len(missing)} videos have no {label!r}, {missing[0]} among them")
+    for positions in (query, gallery):
+        missing = [catalog.videos[i] for i in positions if not values[i]]
+        if missing:
+            split = SPLITS[missing[0].split or ""]
+            way_out = "; --queries val takes the validation videos" if split == "test" else ""
+            raise DataError(
+                f"{catalog.root}: {len(missing)} of {len(positions)} {split} videos have no {label!r}, "
+                f"{missing[0].path} among them{way_out}"
+            )
     return [value or "" for value in values]

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from cacl.loaders.catalog import Catalog
 
-SHOWN_REJECTIONS = 10
+SHOWN = 10
+"""Rejected and missing files that are named, of each."""
 
 
 class Report:
@@ -61,13 +62,19 @@ class Report:
     def scanned(self, done: int, total: int, path: str) -> None:
         self.advance("scanning", done, total, path)
 
-    def rejected(self, catalog: Catalog) -> None:
-        """Names the files that are left out, and how many there are."""
+    def found(self, catalog: Catalog) -> None:
+        """Passes on the notes of a scan, and names the files that are left out or missing, and how many there are."""
+        for note in catalog.notes:
+            self.say(f"note: {note}")
         if catalog.rejected:
             self.say(f"{len(catalog.rejected)} of {len(catalog.rejected) + len(catalog.videos)} files cannot be used:")
-        for path, reason in catalog.rejected[:SHOWN_REJECTIONS]:
+        for path, reason in catalog.rejected[:SHOWN]:
             self.say(f"  {path}: {reason}")
-        if len(catalog.rejected) > SHOWN_REJECTIONS:
+        if catalog.missing:
+            self.say(f"{len(catalog.missing)} listed videos are not there:")
+        for name in catalog.missing[:SHOWN]:
+            self.say(f"  {name}")
+        if max(len(catalog.rejected), len(catalog.missing)) > SHOWN:
             self.say(f"  ... `cacl data scan {catalog.root}` lists all")
 
     def start(self, step: int, steps: int) -> None:

@@ -185,7 +185,7 @@ def training_videos(config: Config, report: Report, saved: checkpoint.Checkpoint
     with distributed.main_first():  # the others find its scan in the cache
         found = scan(config.data, min_frames=config.clip.frames, report=report.scanned)
     found.check(config.data.max_rejected)
-    report.rejected(found)
+    report.found(found)
     chosen = found.only("train") if found.has_splits else found
     report.say(f"{len(chosen.videos)} training videos of {len(found.videos)} in {found.root} (layout {found.layout})")
     if not chosen.videos:

@@ -56,6 +56,8 @@ class Catalog:
     """Sorted by path."""
     missing: tuple[str, ...]
     """Names in the lists of the data set for which there is no file."""
+    notes: tuple[str, ...] = ()
+    """What the listing guessed, and what it found and does not use: `layouts.Listing.notes`."""
 
     def file(self, video: int) -> Place:
         return self.place(self.videos[video])
@@ -71,12 +73,12 @@ class Catalog:
         return self.videos.has_splits if isinstance(self.videos, PreparedVideos) else any(v.split for v in self.videos)
 
     def only(self, split: str) -> Catalog:
-        """Just the videos of this split (there may be none), without rejected and missing ones."""
+        """Just the videos of this split (there may be none), without rejected and missing ones and notes."""
         if isinstance(self.videos, PreparedVideos):
             chosen = self.videos.of_split(split)
         else:
             chosen = tuple(v for v in self.videos if v.split == split)
-        return replace(self, videos=chosen, rejected=(), missing=())
+        return replace(self, videos=chosen, rejected=(), missing=(), notes=())
 
     @property
     def fingerprint(self) -> str:
@@ -113,6 +115,7 @@ class Catalog:
             ],
             "rejected": [rejected._asdict() for rejected in self.rejected],
             "missing": list(self.missing),
+            "notes": list(self.notes),
         }
 
 
@@ -157,6 +160,7 @@ def scan(config: DataConfig, *, min_frames: int = 1, threads: int = 0, report: R
         videos=tuple(videos),
         rejected=tuple(rejected),
         missing=listing.missing,
+        notes=listing.notes,
     )
 
 
@@ -183,6 +187,7 @@ def _open_prepared(config: DataConfig, min_frames: int) -> Catalog:
         videos=usable,
         rejected=tuple(sorted(rejected)),
         missing=tuple(opened.about["missing"]),
+        notes=tuple(opened.about.get("notes", ())),  # older sets have none
     )
 
 

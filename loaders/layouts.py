@@ -5,99 +5,110 @@ The layouts, in the order in which `auto` tries them:
     ucf101    trainlist0N.txt and testlist0N.txt, class folders
     hmdb51    <class>_test_split<N>.txt, class folders
     kinetics  CSV lists with the columns youtube_id, time_start, time_end, split and mostly label; the videos, anywhere
-              below the root, are named <youtube_id>_<start>_<end> or plainly <youtube_id>. The validation list counts
-              as `test`. The test list comes without labels: it counts as `test` only where no validation list is.
-    csv       one CSV list in the root with the column path and, if known, label and split; others become attributes
-    classes   one folder per class, or one per split (train, test, val, validate, validation) with the classes in it
-    folder    videos without labels, at any depth
+              below the root, are named <youtube_id>_<start>_<end> or plainly <youtube_id>. The test list comes without
+              labels: what stands for it where models are compared is the validation list, which is `val` here.
+    csv       lists of paths with, if known, labels and splits (`lists`), in the root; also one folder below, if the
+              name of a list tells its split, as train.csv and val.csv do. Other columns become attributes.
+    classes   one folder per class, within or around one folder per split if there are such
+    folder    videos without labels, at any depth, perhaps in one folder per split
 
-The official lists lie in the root or one folder below it. They name videos without regard to the suffix, so that a
-transcoded copy of a data set keeps its lists; all videos that answer to a listed name get its label and split.
+Splits are `train`, `val` and `test`; `folders` has the words by which they are known. What lists do not tell at all,
+labels or splits, is taken from the folders. Names in lists count without regard to the suffix, so that a transcoded
+copy of a data set keeps its lists, and where only one file can be meant also without regard to case and to folders in
+front. Whatever is guessed, or found and not used, is told in `Listing.notes`.
 
 A folder is searched as a whole, and videos that its lists do not name are kept with split None. A root that is itself
-a CSV file with a `path` column stands for exactly the videos it names.
+a list stands for exactly the videos it names.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 import os
 import re
-from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from cacl.config import DataConfig
 from cacl.errors import DataError
-
-SUFFIXES = ("avi", "mp4", "mov", "mkv", "webm", "mpg", "mpeg", "m4v", "wmv", "flv", "3gp", "ts", "mts", "ogv")
-"""How video files are known, in any case."""
-
-SPLITS = {"train": "train", "test": "test", "val": "test", "validate": "test", "validation": "test"}
+from cacl.loaders import lists
+from cacl.loaders.entries import Entry, Names, hold_out, join, once
+from cacl.loaders.folders import SPLITS, read_folders, split_in
+from cacl.loaders.lists import KINETICS_COLUMNS, SUFFIXES, Table, Unread
 
 UCF101_LISTS = r"(train|test)list(?P<split>\d+)\.txt"
 HMDB51_LISTS = r".+_test_split(?P<split>\d+)\.txt"
-KINETICS_COLUMNS = {"youtube_id", "time_start", "time_end", "split"}
 
-
-class Entry(NamedTuple):
-    """One video file and what is known of it."""
-
-    path: str
-    """Relative to the root, with forward slashes; absolute where a CSV list names a video outside the root that way."""
-    label: str | None = None
-    split: str | None = None
-    attributes: Mapping[str, str] = {}
+JUNK = ("lost+found", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
+"""Folders that systems make for themselves. Like what is hidden, they are not looked into."""
+LIST_SUFFIXES = ("txt", "csv", "tsv", "json", "jsonl")
+NAMED = 3
+"""Lists that are named though they are not used; more are counted."""
+NO_LISTS = ("readme", "license", "licence", "changelog", "citation", "notice")
+"""Stems of text files that may name a video without being a list."""
 
 
 class Listing(NamedTuple):
     root: Path
-    """Absolute; the folder of the CSV file where data.root is one."""
+    """Absolute; the folder of the list where data.root is one."""
     layout: str
     """The layout that was found, never `auto`."""
     entries: tuple[Entry, ...]
     """Sorted by path."""
     missing: tuple[str, ...]
     """Listed names for which there is no file, sorted."""
+    notes: tuple[str, ...] = ()
+    """What was guessed, and what was found and not used; one line each."""
 
 
 class _Found(NamedTuple):
     root: Path
     videos: Sequence[str]
-    lists: Sequence[str]
-    """Text and CSV files in the root or one folder below."""
+    texts: Sequence[str]
+    """Text files in the root or one folder below, but for those that go with one video."""
+    tables: Mapping[str, Table | Unread]
+    """Those of them that list videos, without the official lists of UCF101 and HMDB51."""
+    notes: Sequence[str]
+    """On folders that cannot be read."""
+    is_list: bool = False
+    """Whether the root is a list, and the videos are just where those may be that it names."""
 
 
-_Rows: TypeAlias = Mapping[str, Sequence[tuple[str, Entry]]]
-"""What the lists say, by a key that tells videos apart: list and line (for messages), and an entry that has the listed
-name for its path."""
-_Read: TypeAlias = tuple[list[Entry], list[str]]
-"""The entries, and the listed names that are not there."""
+class _Read(NamedTuple):
+    entries: Sequence[Entry]
+    missing: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    used: Collection[str] = ()
+    """The lists among `_Found.tables` that this comes from."""
 
 
 def find(config: DataConfig) -> Listing:
     """Finds the video files of `config.root` and reads labels and splits from its lists or folders.
 
     Where labels but no splits are known, `config.test_share` holds videos out, see `hold_out`.
-    Raises DataError if there is no such root or no video in it, or if lists are absent, damaged or contradictory.
+    Raises DataError if there is no such root or no video in it, if lists are absent, damaged or contradictory, if one
+    file is reached by paths that contradict each other, or if `auto` cannot tell splits from classes.
     """
     if not config.root:
-        raise DataError("data.root is not set: name a folder of videos, or a CSV file that lists them")
+        raise DataError("data.root is not set: name a folder of videos, or a list of them")
     root = Path(os.path.abspath(os.path.expanduser(config.root)))
     if not os.path.exists(root):
         raise DataError(f"data.root = {root}: does not exist, or may not be read")
 
     found = _search_folder(root) if root.is_dir() else _search_list(root, config.layout)
     layout = _recognise(found) if config.layout == "auto" else config.layout
-    entries, missing = _READERS[layout](found, config.split)
+    read = _READERS[layout](found, config.split)
+    entries, links = once(found.root, read.entries)
+    notes = (*read.notes, *links, *_unused(found, read.used, layout), *found.notes)
     if not entries:
         looked_for = " ".join(f".{suffix}" for suffix in SUFFIXES)
-        listed = f"; none of the {len(missing)} listed ones is there, such as {missing[0]}" if missing else ""
-        raise DataError(f"data.root = {root}: holds no video (looked for {looked_for}){listed}")
+        listed = (
+            f"; none of the {len(read.missing)} listed ones is there, such as {read.missing[0]}" if read.missing else ""
+        )
+        raise DataError(
+            f"data.root = {root}: holds no video (looked for {looked_for}){listed}{'; '.join(('', *notes))}"
+        )
 
     if layout == "classes" and not any(entry.label for entry in entries):
         raise DataError(f"data.root = {root}: layout classes, but no video lies in a folder of its class")
@@ -108,79 +119,84 @@ def find(config: DataConfig) -> Listing:
                 f"classes in {root}"
             )
         entries = hold_out(entries, config.test_share)
-    return Listing(found.root, layout, tuple(sorted(entries, key=lambda entry: entry.path)), tuple(missing))
-
-
-def hold_out(entries: Sequence[Entry], share: float) -> list[Entry]:
-    """Makes about this share of each class `test`, the other labelled videos `train`; unlabelled ones stay as they are.
-
-    A video is test when the hash of its path, read as a number in [0, 1), is below the share. So its side depends on
-    nothing but its path and the share: adding, removing or damaging other files does not move it, and a larger share
-    only adds test videos. The price: the share holds on average, not exactly. One exception keeps small classes usable:
-    of two or more videos, the one with the lowest hash is always test and, unless the share is 1, the one with the
-    highest always train. Those two may move when the class grows.
-    """
-    classes: dict[str, list[tuple[float, str]]] = defaultdict(list)
-    for entry in entries:
-        if entry.label is not None:
-            classes[entry.label].append((_draw(entry.path), entry.path))
-    test: set[str] = set()
-    for members in classes.values():
-        members.sort()
-        count = bisect_left(members, (share, ""))
-        if len(members) > 1:
-            count = max(count, 1)
-        if share < 1:
-            count = min(count, len(members) - 1)
-        test.update(path for _, path in members[:count])
-    return [e._replace(split="test" if e.path in test else "train") if e.label is not None else e for e in entries]
-
-
-def _draw(path: str) -> float:
-    return int.from_bytes(hashlib.sha256(os.fsencode(path)).digest()[:6], "big") / 2**48
+    entries = sorted(entries, key=lambda entry: entry.path)
+    return Listing(found.root, layout, tuple(entries), tuple(read.missing), notes)
 
 
 # --- What is on disk ---
 
 
 def _search_folder(root: Path) -> _Found:
-    files = sorted(_walk(root, "", frozenset()))
-    return _Found(
-        root,
-        videos=[path for path in files if _suffix(path) in SUFFIXES],
-        lists=[path for path in files if _suffix(path) in ("txt", "csv") and path.count("/") <= 1],
-    )
+    files, notes = _files(root)
+    videos = [path for path in files if _suffix(path) in SUFFIXES]
+    stems = {os.path.splitext(path)[0] for path in videos}
+    near = [path for path in files if _suffix(path) in LIST_SUFFIXES and path.count("/") <= 1]
+    texts = [path for path in near if os.path.splitext(path)[0] not in stems]
+    names, tables = Names(videos), {}
+    for path in texts:
+        stem, _ = os.path.splitext(path.rpartition("/")[2])
+        if not (_named([path], UCF101_LISTS) or _named([path], HMDB51_LISTS) or stem.lower() in NO_LISTS):
+            table = lists.read(root / path, lambda name: bool(names.like(name)) or (root / name).is_file())
+            if table is not None:
+                tables[path] = table
+    return _Found(root, videos, texts, tables, notes)
 
 
 def _search_list(file: Path, layout: str) -> _Found:
-    if _suffix(file.name) != "csv" or layout not in ("auto", "csv", "kinetics"):
-        raise DataError(f"data.root = {file}: is a file; layout {layout} takes a folder (auto and csv also a CSV list)")
-    found = _Found(file.parent, videos=[], lists=[file.name])
-    if _with_columns(found, KINETICS_COLUMNS):  # such a list says nothing of folders, so its videos are searched for
-        return found._replace(videos=_search_folder(file.parent).videos)
-    if not _path_lists(found):
-        raise DataError(f"data.root = {file}: has no column `path`; its columns are {', '.join(_columns(file))}")
-    return found
+    if _suffix(file.name) not in LIST_SUFFIXES or layout not in ("auto", "csv", "kinetics"):
+        raise DataError(f"data.root = {file}: is a file; layout {layout} takes a folder (auto and csv also a list)")
+    table = lists.read(file, lambda name: (file.parent / name).is_file())
+    if isinstance(table, Unread):
+        raise DataError(f"data.root = {table.message}")
+    if table is None:
+        raise DataError(f"data.root = {file}: is no list of videos; it needs a column `path`, or a video on each line")
+    found = _Found(file.parent, [], [file.name], {file.name: table}, [], is_list=True)
+    # A list of Kinetics says nothing of folders, and another one may not spell names as the files do.
+    names = [cells["path"] for _, cells in table.records() if "path" in cells]
+    if names and all(os.path.isabs(name) or (file.parent / name).is_file() for name in names):
+        return found
+    files, notes = _files(file.parent)
+    return found._replace(videos=[path for path in files if _suffix(path) in SUFFIXES], notes=notes)
 
 
-def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
-    """Paths of all files that are not hidden, following links to folders unless they lead to a folder further up."""
+def _files(root: Path) -> tuple[list[str], list[str]]:
+    """Paths of all files that are not hidden, sorted, and notes on folders that cannot be read."""
+    notes: list[str] = []
+    return sorted(_walk(root, "", frozenset(), notes)), notes
+
+
+def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]], notes: list[str]) -> Iterator[str]:
+    """Follows links to folders unless they lead to a folder further up."""
     try:
         status = folder.stat()
         entries = list(os.scandir(folder))
     except OSError as error:
-        raise DataError(f"{folder}: cannot be read ({error.strerror})") from None
+        if not prefix:
+            raise DataError(f"{folder}: cannot be read ({error.strerror})") from None
+        notes.append(f"{prefix} cannot be read ({error.strerror}): what is in it is left out")
+        return
     here = (status.st_dev, status.st_ino)
     if here in above:
         return
     for entry in entries:
-        if entry.name.startswith(".") or entry.name == "lost+found":
+        if entry.name.startswith(".") or entry.name in JUNK:
             continue
         # DirEntry.is_dir costs no system call, but raises on a link that leads to itself.
         if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
-            yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", above | {here})
+            yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", above | {here}, notes)
         else:
             yield prefix + entry.name
+
+
+def _unused(found: _Found, used: Collection[str], layout: str) -> Iterator[str]:
+    rest = sorted(found.tables.keys() - set(used))
+    instead = f"layout {layout}" + (f" takes {', '.join(used)}" if used else "")
+    for path in rest[:NAMED]:
+        table = found.tables[path]
+        what = table.message if isinstance(table, Unread) else f"{table.file}: lists videos"
+        yield f"{what}; it is not used ({instead})"
+    if len(rest) > NAMED:
+        yield f"{len(rest) - NAMED} more lists are not used, such as {rest[-1]}"
 
 
 # --- The layouts ---
@@ -188,11 +204,11 @@ def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Itera
 
 def _recognise(found: _Found) -> str:
     official = {
-        "ucf101": _named(found, UCF101_LISTS),
-        "hmdb51": _named(found, HMDB51_LISTS),
-        "kinetics": _with_columns(found, KINETICS_COLUMNS),
+        "ucf101": _named(found.texts, UCF101_LISTS),
+        "hmdb51": _named(found.texts, HMDB51_LISTS),
+        "kinetics": [path for path, table in found.tables.items() if _is_kinetics(table)],
     }
-    names = [name for name, lists in official.items() if lists]
+    names = [name for name, listed in official.items() if listed]
     if len(names) > 1:
         which = " and of ".join(f"{name} ({official[name][0]})" for name in names)
         raise DataError(f"data.root = {found.root}: holds lists of {which}; name one's folder, or set data.layout")
@@ -200,8 +216,13 @@ def _recognise(found: _Found) -> str:
         return names[0]
     if _path_lists(found):
         return "csv"
-    labels = {entry.label for entry in _classes(found, 0)[0]}
-    return "classes" if len(labels) > 1 and None not in labels else "folder"
+    folders = read_folders(found.videos)
+    if folders.doubt:
+        raise DataError(
+            f"data.root = {found.root}: {folders.doubt}. Name all of them as splits (train, val, test) or take the "
+            "others away; or, if all are classes, set data.layout = classes"
+        )
+    return "classes" if folders.tell_classes else "folder"
 
 
 def _ucf101(found: _Found, split: int) -> _Read:
@@ -209,7 +230,7 @@ def _ucf101(found: _Found, split: int) -> _Read:
     rows = defaultdict(list)
     for part in ("train", "test"):
         for path in _lists_of_split(found, UCF101_LISTS, split, f"{part}list{split:02d}.txt"):
-            for where, line in _lines(found.root / path):
+            for where, line in lists.lines(found.root / path):
                 match = re.fullmatch(r"(?P<name>(?P<label>[^/]+)/[^/]+?)(\s+\d+)?", line)
                 if not match:
                     raise DataError(
@@ -218,7 +239,7 @@ def _ucf101(found: _Found, split: int) -> _Read:
                 name, label = match["name"], match["label"]
                 classes.add(label)
                 rows[_class_and_stem(name)].append((where, Entry(name, label, part)))
-    return _join(found.videos, rows, _class_and_stem, classes)
+    return _Read(*join(found.videos, rows, _class_and_stem, classes))
 
 
 def _hmdb51(found: _Found, split: int) -> _Read:
@@ -229,68 +250,80 @@ def _hmdb51(found: _Found, split: int) -> _Read:
     for path in _lists_of_split(found, HMDB51_LISTS, split, ending):
         label = path.rpartition("/")[2].removesuffix(ending)
         classes.add(label)
-        for where, line in _lines(found.root / path):
+        for where, line in lists.lines(found.root / path):
             match = re.fullmatch(r"(?P<file>.+?)\s+(?P<part>[012])", line)
             if not match:
                 raise DataError(f"{where}: {line!r} does not end in 0 (unused), 1 (train) or 2 (test)")
             name = f"{label}/{match['file']}"
             rows[_class_and_stem(name)].append((where, Entry(name, label, parts[match["part"]])))
-    return _join(found.videos, rows, _class_and_stem, classes)
+    return _Read(*join(found.videos, rows, _class_and_stem, classes))
 
 
 def _kinetics(found: _Found, split: int) -> _Read:
-    table = [row for path in _with_columns(found, KINETICS_COLUMNS) for row in _table(found.root / path)]
-    if not table:
+    used = {path: table for path, table in found.tables.items() if isinstance(table, Table) and _is_kinetics(table)}
+    if not used:
         columns = ", ".join(["label", *sorted(KINETICS_COLUMNS)])
         raise DataError(f"{found.root}: layout kinetics needs CSV lists with {columns} here or one folder below")
-    validated = any(cells["split"].lower().startswith("val") for _, cells in table)
     rows = defaultdict(list)
-    for where, cells in table:
-        part = _split(cells["split"], where)
-        if validated and cells["split"].lower() == "test":
-            part = None
-        try:
-            start, end = int(float(cells["time_start"])), int(float(cells["time_end"]))
-        except ValueError:
-            raise DataError(f"{where}: {cells['time_start']!r} to {cells['time_end']!r} are not seconds") from None
-        clip = f"{cells['youtube_id']}_{start:06d}_{end:06d}"
-        row = Entry(f"{clip}.mp4", cells.get("label") or None, part)
-        rows[clip].append((where, row))
-        rows[cells["youtube_id"]].append((where, row))
-    return _join(found.videos, rows, lambda path: _class_and_stem(path).rpartition("/")[2])
+    labelled: set[str | None] = set()
+    for table in used.values():
+        for where, cells in table.records():
+            try:
+                start, end = int(float(cells["time_start"])), int(float(cells["time_end"]))
+            except ValueError:
+                raise DataError(f"{where}: {cells['time_start']!r} to {cells['time_end']!r} are not seconds") from None
+            clip = f"{cells['youtube_id']}_{start:06d}_{end:06d}"
+            row = Entry(f"{clip}.mp4", cells.get("label") or None, _split(cells["split"], where))
+            rows[clip].append((where, row))
+            rows[cells["youtube_id"]].append((where, row))
+            if row.label:
+                labelled.add(row.split)
+    read = _Read(*join(found.videos, rows, lambda path: _class_and_stem(path).rpartition("/")[2]))
+    notes = list(read.notes)
+    if "val" in labelled and "test" not in labelled:
+        notes.append(
+            "Kinetics gives no labels for its test videos: its validation list stands for them where results are "
+            "compared (cacl eval retrieval --queries val)"
+        )
+    return read._replace(notes=notes, used=list(used))
 
 
 def _csv(found: _Found, split: int) -> _Read:
-    lists = _path_lists(found)
-    if len(lists) != 1:
-        raise DataError(
-            f"data.root = {found.root}: layout csv needs one CSV list with a `path` column in this folder, and there "
-            f"are {len(lists)} ({', '.join(lists) or 'none'}); name one as data.root, or set data.layout"
-        )
-    rows = defaultdict(list)
-    for where, cells in _table(found.root / lists[0]):
+    chosen = _chosen_lists(found)
+    records = [(path, where, cells) for path, table in chosen.items() for where, cells in table.records()]
+    unlabelled = {cells.get("label", "") for _, _, cells in records} <= {"", "-1"}
+    videos, rows = set(found.videos), defaultdict(list)
+    for path, where, cells in records:
         name = cells.pop("path")
         if not name:
             raise DataError(f"{where}: the path is empty")
-        label, part = cells.pop("label", "") or None, _split(cells.pop("split", ""), where)
-        rows[_relative(name, found.root)].append((where, Entry(name, label, part, cells)))
+        label = cells.pop("label", "")
+        part = _split(cells.pop("split"), where) if "split" in cells else split_in(path)
+        place = _relative(name, found.root)
+        beside = _relative(os.path.join(os.path.dirname(path), name), found.root)
+        if beside in videos and place not in videos:
+            place = beside
+        rows[place].append((where, Entry(name, None if unlabelled else label or None, part, cells)))
     # A list may also name files that no search finds: outside the root, hidden, or with another suffix.
-    elsewhere = [path for path in rows.keys() - set(found.videos) if (found.root / path).is_file()]
-    return _join([*found.videos, *elsewhere], rows, lambda path: path)
+    elsewhere = [path for path in rows.keys() - videos if (found.root / path).is_file()]
+    read = _Read(*join([*found.videos, *elsewhere], rows, lambda path: path, listed_only=found.is_list))
+    taken = [f"{found.root / path}: {table.taken}" for path, table in chosen.items() if table.taken]
+    named = [path for path, table in chosen.items() if "split" not in table.columns and split_in(path)]
+    if named:
+        taken.append(f"splits are told by the names of lists: {', '.join(f'{split_in(p)} by {p}' for p in named)}")
+    return _completed(read._replace(used=list(chosen), notes=[*taken, *read.notes]))
 
 
 def _classes(found: _Found, split: int) -> _Read:
-    by_split = all(path.split("/")[0].lower() in SPLITS for path in found.videos if "/" in path)
-    entries = []
-    for path in found.videos:
-        *folders, _ = path.split("/")
-        part = SPLITS[folders.pop(0).lower()] if by_split and folders else None
-        entries.append(Entry(path, folders[0] if folders else None, part))
-    return entries, []
+    folders = read_folders(found.videos)
+    notes = [*folders.notes, *([f"{folders.doubt}; all are taken for classes"] if folders.doubt else [])]
+    return _Read([Entry(path, folders.labels[path], folders.splits[path]) for path in found.videos], notes=notes)
 
 
 def _folder(found: _Found, split: int) -> _Read:
-    return [Entry(path) for path in found.videos], []
+    folders = read_folders(found.videos)
+    notes = [*folders.notes, *([f"{folders.doubt}; no split is taken from them"] if folders.doubt else [])]
+    return _Read([Entry(path, None, folders.splits[path]) for path in found.videos], notes=notes)
 
 
 _READERS: Mapping[str, Callable[[_Found, int], _Read]] = {
@@ -303,26 +336,21 @@ _READERS: Mapping[str, Callable[[_Found, int], _Read]] = {
 }
 
 
-# --- From lists to files ---
-
-
-def _join(videos: Iterable[str], rows: _Rows, key: Callable[[str], str], classes: Collection[str] = ()) -> _Read:
-    """Gives every video the row it answers to; one that answers to none keeps the label of its class folder."""
-    entries: list[Entry] = []
-    there: set[str] = set()
-    for path in videos:
-        same = rows.get(key(path), ())
-        for where, row in same[1:]:
-            first_where, first = same[0]
-            if row[1:] != first[1:]:
-                raise DataError(
-                    f"{where}: lists {path} with label {row.label}, split {row.split}; {first_where} with label "
-                    f"{first.label}, split {first.split}"
-                )
-        there.update(row.path for _, row in same)
-        folder = os.path.basename(os.path.dirname(path))
-        entries.append(same[0][1]._replace(path=path) if same else Entry(path, folder if folder in classes else None))
-    return entries, sorted({row.path for same in rows.values() for _, row in same} - there)
+def _completed(read: _Read) -> _Read:
+    """With labels or splits from the folders, where lists tell none at all."""
+    entries, notes = read.entries, list(read.notes)
+    within = [entry.path for entry in entries if not entry.path.startswith(("/", "../"))]
+    folders = read_folders(within)
+    if not any(entry.label for entry in entries) and folders.tell_classes:
+        entries = [entry._replace(label=folders.labels.get(entry.path)) for entry in entries]
+        notes.append("lists tell no labels: the folders of the videos do")
+    if not any(entry.split for entry in entries):
+        if any(folders.splits.values()):
+            entries = [entry._replace(split=folders.splits.get(entry.path)) for entry in entries]
+            notes += ["lists tell no splits: the folders of the videos do", *folders.notes]
+        elif folders.doubt:
+            notes.append(f"lists tell no splits, and {folders.doubt}; no split is taken from them")
+    return read._replace(entries=entries, notes=notes)
 
 
 def _class_and_stem(path: str) -> str:
@@ -339,26 +367,22 @@ def _relative(path: str, root: Path) -> str:
     return normal.as_posix()
 
 
-# --- Reading lists ---
+# --- Choosing lists ---
 
 
-def _named(found: _Found, pattern: str) -> list[str]:
-    return [path for path in found.lists if re.fullmatch(pattern, path.rpartition("/")[2])]
+def _named(texts: Sequence[str], pattern: str) -> list[str]:
+    return [path for path in texts if re.fullmatch(pattern, path.rpartition("/")[2])]
 
 
-def _with_columns(found: _Found, columns: set[str]) -> list[str]:
-    return [p for p in found.lists if _suffix(p) == "csv" and columns <= {c.lower() for c in _columns(found.root / p)}]
-
-
-def _path_lists(found: _Found) -> list[str]:
-    return [path for path in _with_columns(found, {"path"}) if "/" not in path]
+def _is_kinetics(table: Table | Unread) -> bool:
+    return isinstance(table, Table) and set(table.columns) >= KINETICS_COLUMNS
 
 
 def _lists_of_split(found: _Found, pattern: str, split: int, ending: str) -> list[str]:
-    lists = _named(found, pattern)
-    wanted = [path for path in lists if path.endswith(ending)]
+    listed = _named(found.texts, pattern)
+    wanted = [path for path in listed if path.endswith(ending)]
     if not wanted:
-        there = sorted({match["split"] for path in lists if (match := re.search(pattern, path))})
+        there = sorted({match["split"] for path in listed if (match := re.search(pattern, path))})
         raise DataError(
             f"data.split = {split}: no list named {ending} in {found.root} or one folder below it; there are lists of "
             f"split {', '.join(there) or 'none'}"
@@ -366,45 +390,50 @@ def _lists_of_split(found: _Found, pattern: str, split: int, ending: str) -> lis
     return wanted
 
 
-def _lines(file: Path) -> Iterator[tuple[str, str]]:
-    """The lines that are not blank, and where they stand."""
-    for number, line in enumerate(_text(file).splitlines(), 1):
-        if line.strip():
-            yield f"{file} line {number}", line.strip()
+def _path_lists(found: _Found) -> dict[str, Table | Unread]:
+    """The lists that make the layout csv: in the root, or elsewhere if they tell splits or no other list is there."""
+    given = {
+        path: table
+        for path, table in found.tables.items()
+        if (table.damaged if isinstance(table, Unread) else "path" in table.columns)
+    }
+    return {path: table for path, table in given.items() if "/" not in path or _tells_splits(path, table)} or (
+        given if len(given) == 1 else {}
+    )
 
 
-def _columns(file: Path) -> list[str]:
-    try:
-        with file.open(encoding="utf-8-sig", errors="replace", newline="") as text:
-            return [name.strip() for name in next(csv.reader(text), [])]
-    except (OSError, csv.Error) as error:
-        raise DataError(f"{file}: its first line cannot be read as CSV ({error})") from None
+def _chosen_lists(found: _Found) -> dict[str, Table]:
+    """One list, or all that tell splits. Raises DataError if they are damaged, or if it is not clear which to take."""
+    given: dict[str, Table] = {}
+    for path, table in _path_lists(found).items():
+        if isinstance(table, Unread):
+            raise DataError(table.message)
+        given[path] = table
+    chosen = {path: table for path, table in given.items() if _tells_splits(path, table)}
+    if not chosen and len(given) == 1:
+        return given
+    if not chosen:
+        raise DataError(
+            f"data.root = {found.root}: layout csv needs one list with a column `path` in this folder, or lists whose "
+            f"names tell splits, and there are {len(given)} ({', '.join(given) or 'none'}); name one as data.root, or "
+            "set data.layout"
+        )
+    told = {cells["path"] for table in chosen.values() for _, cells in table.records()}
+    for path in given.keys() - chosen.keys():
+        more = [cells["path"] for _, cells in given[path].records() if cells["path"] not in told]
+        if more:
+            raise DataError(
+                f"{found.root / path}: does not tell the split of {more[0]}, and {', '.join(chosen)} do not list it; "
+                "give it a column `split`, or name one list as data.root"
+            )
+    return chosen
 
 
-def _table(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """The rows of a CSV file by column, and where they stand. Columns with a meaning here come in lower case."""
-    ours = {"path", "label", *KINETICS_COLUMNS}
-    columns = [name.lower() if name.lower() in ours else name for name in _columns(file)]
-    if len(set(columns)) < len(columns):
-        raise DataError(f"{file}: has two columns of one name ({', '.join(columns)})")
-    reader = csv.reader(io.StringIO(_text(file), newline=""))
-    try:
-        next(reader)
-        for cells in reader:
-            where = f"{file} line {reader.line_num}"
-            if cells and len(cells) != len(columns):
-                raise DataError(f"{where}: has {len(cells)} cells under {len(columns)} columns")
-            if cells:
-                yield where, dict(zip(columns, map(str.strip, cells), strict=True))
-    except csv.Error as error:
-        raise DataError(f"{file} line {reader.line_num}: is not valid CSV ({error})") from None
+def _tells_splits(path: str, table: Table | Unread) -> bool:
+    return split_in(path) is not None or (isinstance(table, Table) and "split" in table.columns)
 
 
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: cannot be read as UTF-8 text ({error})") from None
+# --- Words ---
 
 
 def _split(value: str, where: str) -> str | None:

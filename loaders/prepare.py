@@ -92,6 +92,7 @@ class Summary:
             "prepared_bytes": self.prepared_bytes,
             "rejected": [rejected._asdict() for rejected in self.catalog.rejected],
             "missing": list(self.catalog.missing),
+            "notes": list(self.catalog.notes),
         }
 
 
@@ -268,7 +269,13 @@ def _finish(
                 source=outcome.content,
             )
         )
-    about = {"layout": listing.layout, "settings": asdict(settings), "rejected": rejected, "missing": listing.missing}
+    about = {
+        "layout": listing.layout,
+        "settings": asdict(settings),
+        "rejected": rejected,
+        "missing": listing.missing,
+        "notes": listing.notes,
+    }
     with _writing(target):
         if done:
             writer.save(about)

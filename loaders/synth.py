@@ -44,6 +44,9 @@ MOTIONS: dict[str, tuple[int, int, int, int]] = {  # to the right, downwards, cl
     "zoom-out": (0, 0, 0, -1),
 }
 
+SPLITS = ("train", "test", "val")
+"""In the order of their numbers in `videos_per_pair`."""
+
 FRAMES = 40
 SIZE = (80, 96)
 RATE = 25
@@ -70,7 +73,7 @@ float32 [H, W]. Hard edges are smoothed over about one pixel, or they would jump
 def synthesise(
     root: Path,
     *,
-    videos_per_pair: tuple[int, int] = (6, 2),
+    videos_per_pair: tuple[int, int] | tuple[int, int, int] = (6, 2),
     seed: int = 0,
     frames: int = FRAMES,
     size: tuple[int, int] = SIZE,
@@ -85,7 +88,8 @@ def synthesise(
     there are. Works in one spawned process per core, so a script needs its `if __name__ == "__main__":`.
 
     Args:
-        videos_per_pair: Training and test videos for each of the 48 pairs of a motion and an appearance.
+        videos_per_pair: Training, test and, if wanted, validation videos for each of the 48 pairs of a motion and an
+            appearance. They are numbered in this order, so that a third number changes no other video.
         size: Height and width in pixels, both even.
         rate: Frames per second.
         report: Called after each video with the number made and the number to make.
@@ -313,13 +317,12 @@ class _Clip(NamedTuple):
         return f"videos/{self.motion}_{self.appearance}_{self.number:02d}.mp4"
 
 
-def _clips(videos_per_pair: tuple[int, int]) -> list[_Clip]:
-    train, test = videos_per_pair
-    splits = ["train"] * train + ["test"] * test
+def _clips(videos_per_pair: tuple[int, ...]) -> list[_Clip]:
+    splits = [split for split, count in zip(SPLITS, videos_per_pair, strict=False) for _ in range(count)]
     return [_Clip(m, a, n, split) for m in MOTIONS for a in TEXTURES for n, split in enumerate(splits)]
 
 
-def _check(videos_per_pair: tuple[int, int], seed: int, frames: int, size: tuple[int, int], rate: int) -> None:
+def _check(videos_per_pair: tuple[int, ...], seed: int, frames: int, size: tuple[int, int], rate: int) -> None:
     problems = [
         (min(videos_per_pair) < 0 or sum(videos_per_pair) < 1, f"videos per pair {videos_per_pair}: give at least one"),
         (not 0 <= seed < 2**63, f"seed {seed}: must lie between 0 and 2**63 - 1"),

@@ -182,7 +182,7 @@ def _catalogs(raw: Path, prepared: Path | None, config: Config, report: Report) 
     def opened(root: Path) -> Catalog:
         data = replace(config.data, root=str(root))
         catalog = scan(data, min_frames=config.clip.frames, report=report.scanned)
-        report.rejected(catalog)
+        report.found(catalog)
         catalog.check(data.max_rejected)
         return catalog
 
