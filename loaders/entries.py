@@ -64,23 +64,23 @@ def join(
     entries: list[Entry] = []
     for path in videos:
         same = answers.get(path, ())
-        for where, row in same[1:]:
-            first_where, first = same[0]
-            if row[1:] != first[1:]:
-                raise DataError(
-                    f"{where}: lists {path} with {_facts(row)}; {first_where} with {_facts(first)}; correct one of them"
-                )
         folder = os.path.basename(os.path.dirname(path))
-        if same:
-            entries.append(same[0][1]._replace(path=path))
-        elif not listed_only:
-            entries.append(Entry(path, folder if folder in classes else None))
+        known = Entry(path, folder if folder in classes and not same else None)
+        for where, row in same:
+            both = _together(known, row)
+            if both is None:
+                raise DataError(
+                    f"{where}: lists {path} with {_facts(row)}; {same[0][0]} with {_facts(known)}; correct one of them"
+                )
+            known = both
+        if same or not listed_only:
+            entries.append(known)
     notes = []
     if loosely:
         path, name = min(loosely.items())
         notes.append(
-            f"{len(loosely)} listed names are not quite those of their files, and are matched without regard to case, "
-            f"suffix and folders in front, such as {name} for {path}"
+            f"listed names that are not quite those of their files: {len(loosely)}, such as {name} for {path}; matched "
+            "without regard to case, suffix and folders in front"
         )
     return entries, sorted(missing - set(loosely.values())), notes
 
@@ -111,26 +111,35 @@ def once(root: Path, entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
             same.sort(key=lambda entry: (_is_linked(root, entry.path), entry.path))
             known = same[0]
             for entry in same[1:]:
-                if any(a and b and a != b for a, b in zip(known[1:], entry[1:], strict=True)):
+                both = _together(known, entry)
+                if both is None:
                     raise DataError(
                         f"data.root = {root}: {known.path} and {entry.path} are one file, reached through a link, with "
                         f"{_facts(known)} and with {_facts(entry)}: remove one of them, or set data.layout = folder to "
                         "do without labels"
                     )
-                known = Entry(known.path, known.label or entry.label, known.split or entry.split)._replace(
-                    attributes=known.attributes or entry.attributes
-                )
+                known = both
                 again.append((entry.path, known.path))
             alone.append(known)
     if not again:
         return alone, []
     return alone, [
-        f"{len(again)} paths lead to files that count already, through links, such as {again[0][0]} to {again[0][1]}"
+        f"paths that lead to files counted already, through links: {len(again)}, such as {again[0][0]} to {again[0][1]}"
     ]
 
 
 def _is_linked(root: Path, path: str) -> bool:
     return os.path.realpath(root / path) != os.path.join(os.path.realpath(root), path)
+
+
+def _together(one: Entry, other: Entry) -> Entry | None:
+    """All that two entries of one file say, with the path of the first; None if they contradict each other."""
+    if any(a and b and a != b for a, b in ((one.label, other.label), (one.split, other.split))):
+        return None
+    attributes = {**other.attributes, **one.attributes}
+    if any(attributes[name] != value for name, value in other.attributes.items()):
+        return None
+    return Entry(one.path, one.label or other.label, one.split or other.split, attributes)
 
 
 def _facts(entry: Entry) -> str:

@@ -38,15 +38,18 @@ class Folders(NamedTuple):
         return told != {None} if any(self.splits.values()) else len(told) > 1 and None not in told
 
 
-def read_folders(videos: Sequence[str]) -> Folders:
-    """Splits where the folders of one level have names of splits, and classes below them, or else above.
+def read_classes(videos: Sequence[str]) -> Folders:
+    """Classes, whatever their names: the first folders that differ, since those that all videos lie in say nothing."""
+    folders = {path: path.split("/")[:-1] for path in videos}
+    return Folders(_first_that_differ(folders), dict.fromkeys(videos))
 
-    Classes are the first folders that differ: those that all videos lie in say nothing.
-    """
+
+def read_folders(videos: Sequence[str]) -> Folders:
+    """Splits where the folders of one level have names of splits, and classes around or below them."""
     folders = {path: path.split("/")[:-1] for path in videos}
     level, names, doubt = _level_of_splits([above for above in folders.values() if above])
     if level is None:
-        return Folders(_first_that_differ(folders), dict.fromkeys(videos), doubt=doubt)
+        return read_classes(videos)._replace(doubt=doubt)
     splits = {path: names.get(above[level]) if len(above) > level else None for path, above in folders.items()}
     within = [path for path in videos if splits[path]]
     around = len({tuple(folders[path][:level]) for path in within}) > 1
@@ -54,13 +57,15 @@ def read_folders(videos: Sequence[str]) -> Folders:
     if around:
         classes = {path: above[:level] for path, above in folders.items()}
         if any(len(folders[path]) > level + 1 for path in within):
-            notes.append(f"folders above and below the splits differ, as of {within[0]}: those above count as classes")
+            notes.append(
+                f"folders differ above and below those of splits, as of {within[0]}: those above are the classes"
+            )
     else:
         classes = {path: above[level + 1 :] if splits[path] else [] for path, above in folders.items()}
     if beside := [path for path in videos if not splits[path]]:
         notes.append(
-            f"{len(beside)} videos lie beside the folders of splits ({', '.join(sorted(names))}), such as {beside[0]}: "
-            "they belong to none, and are neither trained on nor evaluated"
+            f"videos beside the folders of splits ({', '.join(sorted(names))}): {len(beside)}, such as {beside[0]}; "
+            "they belong to no split, and are neither trained on nor evaluated"
         )
     return Folders(_first_that_differ(classes), splits, notes)
 

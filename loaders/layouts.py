@@ -34,7 +34,7 @@ from cacl.config import DataConfig
 from cacl.errors import DataError
 from cacl.loaders import lists
 from cacl.loaders.entries import Entry, Names, hold_out, join, once
-from cacl.loaders.folders import SPLITS, read_folders, split_in
+from cacl.loaders.folders import SPLITS, read_classes, read_folders, split_in
 from cacl.loaders.lists import KINETICS_COLUMNS, SUFFIXES, Table, Unread
 
 UCF101_LISTS = r"(train|test)list(?P<split>\d+)\.txt"
@@ -107,7 +107,7 @@ def find(config: DataConfig) -> Listing:
             f"; none of the {len(read.missing)} listed ones is there, such as {read.missing[0]}" if read.missing else ""
         )
         raise DataError(
-            f"data.root = {root}: holds no video (looked for {looked_for}){listed}{'; '.join(('', *notes))}"
+            f"data.root = {root}: holds no video (looked for {looked_for}){listed}{'; '.join(('', *found.notes))}"
         )
 
     if layout == "classes" and not any(entry.label for entry in entries):
@@ -307,16 +307,22 @@ def _csv(found: _Found, split: int) -> _Read:
     # A list may also name files that no search finds: outside the root, hidden, or with another suffix.
     elsewhere = [path for path in rows.keys() - videos if (found.root / path).is_file()]
     read = _Read(*join([*found.videos, *elsewhere], rows, lambda path: path, listed_only=found.is_list))
-    taken = [f"{found.root / path}: {table.taken}" for path, table in chosen.items() if table.taken]
+    alike: dict[str, list[str]] = defaultdict(list)
+    for path, table in chosen.items():
+        alike[table.taken].append(path)
+    taken = [f"{', '.join(paths)}: {what}" for what, paths in alike.items() if what]
     named = [path for path, table in chosen.items() if "split" not in table.columns and split_in(path)]
     if named:
-        taken.append(f"splits are told by the names of lists: {', '.join(f'{split_in(p)} by {p}' for p in named)}")
+        taken.append(f"splits told by the names of lists: {', '.join(f'{split_in(path)} by {path}' for path in named)}")
     return _completed(read._replace(used=list(chosen), notes=[*taken, *read.notes]))
 
 
 def _classes(found: _Found, split: int) -> _Read:
     folders = read_folders(found.videos)
     notes = [*folders.notes, *([f"{folders.doubt}; all are taken for classes"] if folders.doubt else [])]
+    if not any(folders.labels.values()):
+        folders = read_classes(found.videos)
+        notes = ["folders with names of splits are taken for classes, since none lie below or around them"]
     return _Read([Entry(path, folders.labels[path], folders.splits[path]) for path in found.videos], notes=notes)
 
 
@@ -403,7 +409,10 @@ def _path_lists(found: _Found) -> dict[str, Table | Unread]:
 
 
 def _chosen_lists(found: _Found) -> dict[str, Table]:
-    """One list, or all that tell splits. Raises DataError if they are damaged, or if it is not clear which to take."""
+    """One list, or several of which some tell splits, and the others speak of the same videos.
+
+    Raises DataError if they are damaged, or if it is not clear which to take.
+    """
     given: dict[str, Table] = {}
     for path, table in _path_lists(found).items():
         if isinstance(table, Unread):
@@ -426,7 +435,7 @@ def _chosen_lists(found: _Found) -> dict[str, Table]:
                 f"{found.root / path}: does not tell the split of {more[0]}, and {', '.join(chosen)} do not list it; "
                 "give it a column `split`, or name one list as data.root"
             )
-    return chosen
+    return given
 
 
 def _tells_splits(path: str, table: Table | Unread) -> bool:

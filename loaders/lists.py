@@ -1,9 +1,9 @@
 """Lists of videos in text files. Which files a list means is for `layouts` and `entries` to say.
 
-A list names a video on each line: between commas, semicolons, tabs or blanks, with a header or without, in UTF-8 or
-UTF-16. Lines that begin with # are comments, unless they name a video. Under a header, the column `path` names the
-videos, or else the one that holds names of video files, or a usual word for it. Without a header the path stands
-first, as VideoMAE, V-JEPA, SlowFast and MMAction2 write their lists: `path`, `path label` or `path frames label`.
+A list names a video on each line: between commas, semicolons, tabs, bars or blanks, with a header or without, in UTF-8
+or UTF-16. Lines that begin with # are comments, unless they name a video. Under a header, the column `path` names the
+videos, or else the one that holds names of video files, or one that is usually called so. Without a header the path
+stands first, as VideoMAE, V-JEPA, SlowFast and MMAction2 write their lists: `path`, `path label`, `path frames label`.
 """
 
 from __future__ import annotations
@@ -27,18 +27,21 @@ PATH_COLUMNS = (
     *("path", "video_path", "file_path", "filepath", "clip_path", "filename", "file_name", "file"),
     *("video", "video_name", "video_id", "clip", "clip_name"),
 )
+JSON_SUFFIXES = (".json", ".jsonl")
 LABEL_COLUMNS = ("label", "class", "class_name", "category", "action")
 KINETICS_COLUMNS = {"youtube_id", "time_start", "time_end", "split"}
 
-DELIMITERS = "\t,; "
+DELIMITERS = "\t,;| "
 SAMPLE = 200
 """Lines by which a list is recognised."""
+WAY_OUT = "give it as CSV under a header such as path,label,split"
 HEAD_BYTES = 1 << 16
 _HINT = re.compile("|".join([*(rf"\.{suffix}" for suffix in SUFFIXES), *PATH_COLUMNS, "youtube_id"]).encode(), re.I)
 """What the head of a list has somewhere: other files are not read whole."""
 _VIDEO = re.compile(rf"(?P<quote>\"?)(?P<path>.+\.(?:{'|'.join(SUFFIXES)}))(?P=quote)(?:\s+(?P<rest>.*))?", re.I)
 """The name of a video, and what stands behind it after a blank."""
-_QUOTED = re.compile(rf"\"([^\"\n]+\.(?:{'|'.join(SUFFIXES)}))\"", re.I)
+_MENTION = re.compile(rf"[^\s,;:|=\"'<>()\[\]]+\.(?:{'|'.join(SUFFIXES)})\b", re.I)
+"""What may be the name of a video, in any text."""
 
 IsThere: TypeAlias = Callable[[str], bool]
 """Whether there is a video of this name."""
@@ -75,21 +78,28 @@ class Unread(NamedTuple):
 
 
 def read(file: Path, is_there: IsThere) -> Table | Unread | None:
-    """Reads a text file as a list of videos; None if it is none."""
+    """Reads a text file as a list of videos; None if it is none. It is only read whole if its head looks like one."""
     try:
         with file.open("rb") as opened:
-            data = opened.read(HEAD_BYTES)
-            if not _HINT.search(data.replace(b"\0", b"")):
+            head = opened.read(HEAD_BYTES)
+            if not _HINT.search(head.replace(b"\0", b"")):
                 return None
-            data += opened.read()
+            sample = _without_comments(_decoded(head, "replace"), is_there)[:SAMPLE]
+            form = None if file.suffix.lower() in JSON_SUFFIXES else _form(sample, is_there)
+            if form is None:
+                named = [any(map(is_there, _MENTION.findall(line))) for line in sample if line.strip()]
+                if sum(named) < (1 if file.suffix.lower() in JSON_SUFFIXES else max(len(named) / 2, 1)):
+                    return None
+                return Unread(f"{file}: names videos, but not in a form that is read: {WAY_OUT}", damaged=False)
+            text = _decoded(head + opened.read())
     except OSError as error:
         return Unread(f"{file}: cannot be read ({reason_of(error)})", damaged=False)
-    try:
-        return _table(file, _decoded(data), is_there)
     except UnicodeDecodeError as error:
-        if _table(file, data.decode("latin-1"), is_there) is None:
-            return None
         return Unread(f"{file}: cannot be read as UTF-8 or UTF-16 text ({error})", damaged=True)
+    rows, fault = _rows(_without_comments(text, is_there), form.delimiter)
+    if fault:
+        return Unread(f"{file} {fault}", damaged=True)
+    return _with_header(file, rows, form.path) if form.header else _without_header(file, rows, form.path, is_there)
 
 
 def lines(file: Path) -> Iterator[tuple[str, str]]:
@@ -113,26 +123,17 @@ class _Form(NamedTuple):
     header: bool
 
 
-def _decoded(data: bytes) -> str:
+def _decoded(data: bytes, errors: str = "strict") -> str:
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16")
+        return data.decode("utf-16", errors)
     if b"\0" in data[:2]:
-        return data.decode("utf-16-le" if data[1:2] == b"\0" else "utf-16-be")
-    return data.decode("utf-8-sig")
+        return data.decode("utf-16-le" if data[1:2] == b"\0" else "utf-16-be", errors)
+    return data.decode("utf-8-sig", errors)
 
 
-def _table(file: Path, text: str, is_there: IsThere) -> Table | Unread | None:
-    if file.suffix.lower() in (".json", ".jsonl"):
-        found = any(map(is_there, _QUOTED.findall(text)[:SAMPLE]))
-        return Unread(f"{file}: is JSON, which is not read: write it as CSV", damaged=False) if found else None
-    given = ["\n" if _is_comment(line, is_there) else line for line in io.StringIO(text, newline="")]
-    form = _form(given[:SAMPLE], is_there)
-    if form is None:
-        return None
-    rows, fault = _rows(given, form.delimiter)
-    if fault:
-        return Unread(f"{file} {fault}", damaged=True)
-    return _with_header(file, rows, form.path) if form.header else _without_header(file, rows, form.path)
+def _without_comments(text: str, is_there: IsThere) -> list[str]:
+    """The lines, in whose number comments stay as empty ones."""
+    return ["\n" if _is_comment(line, is_there) else line for line in io.StringIO(text, newline="")]
 
 
 def _is_comment(line: str, is_there: IsThere) -> bool:
@@ -186,11 +187,12 @@ def _form(sample: Sequence[str], is_there: IsThere) -> _Form | None:
         count = named(rows, column, _is_video)
         if count and 2 * count >= len(rows):
             there = named(rows, column, lambda cell: _is_video(cell) and is_there(cell))
+            usual, alike = Counter(len(cells) for _, cells in rows).most_common(1)[0]
             first = rows[0][1]
             header = len(first) > column and not _is_video(first[column])
-            forms.append((there, count, width, _Form(delimiter, column, header)))
+            forms.append((there, count, alike, usual, _Form(delimiter, column, header)))
     if forms:
-        return max(forms, key=lambda form: form[:3])[3]
+        return max(forms, key=lambda form: form[:-1])[-1]
     for delimiter, header in headers.items():
         rows = cut[delimiter][1:]
         for column in [header.index(name) for name in PATH_COLUMNS if name in header]:
@@ -222,27 +224,28 @@ def _with_header(file: Path, rows: Sequence[_Row], path: int | None) -> Table | 
     )
 
 
-def _without_header(file: Path, rows: Sequence[_Row], path: int | None) -> Table | Unread:
-    way_out = "put a header above it, such as path,label,split"
+def _without_header(file: Path, rows: Sequence[_Row], path: int | None, is_there: IsThere) -> Table | Unread:
+    if not any(is_there(cell) for _, cells in rows for cell in cells[path : (path or 0) + 1]):
+        return Unread(f"{file}: names no video that is there, but for example {rows[0][1][0]}", damaged=False)
     if path != 0:
-        return Unread(f"{file}: names videos behind something else, and has no header: {way_out}", damaged=False)
+        return Unread(f"{file}: names videos behind something else, and has no header: {WAY_OUT}", damaged=False)
     widths = Counter(len(cells) for _, cells in rows)
     width, count = widths.most_common(1)[0]
     if 2 * count <= len(rows):
-        return Unread(f"{file}: its lines have {min(widths)} to {max(widths)} columns: {way_out}", damaged=False)
+        return Unread(f"{file}: its lines have {min(widths)} to {max(widths)} columns: {WAY_OUT}", damaged=False)
     used = [k for k in range(1, width) if any(len(cells) > k and cells[k] for _, cells in rows)]
     splits = [k for k in used if _tells_splits(rows, k)]
     others = [k for k in used if k not in splits]
     whole = [k for k in others if all(re.fullmatch(r"-?\d+", cells[k]) for _, cells in rows if len(cells) > k)]
     names = {1: ["label"], 2: ["frames", "label"]}.get(len(others), [])
     if len(splits) > 1 or len(others) > 2 or (len(others) == 2 and others[0] not in whole):
-        return Unread(f"{file}: has {width} columns and no header that says what they are: {way_out}", damaged=False)
+        return Unread(f"{file}: has {width} columns and no header that says what they are: {WAY_OUT}", damaged=False)
     columns = [""] * width
     columns[0] = "path"
     for k, name in zip([*splits, *others], [*(["split"] * len(splits)), *names], strict=True):
         columns[k] = name
     told = ", ".join(name for name in columns if name)
-    return Table(file, columns, rows, f"it has no header, and is taken for a list of {told}")
+    return Table(file, columns, rows, f"without a header, taken for a list of {told}")
 
 
 def _first(header: Sequence[str], names: Iterable[str]) -> int | None:
