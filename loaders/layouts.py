@@ -153,7 +153,8 @@ def _search_list(file: Path, layout: str) -> _Found:
     found = _Found(file.parent, [], [file.name], {file.name: table}, [], is_list=True)
     # A list of Kinetics says nothing of folders, and another one may not spell names as the files do.
     names = [cells["path"] for _, cells in table.records() if "path" in cells]
-    if names and all(os.path.isabs(name) or (file.parent / name).is_file() for name in names):
+    there = {name for name in names if (file.parent / name).is_file()}
+    if there and all(name in there or os.path.isabs(name) for name in names):
         return found
     files, notes = _files(file.parent)
     return found._replace(videos=[path for path in files if _suffix(path) in SUFFIXES], notes=notes)
@@ -314,7 +315,8 @@ def _csv(found: _Found, split: int) -> _Read:
     named = [path for path, table in chosen.items() if "split" not in table.columns and split_in(path)]
     if named:
         taken.append(f"splits told by the names of lists: {', '.join(f'{split_in(path)} by {path}' for path in named)}")
-    return _completed(read._replace(used=list(chosen), notes=[*taken, *read.notes]))
+    read = read._replace(used=list(chosen), notes=[*taken, *read.notes])
+    return _completed(read, labelled=not unlabelled, split=any(row.split for same in rows.values() for _, row in same))
 
 
 def _classes(found: _Found, split: int) -> _Read:
@@ -342,20 +344,19 @@ _READERS: Mapping[str, Callable[[_Found, int], _Read]] = {
 }
 
 
-def _completed(read: _Read) -> _Read:
-    """With labels or splits from the folders, where lists tell none at all."""
+def _completed(read: _Read, *, labelled: bool, split: bool) -> _Read:
+    """With labels or splits from the folders, where the lists tell none at all."""
     entries, notes = read.entries, list(read.notes)
     within = [entry.path for entry in entries if not entry.path.startswith(("/", "../"))]
     folders = read_folders(within)
-    if not any(entry.label for entry in entries) and folders.tell_classes:
+    if not labelled and folders.tell_classes:
         entries = [entry._replace(label=folders.labels.get(entry.path)) for entry in entries]
         notes.append("lists tell no labels: the folders of the videos do")
-    if not any(entry.split for entry in entries):
-        if any(folders.splits.values()):
-            entries = [entry._replace(split=folders.splits.get(entry.path)) for entry in entries]
-            notes += ["lists tell no splits: the folders of the videos do", *folders.notes]
-        elif folders.doubt:
-            notes.append(f"lists tell no splits, and {folders.doubt}; no split is taken from them")
+    if not split and any(folders.splits.values()):
+        entries = [entry._replace(split=folders.splits.get(entry.path)) for entry in entries]
+        notes += ["lists tell no splits: the folders of the videos do", *folders.notes]
+    elif not split and folders.doubt:
+        notes.append(f"lists tell no splits, and {folders.doubt}; no split is taken from them")
     return read._replace(entries=entries, notes=notes)
 
 

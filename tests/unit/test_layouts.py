@@ -1,5 +1,7 @@
 """Every layout, with files that have the official names and lists in the official formats; no file is ever opened."""
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -183,18 +185,30 @@ def test_kinetics(tmp_path: Path) -> None:
     assert listing.layout == "kinetics"
     assert facts(listing) == {
         "other.webm": (None, None),
-        "test/test4567890_000001_000011.mp4": (None, None),
+        "test/test4567890_000001_000011.mp4": (None, "test"),
         "train/-_aB3_01234_000007_000017.mp4": ('playing "the" harp', "train"),
         "train/abseiling/plainplain1.mkv": ("abseiling", "train"),
-        "val/val4567890_000010_000020.mp4": ("abseiling", "test"),
+        "val/val4567890_000010_000020.mp4": ("abseiling", "val"),
     }
     assert listing.missing == ("gone_000003_000013.mp4",)
+    (note,) = listing.notes
+    assert note.startswith("Kinetics gives no labels for its test videos: its validation list stands for them")
+    assert "--queries val" in note
+    (tmp_path / "annotations/test.csv").unlink()
+    assert find(tmp_path).notes == (note,)
 
 
-def test_kinetics_test_list_counts_where_there_is_no_validation(tmp_path: Path) -> None:
+def test_kinetics_test_list_with_labels_needs_no_other(tmp_path: Path) -> None:
     kinetics(tmp_path, kinetics600_train=["a,one,0,10,train"], kinetics600_test=["a,two,0,10,test"])
     put(tmp_path, "one.mp4", "two.mp4")
     assert facts(find(tmp_path)) == {"one.mp4": ("a", "train"), "two.mp4": ("a", "test")}
+    assert find(tmp_path).notes == ()
+    kinetics(tmp_path, kinetics600_val=["a,three,0,10,val"])
+    put(tmp_path, "three.mp4")
+    assert facts(find(tmp_path))["three.mp4"] == ("a", "val")
+    assert find(tmp_path).notes == ()
+    (tmp_path / "kinetics600_val.csv").unlink()
+    (tmp_path / "three.mp4").unlink()
     assert facts(find(tmp_path / "kinetics600_train.csv")) == {"one.mp4": ("a", "train"), "two.mp4": (None, None)}
 
 
@@ -210,7 +224,7 @@ def test_kinetics_plain_name_that_two_clips_answer_to(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("a,id,0,10,dev", r"train\.csv line 2: split 'dev' is none of train, test, val"),
+        ("a,id,0,10,eval", r"train\.csv line 2: split 'eval' is none of train, training, val, valid, "),
         ("a,id,zero,10,train", r"train\.csv line 2: 'zero' to '10' are not seconds"),
         ("a,id,0,10", r"train\.csv line 2: has 4 cells under 5 columns"),
     ],
@@ -246,8 +260,8 @@ def test_csv(tmp_path: Path) -> None:
         Entry(str(elsewhere), "walk", "test", {"Actor": "Eve"}),
         Entry("a/unlisted.avi"),
         Entry("a/x.avi", "run", "train", {"Actor": "Ann"}),
-        Entry("a/y.avi", "walk", "test", {"Actor": "Bob"}),
-        Entry("z.bin", None, "test", {"Actor": ""}),
+        Entry("a/y.avi", "walk", "val", {"Actor": "Bob"}),
+        Entry("z.bin", None, "val", {"Actor": ""}),
     )
     assert listing.missing == ("../elsewhere/gone.mp4",)
 
@@ -262,12 +276,13 @@ def test_csv_as_root_stands_for_what_it_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["path,split", "a.avi,dev"], r"list\.csv line 2: split 'dev' is none of train, test, val"),
+        (["path,split", "a.avi,eval"], r"list\.csv line 2: split 'eval' is none of train, training, val, valid, "),
         (["path,label", "a.avi,x", "a.avi,y"], r"list\.csv line 3: lists a\.avi with label y.*line 2 with label x"),
         (["path,label", "a.avi"], r"list\.csv line 2: has 1 cells under 2 columns"),
         (["path,label", ",x"], r"list\.csv line 2: the path is empty"),
         (["path,Label,label", "a.avi,x,y"], r"list\.csv: has two columns of one name"),
-        (["file,label", "a.avi,x"], r"list\.csv: has no column `path`; its columns are file, label"),
+        (["file,label", "a.bin,x"], r"list\.csv: is no list of videos; it needs a column `path`, or a video on each"),
+        (["path,label", 'a.avi,"x', "b.avi,y"], r"list\.csv line 3: is not valid CSV \(unexpected end of data\)"),
         (["path", "b.avi", "c.avi"], r"holds no video .*; none of the 2 listed ones is there, such as b\.avi"),
     ],
 )
@@ -281,7 +296,7 @@ def test_csv_that_cannot_be_right(tmp_path: Path, lines: list[str], message: str
 def test_csv_in_another_encoding(tmp_path: Path) -> None:
     put(tmp_path, "a.avi")
     (tmp_path / "list.csv").write_bytes("path,label\na.avi,caf\xe9\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"list\.csv: cannot be read as UTF-8 text"):
+    with pytest.raises(DataError, match=r"list\.csv: cannot be read as UTF-8 or UTF-16 text"):
         find(tmp_path)
 
 
@@ -298,6 +313,297 @@ def test_two_csv_lists(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there are 2 \(one\.csv, two\.csv\); name one as data\.root"):
         find(tmp_path)
     assert find(tmp_path, layout="folder").layout == "folder"
+
+
+# --- Lists in any form
+
+THREE = ("a/x.mp4", "a/y.mp4", "b/z.mp4")
+PLAIN = {"a/x.mp4": ("run", "val"), "a/y.mp4": ("run", "val"), "b/z.mp4": ("sit down", "val")}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("header", [False, True])
+@pytest.mark.parametrize("suffix", ["csv", "txt"])
+@pytest.mark.parametrize("delimiter", [",", ", ", ";", "\t", "|"])
+def test_a_list_in_any_form(tmp_path: Path, encoding: str, end: str, header: bool, suffix: str, delimiter: str) -> None:
+    put(tmp_path, *THREE)
+    rows = [delimiter.join(("path", "label"))] if header else []
+    rows += [delimiter.join((path, label)) for path, (label, _) in PLAIN.items()]
+    rows.insert(1, "# a comment, with a comma; and more")
+    (tmp_path / f"val.{suffix}").write_bytes("".join(row + end for row in rows).encode(encoding))
+    listing = find(tmp_path)
+    assert (listing.layout, facts(listing), listing.missing) == ("csv", PLAIN, ())
+    header_note = () if header else (f"val.{suffix}: without a header, taken for a list of path, label",)
+    assert listing.notes == (*header_note, f"splits told by the names of lists: val by val.{suffix}")
+
+
+PUBLISHED = {
+    "VideoMAE": (["{0} 0", "{1} 0", "{2} 1"], "path, label"),
+    "tabs": (["{0}\t0", "{1}\t0", "{2}\t1"], "path, label"),
+    "quoted": (['"{0}" 0', '"{1}" 0', '"{2}" 1'], "path, label"),
+    "frames": (["{0} 163 0", "{1} 122 0", "{2} 258 1"], "path, frames, label"),
+    "frames and commas": (["{0},163,0", "{1},122,0", "{2},258,1"], "path, frames, label"),
+    "split": (["{0},0,train", "{1},0,train", "{2},1,train"], "path, label, split"),
+}
+
+
+@pytest.mark.parametrize("form", PUBLISHED)
+@pytest.mark.parametrize("paths", [THREE, ("my dir/x y.mp4", "my, dir/y.avi", "b/#z.MP4")], ids=["plain", "odd"])
+@pytest.mark.parametrize("as_root", [False, True])
+def test_lists_without_a_header(tmp_path: Path, form: str, paths: tuple[str, ...], as_root: bool) -> None:
+    rows, told = PUBLISHED[form]
+    if "," in rows[0] and "," in paths[1]:
+        paths = ("my dir/x y.mp4", "my dir/y.avi", "b/#z.MP4")
+    put(tmp_path, *paths)
+    write(tmp_path / "train.csv", *(row.format(*paths) for row in rows))
+    listing = find(tmp_path / "train.csv" if as_root else tmp_path)
+    assert listing.layout == "csv"
+    assert facts(listing) == dict(zip(paths, [("0", "train"), ("0", "train"), ("1", "train")], strict=True))
+    assert listing.notes[0] == f"train.csv: without a header, taken for a list of {told}"
+
+
+@pytest.mark.parametrize("folder", ["", "annotations"])
+def test_lists_whose_names_are_splits(tmp_path: Path, folder: str) -> None:
+    put(tmp_path, *THREE, "a/unlisted.mp4")
+    for name, path, label in zip(("train", "val", "test"), THREE, "001", strict=True):
+        write(tmp_path / folder / f"{name}.csv", f"{path} {label}")
+    assert facts(find(tmp_path)) == {
+        "a/unlisted.mp4": (None, None),
+        "a/x.mp4": ("0", "train"),
+        "a/y.mp4": ("0", "val"),
+        "b/z.mp4": ("1", "test"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("kinetics400_train_list_videos.txt", "train"),
+        ("ucf101_val_split_1_videos.txt", "val"),
+        ("validation.csv", "val"),
+        ("TestList.txt", "test"),
+        ("dev.csv", "val"),
+        ("train/list.txt", "train"),
+        ("labels.csv", None),
+        ("train_val.txt", None),
+        ("eval.csv", None),
+        ("contest.csv", None),
+    ],
+)
+def test_split_by_the_name_of_a_list(tmp_path: Path, name: str, split: str | None) -> None:
+    put(tmp_path, *THREE)
+    write(tmp_path / name, *(f"{path} 0" for path in THREE))
+    assert {part for _, part in facts(find(tmp_path)).values()} == {split}
+
+
+@pytest.mark.parametrize("column", ["filename", "Video", "video_path", "file", "clip", "anything"])
+def test_other_names_of_columns(tmp_path: Path, column: str) -> None:
+    put(tmp_path, *THREE)
+    write(tmp_path / "l.csv", f"{column},fold,class,subset", "a/x.mp4,1,run,training", "b/z.mp4,2,sit,validation")
+    listing = find(tmp_path)
+    assert listing.entries == (
+        Entry("a/x.mp4", "run", "train", {"fold": "1"}),
+        Entry("a/y.mp4"),
+        Entry("b/z.mp4", "sit", "val", {"fold": "2"}),
+    )
+    assert listing.notes == (
+        f"l.csv: its column {column} is taken for the path; its column class is taken for the label; its column subset "
+        "is taken for the split",
+    )
+
+
+def test_names_without_suffix_need_a_column_that_is_called_so(tmp_path: Path) -> None:
+    put(tmp_path, *THREE)
+    write(tmp_path / "l.csv", "video_id,label", "x,run", "z,sit")
+    assert facts(find(tmp_path)) == {"a/x.mp4": ("run", None), "a/y.mp4": (None, None), "b/z.mp4": ("sit", None)}
+    write(tmp_path / "l.csv", "whatever,label", "x,run", "z,sit")
+    assert find(tmp_path).layout == "classes"
+
+
+def test_labels_of_minus_one_are_none(tmp_path: Path) -> None:
+    """As lists for pre-training have them; but one class of two may be called so."""
+    put(tmp_path, *THREE)
+    write(tmp_path / "train.csv", *(f"{path} 0 -1" for path in THREE))
+    assert [entry.label for entry in find(tmp_path).entries] == ["a", "a", "b"]  # by their folders
+    write(tmp_path / "train.csv", "a/x.mp4 -1", "a/y.mp4 1")
+    assert [entry.label for entry in find(tmp_path).entries] == ["-1", "1", None]
+
+
+def test_what_lists_do_not_tell_is_told_by_folders(tmp_path: Path) -> None:
+    put(tmp_path, "train/run/a.mp4", "train/sit/b.mp4", "test/run/c.mp4")
+    write(tmp_path / "labels.csv", "path,label", "train/run/a.mp4,1", "train/sit/b.mp4,2", "test/run/c.mp4,1")
+    listing = find(tmp_path)
+    assert [(e.label, e.split) for e in listing.entries] == [("1", "test"), ("1", "train"), ("2", "train")]
+    assert listing.notes == ("lists tell no splits: the folders of the videos do",)
+    write(tmp_path / "labels.csv", "path", "train/run/a.mp4", "train/sit/b.mp4", "test/run/c.mp4")
+    assert [(e.label, e.split) for e in find(tmp_path).entries] == [("run", "test"), ("run", "train"), ("sit", "train")]
+
+
+def test_labels_in_one_list_and_splits_in_others(tmp_path: Path) -> None:
+    put(tmp_path, *THREE)
+    write(tmp_path / "labels.csv", "path,label,who", "a/x.mp4,run,Ann", "a/y.mp4,run,Bob", "b/z.mp4,sit,Eve")
+    write(tmp_path / "train.txt", "a/x.mp4", "b/z.mp4")
+    write(tmp_path / "test.txt", "a/y.mp4")
+    assert find(tmp_path).entries == (
+        Entry("a/x.mp4", "run", "train", {"who": "Ann"}),
+        Entry("a/y.mp4", "run", "test", {"who": "Bob"}),
+        Entry("b/z.mp4", "sit", "train", {"who": "Eve"}),
+    )
+    (tmp_path / "train.txt").unlink()
+    with pytest.raises(
+        DataError, match=r"labels\.csv: does not tell the split of a/x\.mp4, and test\.txt do not list it"
+    ):
+        find(tmp_path)
+
+
+def test_lists_that_contradict_each_other(tmp_path: Path) -> None:
+    put(tmp_path, *THREE)
+    write(tmp_path / "train.txt", "a/x.mp4 0", "b/z.mp4 1")
+    write(tmp_path / "test.txt", "a/x.mp4 0")
+    with pytest.raises(
+        DataError, match=r"train\.txt line 1: lists a/x\.mp4 .*split train; .*test\.txt line 1 .*split test"
+    ):
+        find(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "reason"),
+    [
+        ("train.json", ['{"a/x.mp4": 0,', ' "b/z.mp4": 1}'], "not in a form that is read"),
+        ("concat.txt", ["file 'a/x.mp4'", "file 'b/z.mp4'"], "not in a form that is read"),
+        ("train.csv", ["a/x.mp4::0", "b/z.mp4::1"], "not in a form that is read"),
+        ("train.csv", ["0 a/x.mp4", "1 b/z.mp4"], "names no video that is there, but for example 0 a/x.mp4"),
+        ("train.csv", ["0,a/x.mp4", "1,b/z.mp4"], "names videos behind something else, and has no header"),
+        ("train.csv", ["a/x.mp4 0 3 5", "a/y.mp4 1", "b/z.mp4 1 2"], "its lines have 2 to 4 columns"),
+        ("train.csv", ["a/x.mp4,a man runs,20", "b/z.mp4,a man sits,30"], "has 3 columns and no header that says"),
+        ("train.csv", ["other/p.mp4 0", "other/q.mp4 1"], "names no video that is there, but for example other/p.mp4"),
+    ],
+)
+def test_a_list_that_is_not_understood_is_named(tmp_path: Path, name: str, lines: list[str], reason: str) -> None:
+    put(tmp_path, *THREE)
+    write(tmp_path / name, *lines)
+    listing = find(tmp_path)
+    assert listing.layout == "classes"
+    (note,) = listing.notes
+    assert note.startswith(f"{tmp_path / name}: ")
+    assert reason in note
+    assert note.endswith("; it is not used (layout classes)")
+    with pytest.raises(DataError, match=rf"^data\.root = {tmp_path / name}: "):
+        find(tmp_path / name)
+
+
+def test_texts_that_are_no_lists_are_not_mentioned(tmp_path: Path) -> None:
+    put(tmp_path, *THREE, "a/w.mp4", "LICENSE")
+    write(tmp_path / "README.txt", "a/x.mp4 shows a man.")
+    write(tmp_path / "about.txt", "This is a path to nowhere,", "of a file that", "is called a/x.mp4", "by some.")
+    write(tmp_path / "classInd.txt", "1 a", "2 b")
+    write(tmp_path / "labels.csv", "id,name", "0,a", "1,b")
+    write(tmp_path / "a/w.txt", "The man in a/w.mp4 runs.")  # a caption
+    write(tmp_path / "empty.csv")
+    (tmp_path / "binary.txt").write_bytes(bytes(range(256)) * 300)
+    listing = find(tmp_path)
+    assert (listing.layout, listing.notes) == ("classes", ())
+
+
+def test_lists_that_a_layout_does_not_use_are_named(ucf101: Path) -> None:
+    names = ["UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi 0"]
+    for number in range(5):
+        write(ucf101 / f"list{number}.csv", *names)
+    notes = find(ucf101).notes
+    assert notes[:3] == tuple(
+        f"{ucf101 / f'list{number}.csv'}: lists videos; it is not used (layout ucf101)" for number in range(3)
+    )
+    assert notes[3:] == ("2 more lists are not used, such as list4.csv",)
+
+
+def test_a_damaged_list_stops_only_who_would_use_it(tmp_path: Path) -> None:
+    put(tmp_path, *THREE)
+    write(tmp_path / "train.csv", "path,label", 'a/x.mp4,"0', "b/z.mp4,1")
+    with pytest.raises(DataError, match=r"train\.csv line 3: is not valid CSV"):
+        find(tmp_path)
+    assert find(tmp_path, layout="classes").notes[0].startswith(f"{tmp_path}/train.csv line 3: is not valid CSV")
+
+
+# --- Names that are not quite those of files
+
+
+def test_ucf101_as_it_is_distributed(ucf101: Path) -> None:
+    folder = ucf101 / "UCF-101/HandstandPushups"
+    for file in folder.iterdir():
+        file.rename(folder / file.name.replace("HandStand", "Handstand"))
+    listing = find(ucf101)
+    assert {path: fact for path, fact in facts(listing).items() if "andstand" in path} == {
+        "UCF-101/HandstandPushups/v_HandstandPushups_g01_c01.avi": ("HandstandPushups", "test"),
+        "UCF-101/HandstandPushups/v_HandstandPushups_g08_c01.avi": ("HandstandPushups", "train"),
+    }
+    assert listing.missing == ("ApplyEyeMakeup/v_ApplyEyeMakeup_g03_c01.avi",)
+    assert listing.notes == (
+        "listed names that are not quite those of their files: 2, such as "
+        "HandstandPushups/v_HandStandPushups_g01_c01.avi for UCF-101/HandstandPushups/v_HandstandPushups_g01_c01.avi; "
+        "matched without regard to case, suffix and folders in front",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("A/X.MP4", "a/x.mp4"),
+        ("a/x.avi", "a/x.mp4"),
+        ("x.mp4", "a/x.mp4"),
+        ("/somewhere/else/a/x.mp4", "a/x.mp4"),
+        ("/a/x.mp4", "a/x.mp4"),
+        (r"a\x.mp4", "a/x.mp4"),
+        (r"D:\data\a\x.mp4", "a/x.mp4"),
+        ("../a/x.mp4", "a/x.mp4"),
+        ("caf\u00e9/x.mp4", "cafe\u0301/x.mp4"),
+        ("/somewhere/x.mp4", "x.mp4"),
+    ],
+)
+def test_names_that_can_mean_one_file_only(tmp_path: Path, name: str, path: str) -> None:
+    put(tmp_path, path)
+    write(tmp_path / "l.csv", "path,label", f"{name},run")
+    listing = find(tmp_path)
+    assert (facts(listing), listing.missing) == ({path: ("run", None)}, ())
+    assert listing.notes == (
+        f"listed names that are not quite those of their files: 1, such as {name} for {path}; "
+        "matched without regard to case, suffix and folders in front",
+    )
+    assert find(tmp_path / "l.csv") == listing
+
+
+@pytest.mark.parametrize(
+    ("names", "paths"),
+    [
+        (["A/x.mp4", "a/X.mp4"], ["a/x.mp4"]),  # two names for one file
+        (["A/x.mp4"], ["a/x.mp4", "a/X.mp4"]),  # two files for one name
+        (["x.mp4"], ["a/x.mp4", "b/x.mp4"]),
+        (["/elsewhere/b/x.mp4"], ["a/x.mp4"]),
+        (["/elsewhere/b/x.mp4"], ["x.mp4", "a/y.mp4"]),  # where there are folders, one without says nothing
+    ],
+)
+def test_names_that_can_mean_several_are_missing(tmp_path: Path, names: list[str], paths: list[str]) -> None:
+    put(tmp_path, *paths)
+    write(tmp_path / "l.csv", "path,label", *(f"{name},run" for name in names))
+    listing = find(tmp_path)
+    assert ({label for label, _ in facts(listing).values()}, listing.missing) == ({None}, tuple(sorted(names)))
+
+
+def test_a_name_is_not_taken_from_the_file_that_bears_it(tmp_path: Path) -> None:
+    put(tmp_path, "a/x.mp4")
+    write(tmp_path / "l.csv", "path,label", "a/x.mp4,run", "A/x.mp4,sit")
+    listing = find(tmp_path)
+    assert (facts(listing), listing.missing) == ({"a/x.mp4": ("run", None)}, ("A/x.mp4",))
+
+
+@pytest.mark.parametrize(("through", "named"), [("real", "real"), ("link", "link"), ("link", "real")])
+def test_absolute_paths_below_a_linked_root(tmp_path: Path, through: str, named: str) -> None:
+    put(tmp_path / "real", "a/x.mp4", "a/y.mp4")
+    (tmp_path / "link").symlink_to("real")
+    write(tmp_path / "real/l.csv", "path,label", f"{tmp_path / named}/a/x.mp4,run")
+    listing = find(tmp_path / through)
+    assert facts(listing) == {"a/x.mp4": ("run", None), "a/y.mp4": (None, None)}
+    assert listing.notes == ()
 
 
 # --- Classes and folders
@@ -318,18 +624,105 @@ def test_classes_within_splits(tmp_path: Path) -> None:
         "test/walk/d.mp4": ("walk", "test"),
         "train/run/a.mp4": ("run", "train"),
         "train/walk/b.mp4": ("walk", "train"),
-        "val/run/c.mp4": ("run", "test"),
+        "val/run/c.mp4": ("run", "val"),
     }
 
 
-def test_a_class_may_be_called_test(tmp_path: Path) -> None:
-    put(tmp_path, "test/a.mp4", "crash/b.mp4")
-    assert facts(find(tmp_path)) == {"crash/b.mp4": ("crash", None), "test/a.mp4": ("test", None)}
+SPELLINGS = [
+    ("train", "valid", "test"),
+    ("training", "validation", "testing"),
+    ("TRAIN", "Val", "Test"),
+    ("train", "dev", "test"),
+    ("train_256", "val_256", "test_256"),
+    ("k400_train", "k400_validate", "k400_test"),
+    ("videos train", "videos valid", "videos test"),
+    ("trainset", "valset", "testset"),
+    ("train-480p", "val-480p", "test-480p"),
+]
+
+
+@pytest.mark.parametrize("names", SPELLINGS, ids="-".join)
+@pytest.mark.parametrize(
+    "place",
+    ["{split}/{label}/a.mp4", "{label}/{split}/a.mp4", "set/{split}/{label}/a.mp4", "{split}/clips/{label}/a.mp4"],
+)
+def test_splits_by_their_usual_names(tmp_path: Path, names: tuple[str, str, str], place: str) -> None:
+    wanted = {
+        place.format(split=name, label=label): (label, split)
+        for name, split in zip(names, ("train", "val", "test"), strict=True)
+        for label in ("run", "walk")
+    }
+    put(tmp_path, *wanted, "__MACOSX/train/run/b.mp4", "__MACOSX/extra.mp4", f"{names[0]}/run/._a.mp4")
+    assert (find(tmp_path).layout, facts(find(tmp_path)), find(tmp_path).notes) == ("classes", wanted, ())
+
+
+def test_splits_without_classes(tmp_path: Path) -> None:
+    put(tmp_path, "train/a.mp4", "test/b.mp4", "valid/c.mp4")
+    wanted = {"test/b.mp4": (None, "test"), "train/a.mp4": (None, "train"), "valid/c.mp4": (None, "val")}
+    assert (find(tmp_path).layout, facts(find(tmp_path))) == ("folder", wanted)
+    put(tmp_path, "train/run/d.mp4")  # and the classes of some
+    assert (find(tmp_path).layout, facts(find(tmp_path))) == ("classes", wanted | {"train/run/d.mp4": ("run", "train")})
+    assert facts(find(tmp_path, layout="folder")) == wanted | {"train/run/d.mp4": (None, "train")}
+
+
+@pytest.mark.parametrize("extra", ["extras/e.mp4", "eval/run/e.mp4", "e.mp4", "train_val/run/e.mp4"])
+def test_what_lies_beside_several_splits_belongs_to_none(tmp_path: Path, extra: str) -> None:
+    inside = ["train/run/a.mp4", "train/walk/b.mp4", "test/run/c.mp4"]
+    put(tmp_path, *inside, extra)
+    listing = find(tmp_path)
+    assert facts(listing)[extra] == (None, None)
+    assert {path: split for path, (_, split) in facts(listing).items() if split} == {
+        path: path.partition("/")[0] for path in inside
+    }
+    (note,) = listing.notes
+    assert note.startswith(f"videos beside the folders of splits (test, train): 1, such as {extra}; ")
+
+
+@pytest.mark.parametrize("other", ["extras/e.mp4", "eval/run/e.mp4", "trainval/run/e.mp4", "bus/e.mp4"])
+@pytest.mark.parametrize("wrapper", ["", "set/"])
+def test_one_split_beside_other_folders_is_asked_about(tmp_path: Path, other: str, wrapper: str) -> None:
+    """`train` may be a split or a kind of vehicle: neither is taken in silence."""
+    put(tmp_path, f"{wrapper}test/run/a.mp4", f"{wrapper}test/walk/b.mp4", f"{wrapper}{other}")
+    name = other.partition("/")[0]
+    with pytest.raises(DataError, match=rf"folder test has the name of a split, and {name} beside it not.*= classes$"):
+        find(tmp_path)
+    listing = find(tmp_path, layout="classes")
+    assert {label for label, _ in facts(listing).values()} == {"test", name}
+    assert {split for _, split in facts(listing).values()} == {None}
+    assert "all are taken for classes" in listing.notes[0]
+    assert set(facts(find(tmp_path, layout="folder")).values()) == {(None, None)}
+    assert "no split is taken from them" in find(tmp_path, layout="folder").notes[0]
+
+
+def test_classes_that_are_called_as_splits_are(tmp_path: Path) -> None:
+    put(tmp_path / "stations", "train station/a.mp4", "bus station/b.mp4", "test_drive/c.mp4")
+    assert {split for _, split in facts(find(tmp_path / "stations")).values()} == {None}
+    vehicles = ("bus", "train", "test")
+    put(tmp_path / "vehicles", *(f"{split}/{label}/a.mp4" for split in ("train", "test") for label in vehicles))
+    assert facts(find(tmp_path / "vehicles")) == {
+        f"{split}/{label}/a.mp4": (label, split) for split in ("train", "test") for label in vehicles
+    }
+    put(tmp_path / "asked", "train/a.mp4", "test/b.mp4")
+    listing = find(tmp_path / "asked", layout="classes")
+    assert facts(listing) == {"test/b.mp4": ("test", None), "train/a.mp4": ("train", None)}
+    assert "taken for classes" in listing.notes[0]
+
+
+def test_folders_above_and_below_splits(tmp_path: Path) -> None:
+    put(tmp_path, *(f"{label}/{split}/day{split}/a.mp4" for label in ("run", "walk") for split in ("train", "test")))
+    listing = find(tmp_path)
+    assert {label for label, _ in facts(listing).values()} == {"run", "walk"}
+    assert "those above are the classes" in listing.notes[0]
+
+
+def test_folders_that_all_lie_in_are_no_classes(tmp_path: Path) -> None:
+    put(tmp_path, "set/clips/run/a.mp4", "set/clips/walk/b.mp4")
+    assert facts(find(tmp_path)) == {"set/clips/run/a.mp4": ("run", None), "set/clips/walk/b.mp4": ("walk", None)}
 
 
 @pytest.mark.parametrize(
     "videos",
-    [["a.mp4", "run/b.mp4", "walk/c.mp4"], ["only/a.mp4", "only/b.mp4"], ["a.mp4"], ["train/a.mp4", "test/b.mp4"]],
+    [["a.mp4", "run/b.mp4", "walk/c.mp4"], ["only/a.mp4", "only/b.mp4"], ["a.mp4"]],
 )
 def test_auto_takes_all_else_as_a_folder(tmp_path: Path, videos: list[str]) -> None:
     put(tmp_path, *videos)
@@ -363,6 +756,63 @@ def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
     (tmp_path / "root/run/itself.mp4").symlink_to("itself.mp4")
     paths = [entry.path for entry in find(tmp_path / "root").entries]
     assert paths == ["jump/c.mp4", "run/a.mp4", "run/dangling.mp4", "run/itself.mp4", "walk/b.mp4"]
+
+
+def test_a_file_reached_twice_counts_once(tmp_path: Path) -> None:
+    put(tmp_path / "root", "run/a.mp4", "walk/b.mp4")
+    (tmp_path / "root/all").mkdir()
+    (tmp_path / "root/run/again.mp4").symlink_to("a.mp4")
+    os.link(tmp_path / "root/walk/b.mp4", tmp_path / "root/walk/c.mp4")
+    listing = find(tmp_path / "root")
+    assert facts(listing) == {"run/a.mp4": ("run", None), "walk/b.mp4": ("walk", None)}
+    assert listing.notes == (
+        "paths that lead to files counted already, through links: 2, such as run/again.mp4 to run/a.mp4",
+    )
+
+
+def test_what_is_known_of_a_file_under_several_names_comes_together(tmp_path: Path) -> None:
+    put(tmp_path, "pool/1.mp4", "pool/2.mp4")
+    for split, number in (("train", 1), ("test", 2)):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "clip.mp4").symlink_to(f"../pool/{number}.mp4")
+    listing = find(tmp_path)
+    assert facts(listing) == {"pool/1.mp4": (None, "train"), "pool/2.mp4": (None, "test")}
+
+
+def test_a_file_with_two_labels_or_splits_is_refused(tmp_path: Path) -> None:
+    put(tmp_path, "run/a.mp4", "walk/b.mp4")
+    (tmp_path / "walk/a.mp4").symlink_to("../run/a.mp4")
+    with pytest.raises(
+        DataError, match=r"run/a\.mp4 and walk/a\.mp4 are one file, .* label run, split None and with label walk, split"
+    ):
+        find(tmp_path)
+    assert len(find(tmp_path, layout="folder").entries) == 2
+    put(tmp_path / "leak", "train/run/a.mp4", "test/run/b.mp4")
+    (tmp_path / "leak/test/run/a.mp4").symlink_to("../../train/run/a.mp4")
+    for layout in ("auto", "folder"):
+        with pytest.raises(DataError, match=r"are one file, .*split train and with .*split test"):
+            find(tmp_path / "leak", layout=layout)
+
+
+def test_an_unreadable_folder_is_named_and_the_others_count(tmp_path: Path) -> None:
+    """A path that is too long, which not even the superuser can open; to remove it takes steps, too."""
+    put(tmp_path, "run/a.mp4", "walk/b.mp4")
+    deep, here = "d" * 200, os.open(tmp_path / "walk", os.O_RDONLY)
+    for _ in range(25):
+        os.mkdir(deep, dir_fd=here)
+        below = os.open(deep, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    listing = find(tmp_path)
+    assert facts(listing) == {"run/a.mp4": ("run", None), "walk/b.mp4": ("walk", None)}
+    (note,) = listing.notes
+    assert re.fullmatch(r"walk/(d+/)+ cannot be read \(File name too long\): what is in it is left out", note)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "walk").rename(tmp_path / "empty/walk")
+    (tmp_path / "empty/walk/b.mp4").unlink()
+    with pytest.raises(DataError, match=r"holds no video .*; walk/.* cannot be read"):
+        find(tmp_path / "empty")
 
 
 # --- The root
