@@ -8,6 +8,7 @@ of the file, so that nobody fools themselves.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,15 +157,16 @@ def _positions(catalog: Catalog, split: str) -> list[int]:
     """The videos of a split, as positions in the catalog."""
     found = [i for i, video in enumerate(catalog.videos) if video.split == split]
     if not found:
-        other = {"test": "val", "val": "test"}.get(split)
-        count = sum(video.split == other for video in catalog.videos)
+        there = Counter(video.split for video in catalog.videos if video.split)
+        other = {"test": "val", "val": "test"}.get(split, "")
+        if there[other]:
+            way_out = f"--queries {other} takes the {there[other]} {SPLITS[other]} videos"
+        elif there:
+            way_out = f"there are {', '.join(sorted(there))}: tell its videos by a list or a folder"
+        else:
+            way_out = "use a layout with splits, or hold some videos out with --set data.test_share=0.25"
         raise DataError(
-            f"{catalog.root}: no usable video belongs to the {SPLITS[split]} split, and retrieval needs it; "
-            + (
-                f"--queries {other} takes the {count} {SPLITS[other]} videos"
-                if other and count
-                else "use a layout with splits, or hold some videos out with --set data.test_share=0.25"
-            )
+            f"{catalog.root}: no usable video belongs to the {SPLITS[split]} split, and retrieval needs it; {way_out}"
         )
     return found
 

@@ -1,8 +1,10 @@
 """The commands from end to end, on real videos: what they write, what they print, and where."""
 
+import csv
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +17,8 @@ from safetensors.torch import load_file
 
 from cacl import __version__, checkpoint
 from cacl import config as configuration
+from cacl.loaders import synth
+from cacl.loaders.draws import Draws
 
 Finished = subprocess.CompletedProcess[str]
 Run = Callable[..., Finished]
@@ -122,6 +126,36 @@ def test_a_scan_lists_every_video(cacl: Run, videos: Path) -> None:
     assert f"{videos}: layout csv\n8 usable videos, 76 frames\n" in for_people.stdout
 
 
+def test_what_was_guessed_or_is_missing_is_said_by_every_command(
+    cacl: Run, videos: Path, config_file: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(videos, tmp_path / "odd", ignore=shutil.ignore_patterns("labels.csv"))
+    (root / "Train.txt").write_text("".join(f"RUN/{n}.mp4 0\n" for n in range(4)) + "run/gone.mp4 0\n")
+    (root / "unread.json").write_text('["run/0.mp4"]')
+    notes = [
+        "Train.txt: without a header, taken for a list of path, label",
+        "splits told by the names of lists: train by Train.txt",
+        "listed names that are not quite those of their files: 4, such as RUN/0.mp4 for run/0.mp4; matched without "
+        "regard to case, suffix and folders in front",
+        f"{root}/unread.json: names videos, but not in a form that is read: give it as CSV under a header such as "
+        "path,label,split; it is not used (layout csv takes Train.txt)",
+    ]
+    short = ["-s", "clip.frames=8"]
+    found = result(cacl("data", "scan", root, *short, "--json"))
+    assert (found["notes"], found["missing"]) == (notes, ["run/gone.mp4"])
+    printed = cacl("data", "scan", root, *short).stdout
+    assert all(f"note      {note}\n" in printed for note in notes)
+    assert "missing   run/gone.mp4: listed, but not there\n" in printed
+    arguments = ["-s", f"data.root={root}", "-s", f"run={tmp_path / 'run'}", "-s", "train.batch=2"]
+    said = cacl("train", "-c", config_file, *arguments).stderr
+    notes_said = "".join(f"note: {note}\n" for note in notes)
+    assert said.startswith(f"{notes_said}1 listed videos are not there:\n  run/gone.mp4\n")
+    assert cacl("eval", "retrieval", tmp_path / "run").stderr.startswith(notes_said)
+    prepared = cacl("data", "prepare", root, tmp_path / "prepared", "--json")
+    assert (result(prepared)["notes"], result(prepared)["missing"]) == (notes, ["run/gone.mp4"])
+    assert result(cacl("data", "scan", tmp_path / "prepared", *short, "--json"))["notes"] == notes
+
+
 def test_a_scan_for_short_clips_asks_nothing_of_the_model(cacl: Run, videos: Path) -> None:
     """c3d, the default, could not take 4 frames; but nobody trains here."""
     assert len(result(cacl("data", "scan", videos, "-s", "clip.frames=4", "--json"))["videos"]) == 8
@@ -165,10 +199,14 @@ def test_rejected_files_are_named_to_the_letter(
 
 def test_synth_prints_where_its_list_lies(process: Run, tmp_path: Path) -> None:
     root = tmp_path / "synth"
-    made = process("data", "synth", root, "--train", 1, "--test", 0, "--json")
+    made = process("data", "synth", root, "--train", 0, "--test", 0, "--val", 1, "--seed", 5, "--json")
     assert result(made) == {"labels": str(root / "labels.csv")}
     assert made.stderr == ""
-    assert len((root / "labels.csv").read_text().splitlines()) == 1 + 48 == 1 + len(list(root.glob("videos/*.mp4")))
+    with (root / "labels.csv").open() as rows:
+        assert [row["split"] for row in csv.DictReader(rows)] == ["val"] * 48
+    assert len(list(root.glob("videos/*.mp4"))) == 48
+    synth._encode(tmp_path / "again.mp4", synth.render("left", "checkerboard", Draws(5, 0, 0)), synth.RATE)
+    assert (tmp_path / "again.mp4").read_bytes() == (root / "videos/left_checkerboard_00.mp4").read_bytes()
 
 
 # --- What every command has

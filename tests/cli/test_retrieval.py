@@ -144,6 +144,53 @@ def test_the_table_for_people_has_every_row(cacl: Run, run: Path) -> None:
     assert "50.0" in finished.stdout  # chance, at rank 1
 
 
+def test_the_split_that_queries(cacl: Run, run: Path, videos: Path, tmp_path: Path) -> None:
+    """Features are those of all videos, whichever query; videos that do neither need no label."""
+    root = shutil.copytree(videos, tmp_path / "labelled")
+    rows = [
+        ("run/0", "run", "train"),
+        ("run/1", "run", "train"),
+        ("walk/0", "walk", "train"),
+        ("walk/1", "sit", "train"),
+    ]
+    rows += [("run/2", "run", "dev"), ("walk/2", "walk", "valid"), ("run/3", "sit", "test"), ("walk/3", "", "")]
+    (root / "labels.csv").write_text("path,label,split\n" + "".join(f"{p}.mp4,{label},{s}\n" for p, label, s in rows))
+    evaluate = ["eval", "retrieval", run, "-s", f"data.root={root}"]
+    (val,) = tables(cacl(*evaluate, "--queries", "val", "--json"), reused=False)
+    assert (val["query_split"], val["classes"], val["queries"], val["gallery"]) == ("val", 3, 2, 4)
+    assert val["recall"]["chance"]["R@1"] == pytest.approx((2 / 4 + 1 / 4) / 2)
+    (test,) = tables(cacl(*evaluate, "--json"), reused=True)
+    assert (test["query_split"], test["classes"], test["queries"], test["gallery"]) == ("test", 3, 1, 4)
+    assert test["recall"]["chance"]["R@1"] == pytest.approx(1 / 4)
+    title = " ".join(cacl(*evaluate, "--queries", "val").stdout.split())
+    assert title.startswith("retrieval by label: 2 validation videos query 4 training videos of 3 classes")
+    arrays = [np.load(file) for file in (run / "features").rglob("*.npy")]
+    assert {len(array) for array in arrays} == {8}
+    assert all(array.any(axis=1).all() for array in arrays)
+
+
+def test_kinetics_is_queried_by_its_validation_list(cacl: Run, run: Path, videos: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(videos, tmp_path / "kinetics", ignore=shutil.ignore_patterns("labels.csv"))
+    for label in ("run", "walk"):
+        for number in range(4):
+            (root / label / f"{number}.mp4").rename(root / label / f"{label}{number}_000000_000010.mp4")
+    for split, labelled, numbers in (("train", True, (0, 1)), ("validate", True, (2,)), ("test", False, (3,))):
+        rows = [f"{name}{n},0,10,{split}" for name in ("run", "walk") for n in numbers]
+        lines = [f"{row.partition(',')[0][:-1]},{row}" for row in rows] if labelled else rows
+        header = ("label," if labelled else "") + "youtube_id,time_start,time_end,split"
+        (root / f"{split}.csv").write_text("\n".join([header, *lines]) + "\n")
+    evaluate = ["eval", "retrieval", run, "-s", f"data.root={root}"]
+    refused = cacl(*evaluate)
+    assert refused.returncode == 1
+    assert "note: Kinetics gives no labels for its test videos: its validation list stands for them" in refused.stderr
+    assert refused.stderr.endswith("--queries val takes the validation videos\n")
+    (table,) = tables(cacl(*evaluate, "--queries", "val", "--json"), reused=False)
+    assert (table["query_split"], table["classes"], table["queries"], table["gallery"]) == ("val", 2, 2, 4)
+    scanned = cacl("data", "scan", root, "-s", "clip.frames=4").stdout
+    assert "splits    train (4), test (2), val (2)\n" in scanned
+    assert "note      Kinetics gives no labels" in scanned
+
+
 def test_held_out_videos_stand_in_for_a_test_split(cacl: Run, run: Path, videos: Path, tmp_path: Path) -> None:
     """The way out that the error without splits names."""
     bare = shutil.copytree(videos, tmp_path / "bare", ignore=shutil.ignore_patterns("labels.csv"))

@@ -133,8 +133,23 @@ def test_lists_reach_the_records(good: Path) -> None:
     ]
     assert found.missing == ("x.avi",)
     assert [v.path for v in found.only("test").videos] == ["run/b.avi"]
+    assert found.notes == found.only("test").notes == ()
     assert found.only("test").file(0) == good / "run/b.avi"
     assert found.only("else").videos == ()
+
+
+def test_one_split_is_without_what_is_not_of_it(root: Path) -> None:
+    """Else its share of rejected files would be taken of too few."""
+    (root / "list.csv").write_text("name,label,split\nrun/a.mp4,run,test\nRUN/b.avi,run,val\nx.avi,run,test\n")
+    found = look(root)
+    assert (len(found.rejected), found.missing, len(found.notes)) == (4, ("x.avi",), 2)
+    assert found.to_json()["notes"] == list(found.notes)
+    assert found.notes[0] == "list.csv: its column name is taken for the path"
+    assert "such as RUN/b.avi for run/b.avi" in found.notes[1]
+    for split, path in (("test", "run/a.mp4"), ("val", "run/b.avi")):
+        chosen = found.only(split)
+        assert [video.path for video in chosen.videos] == [path]
+        assert (chosen.rejected, chosen.missing, chosen.notes) == ((), (), ())
 
 
 def test_files_that_are_no_files(good: Path) -> None:

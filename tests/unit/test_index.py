@@ -26,7 +26,12 @@ from cacl.loaders.catalog import scan
 from cacl.loaders.index import Index, IndexWriter, Prepared, PreparedVideos
 from cacl.loaders.layouts import Entry, hold_out
 
-ABOUT = {"layout": "classes", "rejected": [["walk/bad.mp4", "is empty (0 bytes)"]], "missing": ["x.mp4"]}
+ABOUT = {
+    "layout": "classes",
+    "rejected": [["walk/bad.mp4", "is empty (0 bytes)"]],
+    "missing": ["x.mp4"],
+    "notes": ["a note"],
+}
 LATIN = os.fsdecode(b"caf\xe9")
 """Not UTF-8."""
 
@@ -46,7 +51,7 @@ ENTRIES = [
 ]
 SPLITS: list[dict[int, str | None]] = [
     {1: "train", 2: "train", 3: "test"},
-    {1: "train", 2: "test", 3: None},
+    {1: "train", 2: "test", 3: "val"},
     {1: "test", 2: None, 3: None},
     {1: None, 2: "train", 3: "test"},
     {1: "test", 2: None, 3: "test"},
@@ -394,10 +399,16 @@ def test_scan_opens_it(tmp_path: Path) -> None:
     assert short
     assert list(found.rejected) == sorted([*short, ("walk/bad.mp4", "is empty (0 bytes)")])
     assert (found.layout, found.missing, found.root) == ("classes", ("x.mp4",), tmp_path)
+    assert found.notes == ("a note",)
+    assert found.only("test").notes == ()
     assert found.place(found.videos[0]) == tmp_path / found.videos[0].path
     assert list(found.only("test").videos) == [video for video in found.videos if video.split == "test"]
     assert json.loads(json.dumps(found.to_json()))["videos"][0]["path"] == found.videos[0].path
+    val = scan(DataConfig(root=str(tmp_path), split=3)).only("val").videos
+    assert list(val) == [video for video in wanted if video.split == "val"] != []
     assert len(scan(DataConfig(root=str(tmp_path), layout="classes")).videos) == len(wanted)
+    older = write(tmp_path / "older", about={name: value for name, value in ABOUT.items() if name != "notes"})
+    assert scan(DataConfig(root=str(older))).notes == ()
     with pytest.raises(DataError, match=r"was prepared from layout classes; data\.layout = csv is not it"):
         scan(DataConfig(root=str(tmp_path), layout="csv"))
     with pytest.raises(

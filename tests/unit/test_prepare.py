@@ -137,6 +137,7 @@ def test_what_is_told(place: Path) -> None:
         "prepared_bytes": sum((place / "new" / output(path)).stat().st_size for path in GOOD),
         "rejected": [{"path": path, "reason": dict(summary.catalog.rejected)[path]} for path in BAD],
         "missing": [],
+        "notes": [],
     }
     calls.clear()
     again = prepare(config, place / "new", SETTINGS, workers=2, report=report)
@@ -221,13 +222,14 @@ def test_labels_are_read_anew(place: Path) -> None:
 
 def test_odd_names(tmp_path: Path, make_video: MakeVideo) -> None:
     root, elsewhere = tmp_path / "source", tmp_path / "elsewhere"
-    make_video(elsewhere / "a.avi", frames=4, codec="mpeg4")
-    make_video(root / "a.avi", frames=5, codec="mpeg4")
+    for name in ("a.avi", "b.avi"):
+        make_video(elsewhere / name, frames=4, codec="mpeg4")
+    for name in ("a.avi", ".hidden.avi"):
+        make_video(root / name, frames=5, codec="mpeg4")
     make_video(root / f"{'b' * 250}.avi", frames=6, codec="mpeg4")
     latin = root / os.fsdecode(b"caf\xe9.avi")
     make_video(root / "c.avi", frames=7, codec="mpeg4").rename(latin)
-    (root / ".hidden.avi").symlink_to("a.avi")
-    listed = [str(elsewhere / "a.avi"), "../elsewhere/a.avi", ".hidden.avi"]
+    listed = [str(elsewhere / "a.avi"), "../elsewhere/b.avi", ".hidden.avi"]
     (root / "list.csv").write_text("path\n" + "\n".join(listed))
     found = run(root, tmp_path / "target").catalog
     assert {video.frames: Path(video.path).parent.as_posix() for video in found.videos} == {

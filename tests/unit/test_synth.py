@@ -262,6 +262,22 @@ def test_another_seed_gives_other_videos_and_more_of_them_change_none(made: Path
     assert all(here[name] == video for name, video in fewer.items())
 
 
+def test_validation_videos_change_no_others(made: Path, tmp_path: Path):
+    synth.synthesise(tmp_path, videos_per_pair=(2, 1, 1), **SMALL)
+    here, there = contents(made / "videos"), contents(tmp_path / "videos")
+    assert len(there) == len(here) + 48 == len(set(there.values()))
+    assert here.items() <= there.items()
+    splits: dict[str, set[str]] = {}
+    for root in (made, tmp_path):
+        with (root / "labels.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                splits.setdefault(row["split"], set()).add(row["path"].removeprefix("videos/"))
+    assert {split: len(names) for split, names in splits.items()} == {"train": 96, "test": 48, "val": 48}
+    assert splits["val"] == there.keys() - here.keys()
+    with pytest.raises(DataError, match=r"holds a set made with .*\[2, 1\].*, not .*\[2, 1, 1\]"):
+        synth.synthesise(made, videos_per_pair=(2, 1, 1), **SMALL)
+
+
 def test_a_video_decodes_to_what_was_rendered(tmp_path: Path):
     path = tmp_path / "video.mp4"
     video = synth.render("left", "cells", Draws(0))
@@ -309,7 +325,15 @@ def test_other_peoples_folders_are_left_alone(made: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "setting", [{"videos_per_pair": (0, 0)}, {"seed": -1}, {"frames": 0}, {"size": (80, 95)}, {"rate": 0}]
+    "setting",
+    [
+        {"videos_per_pair": (0, 0)},
+        {"videos_per_pair": (1, 1, -1)},
+        {"seed": -1},
+        {"frames": 0},
+        {"size": (80, 95)},
+        {"rate": 0},
+    ],
 )
 def test_settings_that_give_no_videos_are_refused(setting: dict, tmp_path: Path):
     with pytest.raises(UsageError, match=r"give|must"):

@@ -1,0 +1,77 @@
+"""What retrieval makes of videos, splits and labels; the whole command is tested in tests/cli."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cacl import evaluate
+from cacl.clips import VideoRecord
+from cacl.errors import DataError
+from cacl.loaders.catalog import Catalog
+
+
+def catalog(*videos: tuple[str | None, str | None]) -> Catalog:
+    """Of videos with these splits and labels."""
+    records = [
+        VideoRecord(
+            path=f"{number}.mp4",
+            frames=8,
+            declared_frames=8,
+            rate=25.0,
+            width=32,
+            height=24,
+            codec="h264",
+            label=label,
+            split=split,
+            attributes={"who": "Ann"} if number % 2 else {},
+        )
+        for number, (split, label) in enumerate(videos)
+    ]
+    return Catalog(root=Path("/set"), layout="csv", videos=tuple(records), rejected=(), missing=())
+
+
+def test_the_baseline_of_size_and_length_tells_near_from_far() -> None:
+    """All of one size, so that only the lengths differ: the nearer the length, the more alike. Without the constant
+    there would be one number left, whose cosine is 1 or -1 and nothing between."""
+    lengths = [10, 12, 15, 20, 30, 60, 61, 200]
+    videos = catalog(*[("train", "run")] * len(lengths)).videos
+    values = evaluate._size_and_length([replace(v, frames=n) for v, n in zip(videos, lengths, strict=True)])
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    likeness = values @ values.T
+    assert (np.diff(likeness[-1]) > 0).all()
+    assert (np.diff(likeness[0]) < 0).all()
+
+
+def test_positions_of_a_split() -> None:
+    videos = catalog(("train", "a"), ("val", "a"), (None, None), ("train", "b"), ("test", "a"))
+    assert [evaluate._positions(videos, split) for split in ("train", "val", "test")] == [[0, 3], [1], [4]]
+
+
+@pytest.mark.parametrize(
+    ("splits", "wanted", "message"),
+    [
+        (["train", "val", "val"], "test", "to the test split, .*; --queries val takes the 2 validation videos$"),
+        (["train", "test"], "val", "to the validation split, .*; --queries test takes the 1 test videos$"),
+        (["test", "val"], "train", "to the training split, .*; there are test, val: .* a list or a folder"),
+        (["train"], "test", "to the test split, .*; there are train: .* a list or a folder"),
+        ([None], "test", "to the test split, .*hold some videos out with --set data.test_share=0.25$"),
+    ],
+)
+def test_a_split_that_is_not_there(splits: list[str | None], wanted: str, message: str) -> None:
+    with pytest.raises(DataError, match=rf"^/set: no usable video belongs {message}"):
+        evaluate._positions(catalog(*((split, "a") for split in splits)), wanted)
+
+
+def test_labels_are_asked_of_queries_and_gallery_only() -> None:
+    videos = catalog(("train", "a"), (None, None), ("val", "b"), ("test", None), ("train", "b"))
+    assert evaluate._column(videos, "label", [2], [0, 4]) == ["a", "", "b", "", "b"]
+    with pytest.raises(DataError, match=r"^/set: 1 of 1 test videos have no 'label', 3\.mp4 .*; --queries val takes"):
+        evaluate._column(videos, "label", [3], [0, 4])
+    with pytest.raises(DataError, match=r"^/set: 2 of 2 training videos have no 'who', 0\.mp4 among them$"):
+        evaluate._column(videos, "who", [3], [0, 4])
+    with pytest.raises(DataError, match=r"^/set: its videos have no 'whom'; --label takes one of who$"):
+        evaluate._column(videos, "whom", [2], [0, 4])
