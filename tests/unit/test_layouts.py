@@ -318,7 +318,7 @@ def test_two_csv_lists(tmp_path: Path) -> None:
 # --- Lists in any form
 
 THREE = ("a/x.mp4", "a/y.mp4", "b/z.mp4")
-PLAIN = {"a/x.mp4": ("run", "val"), "a/y.mp4": ("run", "val"), "b/z.mp4": ("sit down", "val")}
+PLAIN = {"a/x.mp4": ("run fast", "val"), "a/y.mp4": ("run", "val"), "b/z.mp4": ("sit down", "val")}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
@@ -374,6 +374,21 @@ def test_lists_whose_names_are_splits(tmp_path: Path, folder: str) -> None:
         "a/y.mp4": ("0", "val"),
         "b/z.mp4": ("1", "test"),
     }
+
+
+def test_paths_are_relative_to_the_root_or_to_their_list(tmp_path: Path) -> None:
+    put(tmp_path, "a/x.mp4", "b/x.mp4", "a/b/x.mp4")
+    write(tmp_path / "a/train.txt", "x.mp4 here")
+    write(tmp_path / "b/test.txt", "b/x.mp4 root")
+    assert facts(find(tmp_path)) == {
+        "a/b/x.mp4": (None, None),
+        "a/x.mp4": ("here", "train"),
+        "b/x.mp4": ("root", "test"),
+    }
+    write(tmp_path / "a/train.txt", "b/x.mp4 root")  # where both are, the root goes before
+    assert facts(find(tmp_path / "a"))["b/x.mp4"] == ("root", "train")
+    (tmp_path / "b/test.txt").unlink()
+    assert {path for path, (label, _) in facts(find(tmp_path)).items() if label} == {"b/x.mp4"}
 
 
 @pytest.mark.parametrize(
