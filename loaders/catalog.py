@@ -27,9 +27,10 @@ from cacl.errors import DataError
 from cacl.loaders import index, journal, layouts
 from cacl.loaders.index import PreparedVideos
 from cacl.loaders.probe import probe
+from cacl.loaders.remarks import notes_of, remarks_on, slowness_of
 from cacl.loaders.storage import Place, is_remote
 
-CACHE_FORMAT = ("cacl-scan", 3, *av.library_versions["libavformat"], *av.library_versions["libavcodec"])
+CACHE_FORMAT = ("cacl-scan", 4, *av.library_versions["libavformat"], *av.library_versions["libavcodec"])
 """Raise the first number when `probe` judges files differently; another demuxer or decoder may do so as well."""
 
 SAVE_EVERY_SECONDS = 60.0
@@ -57,7 +58,8 @@ class Catalog:
     missing: tuple[str, ...]
     """Names in the lists of the data set for which there is no file."""
     notes: tuple[str, ...] = ()
-    """What the listing guessed, and what it found and does not use: `layouts.Listing.notes`."""
+    """What the listing guessed, what it found and does not use (`layouts.Listing.notes`), and what is unusual about
+    videos that are used (`remarks`)."""
 
     def file(self, video: int) -> Place:
         return self.place(self.videos[video])
@@ -160,7 +162,7 @@ def scan(config: DataConfig, *, min_frames: int = 1, threads: int = 0, report: R
         videos=tuple(videos),
         rejected=tuple(rejected),
         missing=listing.missing,
-        notes=listing.notes,
+        notes=(*listing.notes, *notes_of((v.path, remarks_on(v) | slowness_of(v)) for v in videos)),
     )
 
 

@@ -20,9 +20,10 @@ import numpy as np
 
 from cacl.clips import Fragments, VideoRecord
 from cacl.errors import DataError
+from cacl.loaders.remarks import Remarks
 
 NAME = "prepare.jsonl"
-FORMAT = "cacl prepare 1"
+FORMAT = "cacl prepare 2"
 
 Stamp: TypeAlias = tuple[int, int]
 """Size in bytes and modification time in nanoseconds of a source."""
@@ -53,6 +54,8 @@ class Done:
     """What was written, without its path, and without the head of the file: to be read from there."""
     head: int
     """CRC-32 of that."""
+    remarks: Remarks
+    """On the source."""
 
     @property
     def size(self) -> int:
@@ -76,6 +79,7 @@ class Done:
             "offset": fragments.offset.tolist(),
             "crc": fragments.checksum.tolist(),
             "head": self.head,
+            "remarks": self.remarks,
         }
 
 
@@ -105,6 +109,7 @@ def _from_json(line: dict[str, Any]) -> Done | Refused:
         copied=line["copied"],
         video=video,
         head=line["head"],
+        remarks=line["remarks"],
     )
 
 

@@ -31,6 +31,7 @@ from cacl.loaders.index import IndexWriter, Prepared
 from cacl.loaders.journal import Done, Journal, Refused, Stamp
 from cacl.loaders.layouts import Listing
 from cacl.loaders.probe import probe
+from cacl.loaders.remarks import notes_of, remarks_on
 from cacl.loaders.transcode import Converted, Settings, convert
 from cacl.loaders.workers import each
 
@@ -204,7 +205,7 @@ def _make(root: Path, target: Path, settings: Settings, path: str) -> Done | Ref
             converted = convert(source, video, temporary, settings)
             if _stamp(source) == stamp:
                 os.replace(temporary, file)
-                return _done(path, stamp, video.content, converted)
+                return _done(path, stamp, video, converted)
     except TargetError:
         raise
     except DataError as error:
@@ -220,16 +221,17 @@ def _make(root: Path, target: Path, settings: Settings, path: str) -> Done | Ref
     return Refused(path=path, stamp=None, reason="changed while it was being read")
 
 
-def _done(path: str, stamp: Stamp, content: str, converted: Converted) -> Done:
+def _done(path: str, stamp: Stamp, source: VideoRecord, converted: Converted) -> Done:
     fragments = converted.video.fragments
     assert fragments is not None
     return Done(
         path=path,
         stamp=stamp,
-        content=content,
+        content=source.content,
         copied=converted.copied,
         video=replace(converted.video, fragments=fragments._replace(init=b"")),
         head=zlib.crc32(fragments.init),
+        remarks=remarks_on(source),
     )
 
 
@@ -274,7 +276,7 @@ def _finish(
         "settings": asdict(settings),
         "rejected": rejected,
         "missing": listing.missing,
-        "notes": listing.notes,
+        "notes": [*listing.notes, *notes_of((outcome.path, outcome.remarks) for outcome in done)],
     }
     with _writing(target):
         if done:

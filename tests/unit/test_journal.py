@@ -33,7 +33,16 @@ VIDEO = VideoRecord(
     content="0f" * 16,
     fragments=FRAGMENTS,
 )
-DONE = Done(path="a.avi", stamp=(5, 7), content="1e" * 16, copied=True, video=VIDEO, head=2**32 - 2)
+REMARKS = {"streams": "holds 2 video streams"}
+DONE = Done(
+    path="a.avi",
+    stamp=(5, 7),
+    content="1e" * 16,
+    copied=True,
+    video=VIDEO,
+    head=2**32 - 2,
+    remarks={"streams": "holds 2"},
+)
 
 
 def opened(folder: Path) -> Journal:
