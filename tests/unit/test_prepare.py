@@ -421,7 +421,7 @@ def test_passing_trouble_is_tried_again(place: Path, monkeypatch: pytest.MonkeyP
     (place / "source/run/b.avi").touch()
     probed: list[str] = []
 
-    def failing(file: Path) -> VideoRecord:
+    def failing(file: Path, *, seekable: bool) -> VideoRecord:
         probed.append(file.name)
         try:
             if file.name == "a.mp4":

@@ -60,7 +60,7 @@ def test_scan_and_prepare_tell_the_same(make_video: MakeVideo, tmp_path: Path) -
     source = DataConfig(root=str(tmp_path / "videos"), cache=str(tmp_path / "cache"))
     expected = (
         "a.mp4 starts between key frames: its first 19 frames do not decode, nor count (1 more of this kind)",
-        "wide.mp4 has pixels 1.5 times as wide as high: they are taken as square",
+        "wide.mp4 has pixels 2 times as wide as high: they are taken as square",
     )
     for _ in range(2):  # probed, and from the cache
         assert scan(source).notes == expected
