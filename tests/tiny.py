@@ -1,10 +1,13 @@
-"""The smallest run that has every part of the method, for tests that train."""
+"""The smallest run that has every part of the method, for tests that train, and a batch for one of its steps."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from cacl.clips import ClipBatch
 from cacl.config import Config, from_dict
 
 SECTIONS: dict[str, dict[str, Any]] = {
@@ -28,3 +31,13 @@ def tiny_config(run: str | Path, *layers: dict[str, dict[str, Any]], seed: int =
         for name, section in layer.items():
             values[name] = values.get(name, {}) | section
     return from_dict(values)
+
+
+def tiny_batch(clips: int, *, seed: int = 0) -> ClipBatch:
+    """Noise in place of videos, in the shape that `tiny_config` asks for."""
+    generator = torch.Generator().manual_seed(seed)
+    frames, size = SECTIONS["clip"]["frames"], SECTIONS["clip"]["size"]
+    order = torch.stack([torch.randperm(frames, generator=generator) for _ in range(clips)]).byte()
+    views = tuple(torch.rand(2, clips, 3, frames, size, size, generator=generator).half())
+    number = torch.arange(clips)
+    return ClipBatch(views=views, order=order, video=number, index=number)

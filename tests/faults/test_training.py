@@ -29,16 +29,10 @@ from tests.tiny import tiny_config
 
 training = import_module("cacl.train")
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 VIDEOS, BATCH, STEPS, EVERY = 7, 4, 9, 3
 Damage = Callable[[Path], None]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

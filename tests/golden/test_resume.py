@@ -27,18 +27,11 @@ from tests.tiny import tiny_config
 
 training = import_module("cacl.train")
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 VIDEOS, BATCH = 7, 4
 LONG, RARELY = 70, 34  # steps of the runs that are killed from outside, and steps between their checkpoints
 WRITTEN = ("config.toml", "videos.jsonl", "checkpoint.pt", "encoders.safetensors", "events.out.tfevents")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """As in the processes started here; sums are taken in another order with more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,8 @@ from cacl.loaders.sampling import TrainingPlanner
 from cacl.train import Trainer, train
 from tests.tiny import tiny_config
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 VIDEOS, FRAMES, SIDE = 16, 8, 32
 
 GOLDEN = {
@@ -38,14 +40,6 @@ TOLERANCE = 1e-3
 """Relative. The videos are lossless and hold the decoder's planes as they were drawn, so only sums in another order
 differ from machine to machine: without vector instructions, or without oneDNN, these values changed by 6e-5 at most.
 The changes that are to be noticed (test_golden_losses_notice) move at least one by more than 1e-2."""
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def draw(path: Path, number: int) -> None:

@@ -1,0 +1,309 @@
+"""Training step by step: what the settings of a step do, what the loop logs, when it looks, stops and goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cacl import checkpoint
+from cacl.clips import ClipBatch
+from cacl.config import Config
+from cacl.errors import CaclError, CheckpointError
+from cacl.train import Trainer, train
+from tests.tiny import tiny_batch, tiny_config
+
+training = import_module("cacl.train")
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+VIDEOS, BATCH = 10, 4
+CPU = torch.device("cpu")
+PLAIN = {"name": "momentum", "momentum": 0.0, "weight_decay": 0.0}
+"""Gradient descent: a step is the learning rate times the gradient."""
+
+
+def config_of(steps: int = 3, run: str | Path = "never written", **sections: dict[str, Any]) -> Config:
+    own = {"train": {"epochs": steps * BATCH / VIDEOS, "batch": BATCH}}
+    return tiny_config(run, own, sections)
+
+
+def weights(trainer: Trainer) -> Tensor:
+    """All trained weights in one vector, in double precision."""
+    return torch.cat([p.detach().double().flatten() for p in trainer.learner.query.parameters() if p.requires_grad])
+
+
+# ------------------------------------------------------------------------------------------------- what a step does
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 0.25, 1e6], ids=["no limit", "beyond it", "within it"])
+def test_a_step_follows_the_gradient_no_further_than_its_limit(clip_norm: float) -> None:
+    trainer = Trainer(config_of(optim=PLAIN | {"lr": 0.125, "clip_norm": clip_norm}), VIDEOS, CPU)
+    before = weights(trainer)
+    metrics = trainer.train_step(tiny_batch(BATCH), look=True)
+    gradient, taken = metrics["gradient_norm"].item(), (weights(trainer) - before).norm().item() / 0.125
+    assert gradient > 1  # that of the loss, whatever the limit
+    assert taken == pytest.approx(min(gradient, clip_norm or math.inf), rel=1e-4)
+
+
+def test_the_rate_warms_up_over_epochs() -> None:
+    """Two epochs of ten videos are five steps of four."""
+    trainer = Trainer(config_of(12, optim={"lr": 0.5, "warmup_epochs": 2.0}), VIDEOS, CPU)
+    rates = [trainer.train_step(tiny_batch(BATCH, seed=step), look=True)["learning_rate"].item() for step in range(12)]
+    rising = [0.5 * step / 5 for step in (1, 2, 3, 4, 5)]
+    falling = [0.25 * (1 + math.cos(math.pi * step / 7)) for step in range(7)]
+    assert rates == pytest.approx(rising + falling, rel=1e-6)
+
+
+def test_the_logged_rate_is_the_one_applied() -> None:
+    trainer = Trainer(config_of(12, optim=PLAIN | {"lr": 0.5, "warmup_epochs": 2.0}), VIDEOS, CPU)
+    for step in range(8):
+        before = weights(trainer)
+        metrics = trainer.train_step(tiny_batch(BATCH, seed=step), look=True)
+        taken = (weights(trainer) - before).norm().item()
+        assert taken == pytest.approx(metrics["learning_rate"].item() * metrics["gradient_norm"].item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_stops_a_run_whose_loss_is(value: float) -> None:
+    trainer = Trainer(config_of(), VIDEOS, CPU)
+    before = weights(trainer)
+    parts, _ = trainer.learner.loss(trainer.query, tiny_batch(BATCH), 0)
+    assert parts.total.isfinite()
+    next(trainer.learner.query.parameters()).register_hook(lambda gradient: gradient * value)
+    with pytest.raises(CaclError, match=r"step 1: the loss or its gradient is not finite"):
+        trainer.train_step(tiny_batch(BATCH), look=True)
+    assert torch.equal(weights(trainer), before)
+    assert trainer.step == 0
+
+
+# ------------------------------------------------------------------------------------------------ the loop around it
+
+
+@pytest.fixture(scope="module")
+def videos(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All of the training split."""
+    root = tmp_path_factory.mktemp("videos")
+    names = [f"{number}.mp4" for number in range(VIDEOS)]
+    for name in names:
+        make_video(root / name, frames=6, size=(32, 24), gop=3)
+    (root / "labels.csv").write_text("\n".join(["path,split", *(f"{name},train" for name in names)]))
+    return root
+
+
+@pytest.fixture
+def configured(videos: Path, tmp_path: Path) -> Callable[..., Config]:
+    """`configured(steps, train={...})`: a run on real videos."""
+
+    def make(steps: int, **sections: dict[str, Any]) -> Config:
+        data = {"root": str(videos), "cache": str(videos.with_name("cache"))}
+        return config_of(steps, tmp_path / "run", data=data, **sections)
+
+    return make
+
+
+def trained(config: Config, after_step: Callable[[Trainer], None], *, resume: bool = False) -> dict[str, Any]:
+    """What `train` returns; `after_step` is called when a step is taken and before it is logged or saved."""
+
+    class Observed(Trainer):
+        def train_step(self, batch: ClipBatch, **options: Any) -> dict[str, Tensor]:
+            metrics = super().train_step(batch, **options)
+            after_step(self)
+            return metrics
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "Trainer", Observed)
+        return train(config, resume=resume)
+
+
+@pytest.mark.parametrize("before_the_end", [0, 1])
+def test_a_signal_that_comes_as_the_last_step_ends_interrupts_nothing(
+    configured: Callable[..., Config], before_the_end: int
+) -> None:
+    """In the last step, and in the one before, after which the loop notices it."""
+    config = configured(3)
+
+    def ask_to_stop(trainer: Trainer) -> None:
+        if trainer.step == 3 - before_the_end:
+            signal.raise_signal(signal.SIGTERM)
+
+    assert trained(config, ask_to_stop)["steps_taken"] == 3
+    assert checkpoint.load(Path(config.run)).step == 3
+    assert (Path(config.run) / checkpoint.ENCODERS).exists()
+
+
+@pytest.fixture
+def own_handlers() -> Iterator[dict[signal.Signals, Any]]:
+    """What a program that calls `train` may have set itself, by signal."""
+    own = {number: lambda *_: None for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handler) for number, handler in own.items()}
+    yield own
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("ending", ["done", "stopped", "failed"])
+def test_signals_are_handled_as_before_when_training_ends(
+    configured: Callable[..., Config], own_handlers: dict[signal.Signals, Any], ending: str
+) -> None:
+    def after_step(trainer: Trainer) -> None:
+        assert all(signal.getsignal(number) is not handler for number, handler in own_handlers.items())
+        if ending == "stopped":
+            signal.raise_signal(signal.SIGINT)
+        if ending == "failed":
+            raise CaclError("of this test")
+
+    try:
+        trained(configured(3), after_step)
+    except CaclError:
+        assert ending != "done"
+    assert {number: signal.getsignal(number) for number in own_handlers} == own_handlers
+
+
+def test_speed_and_the_wait_for_data_are_those_of_the_steps_logged(
+    configured: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock on which a batch takes three seconds to come and a step takes one: four clips in four seconds."""
+    clock = SimpleNamespace(now=1000.0, monotonic=lambda: clock.now)
+    build = training.build_backend
+
+    class Slow:
+        def __init__(self, *arguments: Any) -> None:
+            self.backend = build(*arguments)
+
+        def batches(self, plans: Any) -> Iterator[ClipBatch]:
+            for batch in self.backend.batches(plans):
+                clock.now += 3
+                yield batch
+
+    def take_a_second(trainer: Trainer) -> None:
+        clock.now += 1
+
+    monkeypatch.setattr(training, "build_backend", Slow)
+    monkeypatch.setattr(training, "time", clock)
+    summary = trained(configured(5, train={"log_every": 2}), take_a_second)
+    assert summary["seconds"] == 20
+    assert summary["scalars"]["data_wait_share"] == 0.75
+    assert summary["scalars"]["clips_per_second"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("steps", "poisoned", "settings"),
+    [(5, 2, {"checkpoint_every": 3, "log_every": 20}), (3, 2, {"checkpoint_every": 20, "log_every": 20})],
+    ids=["at a save", "at the end"],
+)
+def test_nothing_that_is_not_finite_is_saved_by_steps_that_do_not_look(
+    configured: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
+    steps: int,
+    poisoned: int,
+    settings: dict[str, int],
+) -> None:
+    """On a device that is only waited for where it must be; the CPU plays it, which would look at every step."""
+    config = configured(steps, train={"device": "cpu", **settings})
+    monkeypatch.setattr(training, "_to", lambda batch, device: batch)
+
+    def after_step(trainer: Trainer) -> None:
+        trainer.device = SimpleNamespace(type="other")  # type: ignore[assignment]
+        if trainer.step == poisoned:
+            trainer.learner.state_dict()["query.cnn.layers.0.weight"].view(-1)[0] = math.nan
+
+    with pytest.raises(CaclError, match=rf"step {poisoned + 1}: .* not finite"):
+        trained(config, after_step)
+    assert not (Path(config.run) / checkpoint.LAST).exists()
+
+
+# --------------------------------------------------------------------------------------- what a resumed run may change
+
+MAY_CHANGE: dict[str, Any] = {
+    "name": "another",
+    "run": None,  # the checkpoint has moved with it
+    "data.root": None,  # the videos have moved
+    "data.layout": "csv",
+    "data.split": 2,
+    "data.test_share": 0.0625,
+    "data.max_rejected": 0.5,
+    "data.cache": "elsewhere",
+    "loader.backend": "reference",
+    "loader.threads": 2,
+    "loader.prefetch": 1,
+    "loader.pipelines": 3,
+    "loader.views": "triton",
+    "loader.on_failure": "fail",
+    "train.device": "cpu:0",
+    "train.log_every": 3,
+    "train.checkpoint_every": 2,
+    "retrieval.clips": 3,
+    "retrieval.batch": 5,
+}
+"""Every key that a resumed run may set anew, with another value: how it runs, where things lie, how it is evaluated.
+Whatever else there is decides what is computed, and is refused."""
+
+
+def leaves(config: Any, prefix: str = "") -> Iterator[str]:
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        yield from leaves(value, f"{prefix}{field.name}.") if dataclasses.is_dataclass(value) else [prefix + field.name]
+
+
+def changed(config: Any, key: str, value: Any) -> Any:
+    """The configuration with another value of one key, unchecked."""
+    first, _, rest = key.partition(".")
+    return dataclasses.replace(config, **{first: changed(getattr(config, first), rest, value) if rest else value})
+
+
+def another(value: Any) -> Any:
+    """A value of the same type."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, tuple):
+        return tuple(another(part) for part in value)
+    return value + (type(value)("x") if isinstance(value, str) else type(value)(1))
+
+
+def value_of(config: Any, key: str) -> Any:
+    for name in key.split("."):
+        config = getattr(config, name)
+    return config
+
+
+@pytest.mark.parametrize("key", [key for key in leaves(Config()) if key not in MAY_CHANGE])
+def test_a_resumed_run_may_not_change_what_is_computed(tmp_path: Path, key: str) -> None:
+    config = config_of(run=tmp_path)
+    begun = checkpoint.Checkpoint(config=config, step=1, data="videos", learner={}, optimizer={})
+    checkpoint.save(tmp_path / checkpoint.LAST, begun)
+    old, new = value_of(config, key), another(value_of(config, key))
+    with pytest.raises(CheckpointError) as refused:
+        train(changed(config, key, new), resume=True)
+    assert f"({key}: {old} -> {new})" in str(refused.value)
+
+
+@pytest.fixture(scope="module")
+def done(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """Of a run whose single step is taken."""
+    folder = tmp_path_factory.mktemp("done")
+    config = config_of(1, folder / "run", data={"root": str(videos), "cache": str(folder / "cache")})
+    train(config)
+    return config
+
+
+@pytest.mark.parametrize("key", MAY_CHANGE)
+def test_a_resumed_run_may_change_how_it_runs(done: Config, videos: Path, tmp_path: Path, key: str) -> None:
+    run, value = shutil.copytree(done.run, tmp_path / "run"), MAY_CHANGE[key]
+    if key == "data.root":
+        value = str(shutil.copytree(videos, tmp_path / "moved"))
+    config = dataclasses.replace(done, run=str(run))
+    if value is not None:
+        assert value_of(config, key) != value
+        config = changed(config, key, value)
+    assert train(config, resume=True)["steps_taken"] == 0
