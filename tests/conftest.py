@@ -61,7 +61,7 @@ def encode(
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Sums are taken in one order, as in processes that are started with OMP_NUM_THREADS=1."""
     threads = torch.get_num_threads()

@@ -173,7 +173,6 @@ def test_dying_between_checkpoints_changes_nothing(
 @pytest.fixture(scope="module")
 def short(configured: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Any]:
     config = configured(tmp_path_factory.mktemp("runs") / "short", 8, 3)
-    torch.set_num_threads(1)
     return config, observed(config)
 
 
@@ -221,7 +220,6 @@ def test_resuming_a_finished_run_takes_no_step(short: tuple[Config, Any]) -> Non
 @pytest.fixture(scope="module")
 def uninterrupted(configured: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Any]:
     config = configured(tmp_path_factory.mktemp("runs") / "whole", LONG, RARELY)
-    torch.set_num_threads(1)
     return config, observed(config)
 
 

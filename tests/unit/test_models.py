@@ -320,11 +320,17 @@ def test_timm_embedder_normalises_as_the_model_was_trained() -> None:
     torch.testing.assert_close(embedder(frames), expected)
 
 
-def test_models_of_one_input_size_get_the_frames_resized() -> None:
+@pytest.mark.parametrize("size", [48, 400], ids=["up", "down"])
+def test_models_of_one_input_size_get_the_frames_resized(size: int) -> None:
+    """Along each side by a triangle as wide as the larger of two pixels of the old and of the new frame."""
     embedder = TimmEmbedder("test_vit", "", frozen=True, width=24)
-    frames = torch.rand(2, 3, 48, 48)
-    large = F.interpolate(frames, (160, 160), mode="bilinear", antialias=True)
-    torch.testing.assert_close(embedder(frames), embedder(large), rtol=1e-4, atol=1e-5)
+    frames, scale = torch.rand(2, 3, size, size), size / 160
+    centres = (torch.arange(160, dtype=torch.float64) + 0.5) * scale
+    distances = (torch.arange(size) + 0.5 - centres[:, None]).abs() / max(scale, 1)
+    triangle = (1 - distances).clamp(min=0)
+    weights = (triangle / triangle.sum(1, keepdim=True)).float()
+    resized = weights @ frames @ weights.T
+    torch.testing.assert_close(embedder(frames), embedder(resized), rtol=1e-4, atol=1e-5)
 
 
 def test_feature_length_is_that_of_the_last_layer() -> None:

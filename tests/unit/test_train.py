@@ -21,6 +21,7 @@ from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.errors import CaclError, CheckpointError
 from cacl.train import Trainer, train
+from tests.keys import another, changed, keys, value_of
 from tests.tiny import tiny_batch, tiny_config
 
 training = import_module("cacl.train")
@@ -250,34 +251,7 @@ MAY_CHANGE: dict[str, Any] = {
 Whatever else there is decides what is computed, and is refused."""
 
 
-def leaves(config: Any, prefix: str = "") -> Iterator[str]:
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        yield from leaves(value, f"{prefix}{field.name}.") if dataclasses.is_dataclass(value) else [prefix + field.name]
-
-
-def changed(config: Any, key: str, value: Any) -> Any:
-    """The configuration with another value of one key, unchecked."""
-    first, _, rest = key.partition(".")
-    return dataclasses.replace(config, **{first: changed(getattr(config, first), rest, value) if rest else value})
-
-
-def another(value: Any) -> Any:
-    """A value of the same type."""
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, tuple):
-        return tuple(another(part) for part in value)
-    return value + (type(value)("x") if isinstance(value, str) else type(value)(1))
-
-
-def value_of(config: Any, key: str) -> Any:
-    for name in key.split("."):
-        config = getattr(config, name)
-    return config
-
-
-@pytest.mark.parametrize("key", [key for key in leaves(Config()) if key not in MAY_CHANGE])
+@pytest.mark.parametrize("key", [key for key in keys(Config()) if key not in MAY_CHANGE])
 def test_a_resumed_run_may_not_change_what_is_computed(tmp_path: Path, key: str) -> None:
     config = config_of(run=tmp_path)
     begun = checkpoint.Checkpoint(config=config, step=1, data="videos", learner={}, optimizer={})

@@ -1,0 +1,186 @@
+"""Features: what is taken of a map, their mean over the clips of a video, and when kept arrays may be used again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cacl import features
+from cacl.clips import ClipBatch, ClipPlan, Failure, VideoRecord
+from cacl.config import Config
+from cacl.errors import DataError
+from cacl.loaders.catalog import Catalog
+from cacl.models import CNN3D
+from tests.keys import another, changed, keys, value_of
+from tests.tiny import tiny_config
+
+VIDEOS, CLIPS = 5, 3
+CONFIG = tiny_config("never written", {"retrieval": {"clips": CLIPS, "batch": 4}})  # a batch holds clips of two videos
+
+
+@pytest.mark.parametrize("size", [(4, 6), (5, 3), (1, 1), (1, 4)], ids=str)
+def test_the_feature_of_a_cnn_is_the_largest_of_each_four_neighbours(size: tuple[int, int]) -> None:
+    """Of every channel at every time; a row or column too few for a pair is left out, unless there is no other."""
+    rng = np.random.default_rng(0)
+    maps = rng.permutation(2 * 3 * 2 * size[0] * size[1]).reshape(2, 3, 2, *size).astype(np.float32)
+    high, wide = min(2, size[0]), min(2, size[1])
+    expected = [
+        [
+            maps[clip, channel, time, y * high : (y + 1) * high, x * wide : (x + 1) * wide].max()
+            for channel in range(3)
+            for time in range(2)
+            for y in range(size[0] // high)
+            for x in range(size[1] // wide)
+        ]
+        for clip in range(2)
+    ]
+    encoder = SimpleNamespace(maps=lambda clips: torch.from_numpy(maps))
+    found = features.feature_of(cast(CNN3D, encoder))(torch.zeros(0), torch.zeros(0))
+    assert found.tolist() == expected
+
+
+# ------------------------------------------------------------------------------------------------ mean over the clips
+
+
+class Died(BaseException):
+    """The end of the process, in the middle of an extraction."""
+
+
+class Painted:
+    """A backend without files: every pixel of clip c of video v is `shades[v, c]`, and one clip may fail to load."""
+
+    def __init__(self, shades: np.ndarray, *, dies_in: int | None = None, fails: int | None = None) -> None:
+        self.shades, self.dies_in, self.fails = torch.from_numpy(shades), dies_in, fails
+
+    def batches(self, plans: Iterable[Sequence[ClipPlan]]) -> Iterator[ClipBatch]:
+        for number, chunk in enumerate(plans):
+            if number == self.dies_in:
+                raise Died
+            kept = [plan for plan in chunk if plan.index != self.fails]
+            view = torch.zeros(len(kept), 3, 4, 16, 16).half()
+            for row, plan in enumerate(kept):
+                view[row] = self.shades[plan.video, plan.index % CLIPS]
+            yield ClipBatch(
+                views=(view,),
+                order=torch.tensor([plan.order for plan in kept], dtype=torch.uint8),
+                video=torch.tensor([plan.video for plan in kept]),
+                index=torch.tensor([plan.index for plan in kept]),
+                failures=tuple(Failure(p.index, p.video, "a.mp4: is damaged") for p in chunk if p.index == self.fails),
+            )
+
+
+def shade_and_square(clips: Tensor, order: Tensor) -> Tensor:
+    shade = clips.mean((1, 2, 3, 4))
+    return torch.stack([shade, shade**2], 1)
+
+
+def shade(clips: Tensor, order: Tensor) -> Tensor:
+    return clips[:, :1, 0, 0, 0]
+
+
+FUNCTIONS: dict[str, features.FeatureOf] = {"shade and square": shade_and_square, "shade": shade}
+SHADES = np.random.default_rng(1).integers(0, 16, (VIDEOS, CLIPS)).astype(np.float32)
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    videos = tuple(
+        VideoRecord(path=f"{n}.mp4", frames=8, declared_frames=8, rate=25, width=32, height=24, codec="h264")
+        for n in range(VIDEOS)
+    )
+    return Catalog(root=tmp_path, layout="folder", videos=videos, rejected=(), missing=())
+
+
+@pytest.fixture
+def extracted(catalog: Catalog, tmp_path: Path) -> Callable[[Painted], dict[str, np.ndarray]]:
+    """`extracted(backend)` fills the arrays in `tmp_path / "features"`."""
+
+    def extract(backend: Painted) -> dict[str, np.ndarray]:
+        folder, cpu = tmp_path / "features", torch.device("cpu")
+        return features.extract(FUNCTIONS, catalog, backend, CONFIG, cpu, folder, lambda done, total: None)
+
+    return extract
+
+
+def test_a_video_has_the_mean_of_its_clips(extracted: Callable[[Painted], dict[str, np.ndarray]]) -> None:
+    """The mean of the squares, too: clips are averaged after their feature is taken."""
+    found = extracted(Painted(SHADES))
+    assert {name: array.dtype for name, array in found.items()} == dict.fromkeys(FUNCTIONS, np.dtype(np.float32))
+    mean, mean_square = SHADES.mean(1), (SHADES**2).mean(1)
+    np.testing.assert_allclose(found["shade"], mean[:, None], rtol=1e-6)
+    np.testing.assert_allclose(found["shade and square"], np.stack([mean, mean_square], 1), rtol=1e-6)
+    assert (mean_square - mean**2).min() > 0.1  # no video whose clips are all the same
+    assert np.abs(mean - SHADES[:, -1]).min() > 0.1
+
+
+@pytest.mark.parametrize("fails", [0, 5, VIDEOS * CLIPS - 1])
+def test_a_clip_that_does_not_load_ends_it(
+    extracted: Callable[[Painted], dict[str, np.ndarray]], tmp_path: Path, fails: int
+) -> None:
+    with pytest.raises(DataError, match=r"a\.mp4: is damaged"):
+        extracted(Painted(SHADES, fails=fails))
+    assert features.cached(tmp_path / "features", list(FUNCTIONS)) is None
+
+
+# -------------------------------------------------------------------------------------------------- kept, and for what
+
+
+def test_finished_features_are_used_again(
+    extracted: Callable[[Painted], dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "features"
+    assert features.cached(folder, list(FUNCTIONS)) is None
+    found = extracted(Painted(SHADES))
+    assert features.cached(folder, list(FUNCTIONS)) is None  # other ranks may still be writing
+    features.finish(folder)
+    again = features.cached(folder, list(FUNCTIONS))
+    assert again is not None
+    assert again.keys() == found.keys()
+    assert all(np.array_equal(again[name], found[name]) for name in found)
+    assert features.cached(folder, [*FUNCTIONS, "another"]) is None
+
+
+@pytest.mark.parametrize("dies_in", [0, 2])
+def test_a_second_extraction_that_dies_leaves_nothing_to_use(
+    extracted: Callable[[Painted], dict[str, np.ndarray]], tmp_path: Path, dies_in: int
+) -> None:
+    """As after the arrays of a finished one were damaged."""
+    folder = tmp_path / "features"
+    extracted(Painted(SHADES))
+    features.finish(folder)
+    with pytest.raises(Died):
+        extracted(Painted(SHADES, dies_in=dies_in))
+    assert features.cached(folder, list(FUNCTIONS)) is None
+
+
+DECIDE_NOTHING = (
+    *("name", "run", "data.", "loader.", "contrast.", "order.", "optim.", "train.", "retrieval.batch"),
+    "model.",  # the weights are for one model, and an evaluation may not name another
+    *(f"augment.{name}" for name in ("flip", "brightness", "contrast", "saturation", "hue", "jitter", "grey")),
+)
+"""Keys, and beginnings of keys, under which features stay the same. The videos and the backend are named apart."""
+
+
+@pytest.mark.parametrize("key", list(keys(CONFIG)))
+def test_whatever_decides_features_is_part_of_their_key(catalog: Catalog, key: str) -> None:
+    """Every key of the configuration does, unless it is listed above."""
+
+    def digest(config: Config) -> str:
+        return features.key_of("weights", catalog, config, "host")
+
+    other = changed(CONFIG, key, another(value_of(CONFIG, key)))
+    assert (digest(other) == digest(CONFIG)) == key.startswith(DECIDE_NOTHING)
+
+
+def test_weights_videos_and_backend_are_part_of_the_key_of_features(catalog: Catalog, tmp_path: Path) -> None:
+    fewer = Catalog(root=tmp_path, layout="folder", videos=tuple(catalog.videos)[1:], rejected=(), missing=())
+    given: list[tuple[Any, ...]] = [("weights", catalog, "host"), ("others", catalog, "host")]
+    given += [("weights", fewer, "host"), ("weights", catalog, "reference")]
+    assert len({features.key_of(weights, videos, CONFIG, backend) for weights, videos, backend in given}) == 4
