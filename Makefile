@@ -7,6 +7,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
+# As the command line sets it: the tests share their cores with other work, too.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .PHONY: demo test lint venv clean
 
 demo: $(READY)

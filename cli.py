@@ -47,6 +47,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names need not be valid UTF-8
+    _share_the_cores()
     try:
         app()
     except CaclError as error:
@@ -56,6 +57,18 @@ def main() -> None:
         if end.code == 130:  # typer turns Ctrl-C into this without a word
             print("cacl: interrupted", file=sys.stderr)
         raise
+
+
+def _share_the_cores() -> None:
+    """Lets threads of torch that wait for each other sleep, in this process and in those that it starts.
+
+    OpenMP reads this as torch is imported, hence here. By default its threads spin while they wait (GNU's, in torch's
+    wheels, 300,000 times). Where another process uses one of the cores, even a niced one, they spin away the time that
+    the awaited thread needs, and training becomes several times slower. Asleep, they take some microseconds to wake
+    up: nothing beside free cores, nor beside a GPU, for which the CPU only starts kernels. Decoding has threads of its
+    own. benchmarks/busy_core.py measures it. Whoever sets the variable is left alone; GOMP_SPINCOUNT counts for more.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @app.callback(invoke_without_command=True)

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -60,6 +60,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {
         "XDG_CACHE_HOME": str(cache),
         "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",  # what `main` sets, which then stays in these tests
         "TERM": "dumb",
         "_TYPER_FORCE_DISABLE_TERMINAL": "1",
     }
@@ -98,12 +99,13 @@ def cacl(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture(scope="session")
 def process(environment: dict[str, str]) -> Callable[..., Finished]:
-    """The same in a process of its own; `environment=` sets more variables."""
+    """The same in a process of its own; `environment=` sets more variables, `without=` takes some away."""
 
-    def run(*arguments: object, environment: dict[str, str] | None = None) -> Finished:
+    def run(*arguments: object, environment: dict[str, str] | None = None, without: Sequence[str] = ()) -> Finished:
+        variables = os.environ | default | (environment or {})
         return subprocess.run(
             [sys.executable, "-m", "cacl.cli", *map(str, arguments)],
-            env=os.environ | default | (environment or {}),
+            env={name: value for name, value in variables.items() if name not in without},
             capture_output=True,
             text=True,
             timeout=120,
