@@ -1,0 +1,96 @@
+"""Options that no other test of a command would miss: each is seen in what the command makes."""
+
+import csv
+import json
+import multiprocessing
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from cacl.report import Report
+
+Finished = subprocess.CompletedProcess[str]
+Run = Callable[..., Finished]
+
+
+def result(finished: Finished) -> Any:
+    assert finished.returncode == 0, finished.stderr
+    return json.loads(finished.stdout)
+
+
+@pytest.fixture(scope="module")
+def source(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three videos that `data prepare` must encode."""
+    root = tmp_path_factory.mktemp("source")
+    for number in range(3):
+        make_video(root / f"{number}.avi", frames=20, size=(96, 64), codec="mpeg4")
+    return root
+
+
+def described(target: Path) -> list[tuple[int, list[int], int]]:
+    """Of each prepared video its height, where its key frames are, and its bytes."""
+    found = []
+    for file in sorted((target / "videos").iterdir()):
+        with av.open(str(file)) as container:
+            stream = container.streams.video[0]
+            keys = [number for number, packet in enumerate(container.demux(stream)) if packet.is_keyframe]
+            found.append((stream.height, keys, file.stat().st_size))
+    return found
+
+
+@pytest.fixture(scope="module")
+def as_usual(source: Path, process: Run, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, list[int], int]]:
+    target = tmp_path_factory.mktemp("usual") / "target"
+    assert process("data", "prepare", source, target, "--workers", 1).returncode == 0
+    return described(target)
+
+
+@pytest.mark.parametrize(("option", "value"), [("--short-side", 32), ("--gop", 5), ("--crf", 45)])
+def test_options_of_prepare_decide_the_files(
+    cacl: Run, source: Path, as_usual: list[tuple[int, list[int], int]], tmp_path: Path, option: str, value: int
+) -> None:
+    """Each what it should, and nothing else."""
+    target = tmp_path / "target"
+    told = result(cacl("data", "prepare", source, target, "--workers", 1, option, value, "--json"))
+    assert told["settings"][option.removeprefix("--").replace("-", "_")] == value
+    assert len(as_usual) == 3
+    for (height, keys, size), (usual_height, usual_keys, usual_size) in zip(described(target), as_usual, strict=True):
+        assert (usual_height, usual_keys) == (64, [0, 16])
+        assert height == (32 if option == "--short-side" else 64)
+        assert keys == ([0, 5, 10, 15] if option == "--gop" else [0, 16])
+        assert size < 0.7 * usual_size or option != "--crf"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_prepare_has_as_many_workers_as_it_is_told(
+    cacl: Run, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    seen = []
+    advance = Report.advance
+
+    def watched(self: Report, *arguments: Any) -> None:
+        seen.append(len(multiprocessing.active_children()))
+        advance(self, *arguments)
+
+    monkeypatch.setattr(Report, "advance", watched)
+    result(cacl("data", "prepare", source, tmp_path / "target", "--workers", workers, "--json"))
+    assert max(seen) == workers
+
+
+def test_options_of_synth_decide_the_videos(cacl: Run, tmp_path: Path) -> None:
+    """How many of each split, for each of 48 pairs of motion and appearance; and a folder tells seeds apart."""
+    arguments = ["data", "synth", tmp_path / "set", "--train", 0, "--test", 1, "--seed"]
+    with Path(result(cacl(*arguments, 5, "--json"))["labels"]).open(newline="") as file:
+        assert [row["split"] for row in csv.DictReader(file)] == ["test"] * 48
+    assert cacl(*arguments, 5).returncode == 0
+    assert cacl(*arguments, 6).returncode == 1
+
+
+def test_bench_loader_reads_its_configuration(cacl: Run, source: Path, tmp_path: Path) -> None:
+    finished = cacl("bench-loader", source, "--config", tmp_path / "nowhere.toml")
+    assert finished.returncode == 2
+    assert finished.stderr == f"cacl: {tmp_path / 'nowhere.toml'}: cannot be read (No such file or directory)\n"
