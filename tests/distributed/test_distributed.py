@@ -7,6 +7,7 @@ the tests.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -21,13 +22,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cacl import checkpoint, cli, distributed, evaluate
 from cacl.clips import ClipBatch
 from cacl.config import Config, to_toml
 from cacl.errors import CaclError
 from cacl.loaders.build import Backend
+from cacl.models import CNN3D
 from cacl.train import Trainer, train
 from tests import launch
 from tests.tiny import tiny_config
@@ -55,11 +58,23 @@ class Died(BaseException):
     """The end of the run, between two checkpoints, in every process at the same step."""
 
 
+def mask_of(dropout: nn.Dropout, x: Tensor) -> Tensor:
+    """What it is about to leave out of x."""
+    with torch.random.fork_rng(devices=[]):
+        return F.dropout(torch.ones_like(x), dropout.p) == 0
+
+
 def observed(config: Config, *, resume: bool = False, dies: bool = False) -> dict[str, Any]:
-    """Trains, and returns the samples of each step and the state of this rank after the last one."""
-    samples, last = [], []
+    """Trains, and returns the samples and the dropout masks of each step and the state of this rank after the last."""
+    samples, masks, last = [], [], []
 
     class Observed(Trainer):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            drops = (module for module in self.learner.query.modules() if isinstance(module, nn.Dropout))
+            (dropout,) = (module for module in drops if module.p > 0)
+            dropout.register_forward_pre_hook(lambda _, inputs: masks.append(mask_of(dropout, inputs[0])))
+
         def train_step(self, batch: ClipBatch, **options: Any) -> dict[str, Tensor]:
             samples.append((batch.index.tolist(), batch.video.tolist()))
             metrics = super().train_step(batch, **options)
@@ -76,7 +91,7 @@ def observed(config: Config, *, resume: bool = False, dies: bool = False) -> dic
             assert dies
     (trainer,) = last
     weights = {name: p.detach() for name, p in trainer.learner.named_parameters()}
-    return {"samples": samples, "weights": weights, "queue": trainer.learner.queue.state_dict()}
+    return {"samples": samples, "masks": masks, "weights": weights, "queue": trainer.learner.queue.state_dict()}
 
 
 def calm(folder: Path, groups: int) -> dict[str, Any]:
@@ -146,8 +161,9 @@ def stopped(config: Config) -> str:
 
 
 def retrieved(run: Path, features: Path) -> dict[str, Any]:
-    """The tables, and the clips that this rank decoded."""
+    """The tables, and the clips that this rank decoded, with what they show."""
     clips: list[tuple[int, int]] = []
+    views: list[Tensor] = []
     build = evaluate.build_backend
 
     class Observed:
@@ -157,6 +173,7 @@ def retrieved(run: Path, features: Path) -> dict[str, Any]:
         def batches(self, plans: Any) -> Iterator[ClipBatch]:
             for batch in self.backend.batches(plans):
                 clips.extend(zip(batch.video.tolist(), batch.index.tolist(), strict=True))
+                views.extend(batch.query)
                 yield batch
 
     with pytest.MonkeyPatch.context() as patch:
@@ -164,7 +181,7 @@ def retrieved(run: Path, features: Path) -> dict[str, Any]:
         weights = checkpoint.read_encoders(run)
         config = dataclasses.replace(weights.config, data=dataclasses.replace(weights.config.data, layout="csv"))
         tables = evaluate.retrieval(weights, config, ["label"], features)
-    return {"tables": [table.to_json() for table in tables], "clips": clips}
+    return {"tables": [table.to_json() for table in tables], "clips": clips, "views": views}
 
 
 def command(*arguments: str) -> int:
@@ -300,6 +317,13 @@ def test_ranks_share_the_samples_of_one_process(folder: Path) -> None:
         assert sorted(visited[epoch * VIDEOS : (epoch + 1) * VIDEOS]) == list(range(VIDEOS))
 
 
+def test_every_rank_and_step_has_dropout_masks_of_its_own(folder: Path) -> None:
+    masks = [mask for result in left_by(folder, "whole") for mask in result["masks"]]
+    assert len(masks) == 2 * STEPS
+    assert all(0.2 < mask.double().mean() < 0.8 for mask in masks)
+    assert not any(torch.equal(one, other) for one, other in itertools.combinations(masks, 2))
+
+
 def test_two_ranks_resume_to_the_same_bits(folder: Path) -> None:
     whole, died, resumed = (left_by(folder, name) for name in ("whole", "died", "resumed"))
     for rank in range(2):
@@ -321,6 +345,23 @@ def test_one_process_goes_on_with_the_run_of_two(folder: Path) -> None:
     assert all(value.isfinite().all() for value in after.learner.values())
 
 
+def features_by_hand(run: Path, clips: Tensor) -> dict[str, np.ndarray]:
+    """By name of their file, of clips [B, 3, T, 16, 16], whose frames need no scaling to 16 x 16."""
+    cnn, transformer = (checkpoint.load_encoder(run, which) for which in ("cnn", "transformer"))
+    assert isinstance(cnn, CNN3D)
+    with torch.no_grad():
+        maps = cnn.maps(clips).numpy()
+        tokens = transformer(clips, torch.arange(clips.shape[2]).expand(len(clips), -1)).numpy()
+    assert maps.shape[-2:] == (1, 1)  # so that there is nothing to pool
+    pixels = clips.numpy()
+    return {
+        "mean_frame": pixels.mean(2).reshape(len(clips), -1),
+        "frame_difference": np.abs(pixels[:, :, 1:] - pixels[:, :, :-1]).mean(2).reshape(len(clips), -1),
+        "cnn,_trained": maps.reshape(len(clips), -1),
+        "transformer,_trained": tokens,
+    }
+
+
 def test_two_ranks_retrieve_as_one_does(folder: Path) -> None:
     alone = retrieved(folder / "whole", folder / "features of 1")
     results = left_by(folder, "retrieved")
@@ -335,9 +376,13 @@ def test_two_ranks_retrieve_as_one_does(folder: Path) -> None:
     assert len(names) == 6  # two encoders, trained and not, and two baselines
     assert names == sorted(path.name for path in two.glob("*.npy"))
     for name in names:
-        features = np.load(two / name)
-        assert np.abs(features).max(1).min() > 0  # no row was left out
-        np.testing.assert_allclose(features, np.load(one / name), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(np.load(two / name), np.load(one / name), rtol=1e-4, atol=1e-5)
+
+    clips = torch.stack(alone["views"]).float()  # two of each video, as asserted above
+    for name, features in features_by_hand(folder / "whole", clips).items():
+        expected = (features[0::2] + features[1::2]) / 2
+        np.testing.assert_allclose(np.load(two / f"{name}.npy"), expected, rtol=1e-4, atol=1e-5, err_msg=name)
+        assert np.abs(features[0::2] - features[1::2]).max(1).min() > 1e-3  # the clips of a video differ
 
 
 def test_a_batch_that_does_not_divide_is_one_line(folder: Path) -> None:
