@@ -6,8 +6,10 @@ from a fixture, and `left_by` is for its tests.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import pytest
 import torch
 
 Launches: TypeAlias = Mapping[str, tuple[int, Callable[[Path], Any]]]
@@ -22,10 +25,22 @@ Launches: TypeAlias = Mapping[str, tuple[int, Callable[[Path], Any]]]
 ROOT = Path(__file__).parents[1]
 
 
+PATIENT = pytest.mark.timeout(900)
+"""Seconds, for tests that wait for launches; two idle cores take twenty. It is for ranks that wait for ever."""
+
+
 def launched(script: str, folder: Path) -> None:
+    """Returns when all launches have ended; if the test ends before, because its time is up, they are killed."""
     environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
     environment["PYTHONPATH"] = str(ROOT)  # for what the test files share
-    subprocess.run([sys.executable, script, str(folder)], env=os.environ | environment, check=True, timeout=200)
+    process = subprocess.Popen(
+        [sys.executable, script, str(folder)], env=os.environ | environment, start_new_session=True
+    )
+    try:
+        assert process.wait() == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def main(launches: Launches, folder: Path) -> None:
@@ -40,8 +55,7 @@ def main(launches: Launches, folder: Path) -> None:
         for process in ranks:
             process.start()
         for process in ranks:
-            process.join(40)
-            process.kill()
+            process.join()
 
 
 def _rank(name: str, does: Callable[[Path], Any], rank: int, world: int, port: int, folder: Path) -> None:

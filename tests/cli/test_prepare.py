@@ -117,6 +117,7 @@ def test_what_cannot_be(cacl: Run, source: Path, tmp_path: Path, arguments: list
     assert named in finished.stderr
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_stopped_by_a_signal(
     make_video: Callable[..., Path], environment: dict[str, str], tmp_path: Path, cacl: Run, number: signal.Signals

@@ -37,6 +37,8 @@ from tests.tiny import tiny_config
 
 training = import_module("cacl.train")
 
+pytestmark = launch.PATIENT
+
 VIDEOS, BATCH, STEPS, EVERY = 7, 4, 6, 2
 DIED = 5  # the step in which the interrupted runs end, after the checkpoint of step 4
 CALM_STEPS, CALM_BATCH = 3, 8
@@ -429,7 +431,7 @@ def test_torchrun(folder: Path) -> None:
         env=environment | {"OMP_DISPLAY_ENV": "VERBOSE"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr.count(f"step {STEPS}/{STEPS}") == 1  # the log is that of one rank

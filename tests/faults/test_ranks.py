@@ -29,6 +29,8 @@ from tests.tiny import tiny_config
 
 training = import_module("cacl.train")
 
+pytestmark = launch.PATIENT
+
 VIDEOS, BATCH, STEPS, EVERY = 9, 6, 9, 2
 DIED = 5
 EMPTY = 3
