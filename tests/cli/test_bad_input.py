@@ -237,17 +237,21 @@ NO_CHECKPOINTS = {
     "random": random.Random(0).randbytes(5000),
     "zip": b"PK\x03\x04" + b"0" * 50,
     "short pickle": b"\x80\x02.",
-    "pickle of an object": b"cos\nsystem\n(S'true'\ntR.",
+    "pickle of an object": b"cos\nsystem\n(S'touch executed'\ntR.",
 }
 
 
 @pytest.mark.parametrize("name", NO_CHECKPOINTS)
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_a_file_that_is_no_checkpoint(cacl: Run, tmp_path: Path, name: str, suffix: str) -> None:
+def test_a_file_that_is_no_checkpoint(
+    cacl: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, suffix: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / f"given{suffix}"
     path.write_bytes(NO_CHECKPOINTS[name])
     line = complaint(cacl("eval", "retrieval", path), 1)
     assert line.startswith(f"{path}: is damaged or no ")
+    assert not (tmp_path / "executed").exists()
     assert "weights_only" not in line, "advises to load a file that nobody should trust"
 
 

@@ -69,6 +69,7 @@ def test_tensorboard_has_the_scalars_of_every_logged_step(trained: tuple[Path, F
     events.Reload()
     last = result(finished)["scalars"]
     assert set(last) | {"epoch"} == set(events.Tags()["scalars"])
+    assert [event.value for event in events.Scalars("epoch")] == pytest.approx([4 / 6, 8 / 6, 12 / 6])
     for name, value in last.items():
         logged = events.Scalars(name)
         assert [event.step for event in logged] == [1, 2, 3]
