@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import shutil
 import signal
@@ -14,9 +15,11 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from cacl import checkpoint
+from cacl import config as configuration
 from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.errors import CaclError, CheckpointError
@@ -86,6 +89,82 @@ def test_a_gradient_that_is_not_finite_stops_a_run_whose_loss_is(value: float) -
         trainer.train_step(tiny_batch(BATCH), look=True)
     assert torch.equal(weights(trainer), before)
     assert trainer.step == 0
+
+
+DECIDES = {
+    "seed": 1,
+    "model.cnn": "r3d18",
+    "model.width": 0.125,
+    "model.embedding": 16,
+    "model.dropout": 0.25,
+    "model.transformer.embedder": "test_resnet",
+    "model.transformer.width": 32,
+    "model.transformer.depth": 2,
+    "model.transformer.heads": 4,
+    "contrast.pairs": "within",
+    "contrast.negatives": "both",
+    "contrast.weight": 0.5,
+    "contrast.temperature": 0.1,
+    "contrast.queue": 40,
+    "contrast.momentum": 0.5,
+    "contrast.key_groups": 2,
+    "order.weight": 0.5,
+    "optim.name": "momentum",
+    "optim.lr": 0.02,
+    "optim.momentum": 0.5,
+    "optim.weight_decay": 0.1,
+    "optim.warmup_epochs": 1.0,
+    "optim.clip_norm": 0.5,
+    "train.epochs": 2.0,
+    "train.batch": 8,
+}
+"""Settings of the method, each with another value than `config_of` gives."""
+
+
+def learnt(config: Config) -> dict[str, Tensor]:
+    """The trained weights after three steps on the same clips; the schedule is that of the configuration."""
+    trainer = Trainer(config, VIDEOS, CPU)
+    for step in range(3):
+        trainer.train_step(tiny_batch(BATCH, seed=step), look=True)
+    return dict(trainer.learner.query.named_parameters())
+
+
+@pytest.fixture(scope="module")
+def usual() -> dict[str, Tensor]:
+    return learnt(config_of())
+
+
+@pytest.mark.parametrize("key", DECIDES)
+def test_every_setting_of_the_method_changes_what_is_learnt(usual: dict[str, Tensor], key: str) -> None:
+    found = learnt(configuration.override(config_of(), [f"{key}={DECIDES[key]}"]))
+    same = found.keys() == usual.keys() and all(
+        found[name].shape == usual[name].shape and torch.equal(found[name], usual[name]) for name in usual
+    )
+    assert not same
+
+
+def test_what_is_learnt_is_the_same_again(usual: dict[str, Tensor]) -> None:
+    """So that it is the setting that makes the difference above."""
+    found = learnt(config_of())
+    assert found.keys() == usual.keys()
+    assert all(torch.equal(found[name], usual[name]) for name in usual)
+
+
+def test_compiled_encoders_learn_the_same(usual: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced as for any compiler; here the graphs are run as they are, which takes no compiler."""
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    torch.compiler.reset()
+    found = learnt(config_of(train={"compile": True}))
+    assert graphs
+    assert found.keys() == usual.keys()
+    for name in usual:
+        torch.testing.assert_close(found[name], usual[name], rtol=1e-4, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------------------ the loop around it
@@ -196,6 +275,23 @@ def test_speed_and_the_wait_for_data_are_those_of_the_steps_logged(
     assert summary["seconds"] == 20
     assert summary["scalars"]["data_wait_share"] == 0.75
     assert summary["scalars"]["clips_per_second"] == 1.0
+
+
+def test_a_log_line_has_the_means_of_its_steps(
+    configured: Callable[..., Config], capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    logged = {}
+    for every in (1, 2):
+        config = dataclasses.replace(configured(5, train={"log_every": every}), run=str(tmp_path / f"every {every}"))
+        train(config)
+        events = EventAccumulator(config.run)
+        events.Reload()
+        logged[every] = {event.step: event.value for event in events.Scalars("loss")}
+    assert list(logged[1]) == [1, 2, 3, 4, 5]
+    one = logged[1]
+    assert logged[2] == pytest.approx({2: (one[1] + one[2]) / 2, 4: (one[3] + one[4]) / 2, 5: one[5]}, rel=1e-5)
+    told = [line.split(",")[0] for line in capfd.readouterr().err.splitlines() if line.startswith("step ")]
+    assert told[5:] == ["step 2/5", "step 4/5", "step 5/5"]
 
 
 @pytest.mark.parametrize(
