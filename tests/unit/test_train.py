@@ -324,13 +324,13 @@ def test_nothing_that_is_not_finite_is_saved_by_steps_that_do_not_look(
 
 MAY_CHANGE: dict[str, Any] = {
     "name": "another",
-    "run": None,  # the checkpoint has moved with it
-    "data.root": None,  # the videos have moved
+    "run": None,  # with the checkpoint in it
+    "data.root": None,  # with the same videos in it
     "data.layout": "csv",
     "data.split": 2,
     "data.test_share": 0.0625,
     "data.max_rejected": 0.5,
-    "data.cache": "elsewhere",
+    "data.cache": None,
     "loader.backend": "reference",
     "loader.threads": 2,
     "loader.prefetch": 1,
@@ -343,8 +343,8 @@ MAY_CHANGE: dict[str, Any] = {
     "retrieval.clips": 3,
     "retrieval.batch": 5,
 }
-"""Every key that a resumed run may set anew, with another value: how it runs, where things lie, how it is evaluated.
-Whatever else there is decides what is computed, and is refused."""
+"""Every key that a resumed run may set anew, with another value (None: a place that the test makes): how it runs, where
+things lie, how it is evaluated. Whatever else there is decides what is computed, and is refused."""
 
 
 @pytest.mark.parametrize("key", [key for key in keys(Config()) if key not in MAY_CHANGE])
@@ -369,11 +369,9 @@ def done(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 @pytest.mark.parametrize("key", MAY_CHANGE)
 def test_a_resumed_run_may_change_how_it_runs(done: Config, videos: Path, tmp_path: Path, key: str) -> None:
-    run, value = shutil.copytree(done.run, tmp_path / "run"), MAY_CHANGE[key]
-    if key == "data.root":
-        value = str(shutil.copytree(videos, tmp_path / "moved"))
-    config = dataclasses.replace(done, run=str(run))
-    if value is not None:
-        assert value_of(config, key) != value
-        config = changed(config, key, value)
+    run, moved = shutil.copytree(done.run, tmp_path / "run"), shutil.copytree(videos, tmp_path / "moved")
+    places = {"run": run, "data.root": moved, "data.cache": tmp_path / "cache"}
+    value = str(places[key]) if key in places else MAY_CHANGE[key]
+    assert value_of(done, key) != value
+    config = changed(dataclasses.replace(done, run=str(run)), key, value)
     assert train(config, resume=True)["steps_taken"] == 0
