@@ -118,7 +118,7 @@ def process(environment: dict[str, str]) -> Callable[..., Finished]:
             env={name: value for name, value in variables.items() if name not in without},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=240,
         )
 
     default = environment

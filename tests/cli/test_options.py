@@ -1,6 +1,5 @@
 """Options that no other test of a command would miss: each is seen in what the command makes."""
 
-import csv
 import json
 import multiprocessing
 import subprocess
@@ -79,15 +78,6 @@ def test_prepare_has_as_many_workers_as_it_is_told(
     monkeypatch.setattr(Report, "advance", watched)
     result(cacl("data", "prepare", source, tmp_path / "target", "--workers", workers, "--json"))
     assert max(seen) == workers
-
-
-def test_options_of_synth_decide_the_videos(cacl: Run, tmp_path: Path) -> None:
-    """How many of each split, for each of 48 pairs of motion and appearance; and a folder tells seeds apart."""
-    arguments = ["data", "synth", tmp_path / "set", "--train", 0, "--test", 1, "--seed"]
-    with Path(result(cacl(*arguments, 5, "--json"))["labels"]).open(newline="") as file:
-        assert [row["split"] for row in csv.DictReader(file)] == ["test"] * 48
-    assert cacl(*arguments, 5).returncode == 0
-    assert cacl(*arguments, 6).returncode == 1
 
 
 def test_bench_loader_reads_its_configuration(cacl: Run, source: Path, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_stopped_by_a_signal(
         assert time.monotonic() < deadline
         time.sleep(0.01)
     os.killpg(process.pid, number)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=240)
     assert (process.returncode, out, err) == (130, "", "cacl: interrupted\n")
     assert not (tmp_path / "target" / index.NAME).exists()
     assert result(cacl(*arguments, "--json"))["kept"] == 1

@@ -39,7 +39,7 @@ def interrupted(arguments: list[str], environment: dict[str, str], after: str) -
         if after in line:
             process.send_signal(signal.SIGINT)
             break
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=240)
     return process.returncode, out, "".join(seen) + err
 
 

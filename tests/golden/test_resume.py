@@ -245,7 +245,7 @@ def ended(process: subprocess.Popen[bytes], after: str, number: signal.Signals) 
         if lines[-1].startswith(after):
             process.send_signal(number)
             break
-    lines.append(process.communicate(timeout=60)[1].decode())
+    lines.append(process.communicate(timeout=240)[1].decode())
     return process.returncode, "".join(lines)
 
 
@@ -279,7 +279,7 @@ def test_a_run_stopped_by_sigterm_resumes_to_the_same_bits(
     assert 5 <= saved < RARELY
 
     resumed = started(config, surroundings, "--resume")
-    err = resumed.communicate(timeout=60)[1].decode()
+    err = resumed.communicate(timeout=240)[1].decode()
     assert resumed.returncode == 0, err
     assert f"after step {saved} of {LONG}" in err
     assert f"step {saved}/" not in err
@@ -332,7 +332,7 @@ def test_a_kill_while_a_checkpoint_is_written(
     config, run = dataclasses.replace(whole, run=str(tmp_path / "killed")), tmp_path / "killed"
     (tmp_path / "config.toml").write_text(configuration.to_toml(config))
     command = [sys.executable, "-c", KILLED, place, "train", "-c", str(tmp_path / "config.toml")]
-    killed = subprocess.run(command, env=os.environ | surroundings, capture_output=True, text=True, timeout=120)
+    killed = subprocess.run(command, env=os.environ | surroundings, capture_output=True, text=True, timeout=240)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
 
     def unfinished() -> list[Path]:
