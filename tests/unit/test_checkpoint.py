@@ -62,6 +62,21 @@ def test_all_of_a_checkpoint_comes_back(saved: Path, state: Checkpoint) -> None:
     assert any(isinstance(x, Tensor) for values in found.optimizer["state"].values() for x in values.values())
 
 
+def test_the_encoders_come_back_from_either_file(saved: Path, state: Checkpoint, tmp_path: Path) -> None:
+    """The query encoders alone: no keys, no heads, no queue."""
+    trained = {name.removeprefix("query."): x for name, x in state.learner.items()}
+    wanted = {name: x for name, x in trained.items() if name.startswith(("cnn.", "transformer."))}
+    checkpoint.save_encoders(tmp_path / "given.safetensors", checkpoint.encoders_of(state, "a run"))
+    for path in (saved, tmp_path / "given.safetensors"):
+        found = checkpoint.read_encoders(path)
+        assert (found.config, found.step, found.source) == (CONFIG, 2, str(path))
+        assert found.names == ["cnn", "transformer"]
+        assert_same(found.tensors, wanted)
+        for which in found.names:
+            built = {f"{which}.{name}": x for name, x in found.build(which).state_dict().items()}
+            assert_same(built, {name: x for name, x in wanted.items() if name.startswith(which)})
+
+
 def rewritten(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     values = torch.load(path, weights_only=True)
     change(values)
