@@ -156,10 +156,14 @@ def _decode_whole(path: Path, container: InputContainer, log: _Log) -> _Whole:
 def _promised_frames(container: InputContainer, stream: VideoStream) -> int:
     """How many frames the header says will be shown; 0 where it says nothing.
 
-    What an edit list hides is counted by the header of a QuickTime or MP4 file, but not by FFmpeg's index of it.
+    What an edit list hides is counted by the header of a QuickTime or MP4 file, but not by FFmpeg's index of it. The
+    header of an AVI file also counts frames that were dropped while recording: its index has none there, and goes on.
     """
     if container.format.name.startswith("mov"):
         return min(stream.frames, sum(not entry.is_discard for entry in stream.index_entries))
+    if container.format.name == "avi":
+        times = [entry.timestamp for entry in stream.index_entries]
+        return len(times) if times and times[-1] == stream.frames - 1 else stream.frames
     return stream.frames
 
 

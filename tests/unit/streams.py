@@ -28,11 +28,11 @@ def coded(path: Path) -> Iterator[tuple[VideoStream, list[Coded]]]:
         yield stream, [Coded(bytes(p), p.is_keyframe) for p in file.demux(stream) if p.size]
 
 
-def mux(path: Path, template: VideoStream, frames: Sequence[Coded]) -> Path:
-    """A file of these coded frames, one after the other: not for B-frames."""
+def mux(path: Path, template: VideoStream, frames: Sequence[Coded], times: Sequence[int] | None = None) -> Path:
+    """A file of these coded frames, one after the other or at these times: not for B-frames."""
     with av.open(str(path), "w") as file:
         stream = file.add_stream_from_template(template, opaque=True)
-        for number, frame in enumerate(frames):
+        for number, frame in zip(times or range(len(frames)), frames, strict=True):
             packet = av.Packet(frame.data)
             packet.pts = packet.dts = number
             packet.duration, packet.time_base, packet.stream = 1, Fraction(1, RATE), stream

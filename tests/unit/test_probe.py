@@ -223,6 +223,21 @@ def test_what_an_edit_list_hides_is_not_missing(
     assert wrong_clips({path: video}, threads=1, clips=20, length=3) == []
 
 
+def test_frames_that_were_dropped_while_recording_are_not_missing(make_video: MakeVideo, tmp_path: Path) -> None:
+    """The header of an AVI file counts them, and in the place of each it holds a frame of no bytes."""
+    with streams.coded(make_video(tmp_path / "whole.avi", codec="mpeg4", frames=40)) as (stream, frames):
+        times = [*range(15), *range(35, 60)]
+        path = streams.mux(tmp_path / "video.avi", stream, frames, times)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].frames == 60
+    video = probe(path)
+    assert (video.frames, video.declared_frames) == (40, 40)
+    assert wrong_clips({path: video}, threads=1, clips=20) == []
+    halves(path, 0.8)  # and its index is gone
+    with pytest.raises(DataError, match=r"^is cut short: only \d+ of 60 frames decode$|^decoding fails after"):
+        probe(path)
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
 def test_a_file_that_starts_between_key_frames(make_video: MakeVideo, tmp_path: Path, suffix: str) -> None:
     """The same coded frames are worth the same in any container: numbers begin at the first frame that decodes."""
