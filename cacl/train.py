@@ -189,7 +189,10 @@ def training_videos(config: Config, report: Report, saved: checkpoint.Checkpoint
     chosen = found.only("train") if found.has_splits else found
     report.say(f"{len(chosen.videos)} training videos of {len(found.videos)} in {found.root} (layout {found.layout})")
     if not chosen.videos:
-        raise CaclError(f"{found.root}: none of its {len(found.videos)} videos belongs to the training split")
+        others = ", ".join(sorted({video.split for video in found.videos if video.split}))
+        raise CaclError(
+            f"{found.root}: none of its {len(found.videos)} videos belongs to train; their splits are {others}"
+        )
     if saved is None or saved.data == chosen.fingerprint:
         return chosen
     # Files that are gone or damaged by now are left to fail, as they would have without the interruption.

@@ -70,7 +70,7 @@ def join(
             both = _together(known, row)
             if both is None:
                 raise DataError(
-                    f"{where}: lists {path} with {_facts(row)}; {same[0][0]} with {_facts(known)}; correct one of them"
+                    f"{where}: lists {path} with {_facts(row)}; {same[0][0]} with {_facts(known)}; correct one"
                 )
             known = both
         if same or not listed_only:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -126,7 +127,7 @@ def _splits_among(names: Iterable[str]) -> Mapping[str, str]:
 def split_in(path: str) -> str | None:
     """The split that the name of a list tells, or else that of its folder."""
     folder, _, file = path.rpartition("/")
-    found = _split_and_rest(file.rpartition(".")[0]) or _split_and_rest(folder)
+    found = _split_and_rest(os.path.splitext(file)[0]) or _split_and_rest(folder)
     return found[0] if found else None
 
 

@@ -42,7 +42,7 @@ HMDB51_LISTS = r".+_test_split(?P<split>\d+)\.txt"
 
 JUNK = ("lost+found", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
 """Folders that systems make for themselves. Like what is hidden, they are not looked into."""
-LIST_SUFFIXES = ("txt", "csv", "tsv", "json", "jsonl")
+LIST_SUFFIXES = ("", "txt", "csv", "tsv", "lst", "list", "json", "jsonl", *lists.SPREADSHEETS)
 NAMED = 3
 """Lists that are named though they are not used; more are counted."""
 NO_LISTS = ("readme", "license", "licence", "changelog", "citation", "notice")
@@ -311,12 +311,20 @@ def _csv(found: _Found, split: int) -> _Read:
     alike: dict[str, list[str]] = defaultdict(list)
     for path, table in chosen.items():
         alike[table.taken].append(path)
-    taken = [f"{', '.join(paths)}: {what}" for what, paths in alike.items() if what]
+    notes = [f"{', '.join(paths)}: {what}" for what, paths in alike.items() if what]
     named = [path for path, table in chosen.items() if "split" not in table.columns and split_in(path)]
     if named:
-        taken.append(f"splits told by the names of lists: {', '.join(f'{split_in(path)} by {path}' for path in named)}")
-    read = read._replace(used=list(chosen), notes=[*taken, *read.notes])
-    return _completed(read, labelled=not unlabelled, split=any(row.split for same in rows.values() for _, row in same))
+        notes.append(f"splits told by the names of lists: {', '.join(f'{split_in(path)} by {path}' for path in named)}")
+    splits = any(entry.split for entry in read.entries)
+    without = [entry.path for entry in read.entries if not entry.split and entry.path in rows]
+    if splits and without:
+        notes.append(
+            f"listed videos whose split no list tells: {len(without)}, such as {without[0]}; they belong to none"
+        )
+    read = read._replace(used=list(chosen), notes=[*notes, *read.notes])
+    return _completed(
+        read, labels=not unlabelled, splits=splits or any(_tells_splits(*item) for item in chosen.items())
+    )
 
 
 def _classes(found: _Found, split: int) -> _Read:
@@ -344,18 +352,18 @@ _READERS: Mapping[str, Callable[[_Found, int], _Read]] = {
 }
 
 
-def _completed(read: _Read, *, labelled: bool, split: bool) -> _Read:
+def _completed(read: _Read, *, labels: bool, splits: bool) -> _Read:
     """With labels or splits from the folders, where the lists tell none at all."""
     entries, notes = read.entries, list(read.notes)
     within = [entry.path for entry in entries if not entry.path.startswith(("/", "../"))]
     folders = read_folders(within)
-    if not labelled and folders.tell_classes:
+    if not labels and folders.tell_classes:
         entries = [entry._replace(label=folders.labels.get(entry.path)) for entry in entries]
         notes.append("lists tell no labels: the folders of the videos do")
-    if not split and any(folders.splits.values()):
+    if not splits and any(folders.splits.values()):
         entries = [entry._replace(split=folders.splits.get(entry.path)) for entry in entries]
         notes += ["lists tell no splits: the folders of the videos do", *folders.notes]
-    elif not split and folders.doubt:
+    elif not splits and folders.doubt:
         notes.append(f"lists tell no splits, and {folders.doubt}; no split is taken from them")
     return read._replace(entries=entries, notes=notes)
 
@@ -410,7 +418,7 @@ def _path_lists(found: _Found) -> dict[str, Table | Unread]:
 
 
 def _chosen_lists(found: _Found) -> dict[str, Table]:
-    """One list, or several of which some tell splits, and the others speak of the same videos.
+    """One list, or several of which some tell splits: others beside them may tell labels.
 
     Raises DataError if they are damaged, or if it is not clear which to take.
     """
@@ -419,23 +427,12 @@ def _chosen_lists(found: _Found) -> dict[str, Table]:
         if isinstance(table, Unread):
             raise DataError(table.message)
         given[path] = table
-    chosen = {path: table for path, table in given.items() if _tells_splits(path, table)}
-    if not chosen and len(given) == 1:
-        return given
-    if not chosen:
+    if len(given) != 1 and not any(_tells_splits(path, table) for path, table in given.items()):
         raise DataError(
             f"data.root = {found.root}: layout csv needs one list with a column `path` in this folder, or lists whose "
             f"names tell splits, and there are {len(given)} ({', '.join(given) or 'none'}); name one as data.root, or "
             "set data.layout"
         )
-    told = {cells["path"] for table in chosen.values() for _, cells in table.records()}
-    for path in given.keys() - chosen.keys():
-        more = [cells["path"] for _, cells in given[path].records() if cells["path"] not in told]
-        if more:
-            raise DataError(
-                f"{found.root / path}: does not tell the split of {more[0]}, and {', '.join(chosen)} do not list it; "
-                "give it a column `split`, or name one list as data.root"
-            )
     return given
 
 

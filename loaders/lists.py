@@ -28,6 +28,8 @@ PATH_COLUMNS = (
     *("video", "video_name", "video_id", "clip", "clip_name"),
 )
 JSON_SUFFIXES = (".json", ".jsonl")
+SPREADSHEETS = ("xlsx", "xls", "ods", "parquet")
+"""Suffixes of tables that are no text."""
 LABEL_COLUMNS = ("label", "class", "class_name", "category", "action")
 KINETICS_COLUMNS = {"youtube_id", "time_start", "time_end", "split"}
 
@@ -79,6 +81,8 @@ class Unread(NamedTuple):
 
 def read(file: Path, is_there: IsThere) -> Table | Unread | None:
     """Reads a text file as a list of videos; None if it is none. It is only read whole if its head looks like one."""
+    if file.suffix[1:].lower() in SPREADSHEETS:
+        return Unread(f"{file}: may list videos, but is no text: {WAY_OUT}", damaged=False)
     try:
         with file.open("rb") as opened:
             head = opened.read(HEAD_BYTES)

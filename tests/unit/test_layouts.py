@@ -394,6 +394,8 @@ def test_paths_are_relative_to_the_root_or_to_their_list(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "split"),
     [
+        ("train", "train"),
+        ("test.lst", "test"),
         ("kinetics400_train_list_videos.txt", "train"),
         ("ucf101_val_split_1_videos.txt", "val"),
         ("validation.csv", "val"),
@@ -466,10 +468,10 @@ def test_labels_in_one_list_and_splits_in_others(tmp_path: Path) -> None:
         Entry("b/z.mp4", "sit", "train", {"who": "Eve"}),
     )
     (tmp_path / "train.txt").unlink()
-    with pytest.raises(
-        DataError, match=r"labels\.csv: does not tell the split of a/x\.mp4, and test\.txt do not list it"
-    ):
-        find(tmp_path)
+    assert [entry.split for entry in find(tmp_path).entries] == [None, "test", None]
+    assert find(tmp_path).notes[-1] == (
+        "listed videos whose split no list tells: 2, such as a/x.mp4; they belong to none"
+    )
 
 
 def test_lists_that_contradict_each_other(tmp_path: Path) -> None:
@@ -493,6 +495,7 @@ def test_lists_that_contradict_each_other(tmp_path: Path) -> None:
         ("train.csv", ["a/x.mp4 0 3 5", "a/y.mp4 1", "b/z.mp4 1 2"], "its lines have 2 to 4 columns"),
         ("train.csv", ["a/x.mp4,a man runs,20", "b/z.mp4,a man sits,30"], "has 3 columns and no header that says"),
         ("train.csv", ["other/p.mp4 0", "other/q.mp4 1"], "names no video that is there, but for example other/p.mp4"),
+        ("labels.xlsx", ["PK"], "may list videos, but is no text"),
     ],
 )
 def test_a_list_that_is_not_understood_is_named(tmp_path: Path, name: str, lines: list[str], reason: str) -> None:
