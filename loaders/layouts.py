@@ -42,7 +42,8 @@ HMDB51_LISTS = r".+_test_split(?P<split>\d+)\.txt"
 
 JUNK = ("lost+found", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
 """Folders that systems make for themselves. Like what is hidden, they are not looked into."""
-LIST_SUFFIXES = ("", "txt", "csv", "tsv", "lst", "list", "json", "jsonl", *lists.SPREADSHEETS)
+LIST_SUFFIXES = ("", "txt", "csv", "tsv", "lst", "list", "json", "jsonl", "yaml", "yml", "xml", *lists.SPREADSHEETS)
+"""Of files that may be lists, or be taken for some: not all are read."""
 NAMED = 3
 """Lists that are named though they are not used; more are counted."""
 NO_LISTS = ("readme", "license", "licence", "changelog", "citation", "notice")

@@ -27,9 +27,10 @@ PATH_COLUMNS = (
     *("path", "video_path", "file_path", "filepath", "clip_path", "filename", "file_name", "file"),
     *("video", "video_name", "video_id", "clip", "clip_name"),
 )
-JSON_SUFFIXES = (".json", ".jsonl")
 SPREADSHEETS = ("xlsx", "xls", "ods", "parquet")
 """Suffixes of tables that are no text."""
+MARKED_UP = ("json", "jsonl", "yaml", "yml", "xml")
+"""Suffixes of texts that are no tables."""
 LABEL_COLUMNS = ("label", "class", "class_name", "category", "action")
 KINETICS_COLUMNS = {"youtube_id", "time_start", "time_end", "split"}
 
@@ -80,8 +81,9 @@ class Unread(NamedTuple):
 
 
 def read(file: Path, is_there: IsThere) -> Table | Unread | None:
-    """Reads a text file as a list of videos; None if it is none. It is only read whole if its head looks like one."""
-    if file.suffix[1:].lower() in SPREADSHEETS:
+    """Reads a file as a list of videos; None if it is none. It is only read whole if its head looks like one."""
+    suffix = file.suffix[1:].lower()
+    if suffix in SPREADSHEETS:
         return Unread(f"{file}: may list videos, but is no text: {WAY_OUT}", damaged=False)
     try:
         with file.open("rb") as opened:
@@ -89,12 +91,9 @@ def read(file: Path, is_there: IsThere) -> Table | Unread | None:
             if not _HINT.search(head.replace(b"\0", b"")):
                 return None
             sample = _without_comments(_decoded(head, "replace"), is_there)[:SAMPLE]
-            form = None if file.suffix.lower() in JSON_SUFFIXES else _form(sample, is_there)
+            form = None if suffix in MARKED_UP else _form(sample, is_there)
             if form is None:
-                named = [any(map(is_there, _MENTION.findall(line))) for line in sample if line.strip()]
-                if sum(named) < (1 if file.suffix.lower() in JSON_SUFFIXES else max(len(named) / 2, 1)):
-                    return None
-                return Unread(f"{file}: names videos, but not in a form that is read: {WAY_OUT}", damaged=False)
+                return _mentions(file, sample, is_there, everywhere=suffix not in MARKED_UP)
             text = _decoded(head + opened.read())
     except OSError as error:
         return Unread(f"{file}: cannot be read ({reason_of(error)})", damaged=False)
@@ -103,7 +102,7 @@ def read(file: Path, is_there: IsThere) -> Table | Unread | None:
     rows, fault = _rows(_without_comments(text, is_there), form.delimiter)
     if fault:
         return Unread(f"{file} {fault}", damaged=True)
-    return _with_header(file, rows, form.path) if form.header else _without_header(file, rows, form.path, is_there)
+    return _with_header(file, rows, form.path) if form.header else _without_header(file, rows, form.path or 0, is_there)
 
 
 def lines(file: Path) -> Iterator[tuple[str, str]]:
@@ -205,17 +204,31 @@ def _form(sample: Sequence[str], is_there: IsThere) -> _Form | None:
     return None
 
 
+def _mentions(file: Path, sample: Sequence[str], is_there: IsThere, *, everywhere: bool) -> Unread | None:
+    """everywhere: whether it has to be about half of the lines that name a video."""
+    naming = [any(map(is_there, _MENTION.findall(line))) for line in sample if line.strip()]
+    if not any(naming) or (everywhere and 2 * sum(naming) < len(naming)):
+        return None
+    return Unread(f"{file}: names videos, but not in a form that is read: {WAY_OUT}", damaged=False)
+
+
 def _is_video(cell: str) -> bool:
     return cell.lower().endswith(tuple(f".{suffix}" for suffix in SUFFIXES))
 
 
 def _with_header(file: Path, rows: Sequence[_Row], path: int | None) -> Table | Unread:
-    (_, header), *rows = rows
+    (line, header), *rows = rows
     lower = [name.lower() for name in header]
+    widths = Counter(len(cells) for _, cells in rows)
+    if path is not None and lower[path] not in PATH_COLUMNS and widths[len(header)] == 0:
+        return Unread(
+            f"{file} line {line}: is no header of the columns below: remove it or put # before it", damaged=True
+        )
+    free = [k for k in range(len(header)) if k != path]
+    label = [lower.index(name) for name in LABEL_COLUMNS if name in lower and lower.index(name) != path]
+    split = [k for k in free if lower[k] == "split"] or [k for k in free if _tells_splits(rows, k)]
+    taken = {"path": path, "label": next(iter(label), None), "split": next(iter(split), None)}
     columns = [name if name in KINETICS_COLUMNS else given for name, given in zip(lower, header, strict=True)]
-    taken = {"path": path, "label": _first(lower, LABEL_COLUMNS), "split": _first(lower, ["split"])}
-    if taken["split"] is None:
-        taken["split"] = next((k for k in range(len(header)) if k != path and _tells_splits(rows, k)), None)
     for name, column in taken.items():
         if column is not None:
             columns[column] = name
@@ -228,8 +241,8 @@ def _with_header(file: Path, rows: Sequence[_Row], path: int | None) -> Table | 
     )
 
 
-def _without_header(file: Path, rows: Sequence[_Row], path: int | None, is_there: IsThere) -> Table | Unread:
-    if not any(is_there(cell) for _, cells in rows for cell in cells[path : (path or 0) + 1]):
+def _without_header(file: Path, rows: Sequence[_Row], path: int, is_there: IsThere) -> Table | Unread:
+    if not any(is_there(cell) for _, cells in rows for cell in cells[path : path + 1]):
         return Unread(f"{file}: names no video that is there, but for example {rows[0][1][0]}", damaged=False)
     if path != 0:
         return Unread(f"{file}: names videos behind something else, and has no header: {WAY_OUT}", damaged=False)
@@ -250,10 +263,6 @@ def _without_header(file: Path, rows: Sequence[_Row], path: int | None, is_there
         columns[k] = name
     told = ", ".join(name for name in columns if name)
     return Table(file, columns, rows, f"without a header, taken for a list of {told}")
-
-
-def _first(header: Sequence[str], names: Iterable[str]) -> int | None:
-    return next((header.index(name) for name in names if name in header), None)
 
 
 def _tells_splits(rows: Sequence[_Row], column: int) -> bool:

@@ -282,6 +282,10 @@ def test_csv_as_root_stands_for_what_it_names(tmp_path: Path) -> None:
         (["path,label", ",x"], r"list\.csv line 2: the path is empty"),
         (["path,Label,label", "a.avi,x,y"], r"list\.csv: has two columns of one name"),
         (["file,label", "a.bin,x"], r"list\.csv: is no list of videos; it needs a column `path`, or a video on each"),
+        (
+            ["3", "a.avi x", "b.avi y"],
+            r"list\.csv line 1: is no header of the columns below: remove it or put # before",
+        ),
         (["path,label", 'a.avi,"x', "b.avi,y"], r"list\.csv line 3: is not valid CSV \(unexpected end of data\)"),
         (["path", "b.avi", "c.avi"], r"holds no video .*; none of the 2 listed ones is there, such as b\.avi"),
     ],
@@ -496,6 +500,7 @@ def test_lists_that_contradict_each_other(tmp_path: Path) -> None:
         ("train.csv", ["a/x.mp4,a man runs,20", "b/z.mp4,a man sits,30"], "has 3 columns and no header that says"),
         ("train.csv", ["other/p.mp4 0", "other/q.mp4 1"], "names no video that is there, but for example other/p.mp4"),
         ("labels.xlsx", ["PK"], "may list videos, but is no text"),
+        ("train.yml", ["run:", "- a/x.mp4", "sit:", "- b/z.mp4"], "not in a form that is read"),
     ],
 )
 def test_a_list_that_is_not_understood_is_named(tmp_path: Path, name: str, lines: list[str], reason: str) -> None:
