@@ -9,7 +9,7 @@ import os
 import unicodedata
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -90,42 +90,39 @@ def once(root: Path, entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
 
     Returns them with notes. Raises DataError where what is known under two paths contradicts itself.
     """
-    by_inode: dict[tuple[int, int], list[tuple[Entry, int]]] = defaultdict(list)
-    alone: list[Entry] = []
+    left: list[Entry] = []
+    again: list[tuple[str, str]] = []
+    for same in _by_file(root, entries):
+        known = same[0]
+        for entry in same[1:]:
+            both = _together(known, entry)
+            if both is None:
+                raise DataError(
+                    f"data.root = {root}: {known.path} and {entry.path} are one file, reached through a link, with "
+                    f"{_facts(known)} and with {_facts(entry)}: remove one of them, or set data.layout = folder to do "
+                    "without labels"
+                )
+            known = both
+            again.append((entry.path, known.path))
+        left.append(known)
+    if not again:
+        return left, []
+    (path, file), count = again[0], len(again)
+    return left, [f"paths that lead to files counted already, through links: {count}, such as {path} to {file}"]
+
+
+def _by_file(root: Path, entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """The entries of each file, those first whose path has no link in it; a file that is not there is a file."""
+    found: dict[tuple[int, int], list[Entry]] = defaultdict(list)
     for entry in entries:
         try:
             status = os.stat(os.path.join(root, entry.path))
         except OSError:
-            alone.append(entry)
+            yield [entry]
         else:
-            by_inode[status.st_dev, status.st_ino].append((entry, status.st_nlink))
-    again: list[tuple[str, str]] = []
-    for group in by_inode.values():
-        if len(group) == 1:
-            alone.append(group[0][0])
-            continue
-        by_file: dict[str, list[Entry]] = defaultdict(list)
-        for entry, links in group:  # without hard links: some file systems repeat the numbers of their inodes
-            by_file["" if links > 1 else os.path.realpath(root / entry.path)].append(entry)
-        for same in by_file.values():
-            same.sort(key=lambda entry: (_is_linked(root, entry.path), entry.path))
-            known = same[0]
-            for entry in same[1:]:
-                both = _together(known, entry)
-                if both is None:
-                    raise DataError(
-                        f"data.root = {root}: {known.path} and {entry.path} are one file, reached through a link, with "
-                        f"{_facts(known)} and with {_facts(entry)}: remove one of them, or set data.layout = folder to "
-                        "do without labels"
-                    )
-                known = both
-                again.append((entry.path, known.path))
-            alone.append(known)
-    if not again:
-        return alone, []
-    return alone, [
-        f"paths that lead to files counted already, through links: {len(again)}, such as {again[0][0]} to {again[0][1]}"
-    ]
+            found[status.st_dev, status.st_ino].append(entry)
+    for same in found.values():
+        yield same if len(same) == 1 else sorted(same, key=lambda entry: (_is_linked(root, entry.path), entry.path))
 
 
 def _is_linked(root: Path, path: str) -> bool:

@@ -327,8 +327,7 @@ PLAIN = {"a/x.mp4": ("run fast", "val"), "a/y.mp4": ("run", "val"), "b/z.mp4": (
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("header", [False, True])
-@pytest.mark.parametrize("suffix", ["csv", "txt"])
+@pytest.mark.parametrize(("header", "suffix"), [(False, "csv"), (True, "txt")])
 @pytest.mark.parametrize("delimiter", [",", ", ", ";", "\t", "|"])
 def test_a_list_in_any_form(tmp_path: Path, encoding: str, end: str, header: bool, suffix: str, delimiter: str) -> None:
     put(tmp_path, *THREE)
