@@ -71,7 +71,7 @@ class Report:
         for path, reason in catalog.rejected[:SHOWN]:
             self.say(f"  {path}: {reason}")
         if catalog.missing:
-            self.say(f"{len(catalog.missing)} listed videos are not there:")
+            self.say(f"listed videos that are not there: {len(catalog.missing)}")
         for name in catalog.missing[:SHOWN]:
             self.say(f"  {name}")
         if max(len(catalog.rejected), len(catalog.missing)) > SHOWN:

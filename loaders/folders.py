@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 SPLITS = {
@@ -48,7 +48,7 @@ def read_classes(videos: Sequence[str]) -> Folders:
 def read_folders(videos: Sequence[str]) -> Folders:
     """Splits where the folders of one level have names of splits, and classes around or below them."""
     folders = {path: path.split("/")[:-1] for path in videos}
-    level, names, doubt = _level_of_splits([above for above in folders.values() if above])
+    level, names, doubt = _level_of_splits({tuple(above) for above in folders.values() if above})
     if level is None:
         return read_classes(videos)._replace(doubt=doubt)
     splits = {path: names.get(above[level]) if len(above) > level else None for path, above in folders.items()}
@@ -71,7 +71,7 @@ def read_folders(videos: Sequence[str]) -> Folders:
     return Folders(_first_that_differ(classes), splits, notes)
 
 
-def _level_of_splits(folders: Sequence[Sequence[str]]) -> tuple[int | None, Mapping[str, str], str]:
+def _level_of_splits(folders: Collection[Sequence[str]]) -> tuple[int | None, Mapping[str, str], str]:
     """The level of the folders that are splits, and which these are; or None, and perhaps a doubt.
 
     Several splits in one level are no chance, nor is one in which all lies. One split beside other folders may also be
@@ -96,12 +96,12 @@ def _level_of_splits(folders: Sequence[Sequence[str]]) -> tuple[int | None, Mapp
 
 def _first_that_differ(folders: Mapping[str, Sequence[str]]) -> dict[str, str | None]:
     """By path: the first of its folders, but for those that all videos have in common."""
-    given = [above for above in folders.values() if above]
+    given = {tuple(above) for above in folders.values() if above}
     common = min([_in_common(given), *(len(above) - 1 for above in given)])
     return {path: above[common] if above else None for path, above in folders.items()}
 
 
-def _in_common(folders: Sequence[Sequence[str]]) -> int:
+def _in_common(folders: Collection[Sequence[str]]) -> int:
     """How many folders, from the first on, are the same in all of these."""
     together = [len(set(same)) == 1 for same in zip(*folders, strict=False)]
     return [*together, False].index(False)

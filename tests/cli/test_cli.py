@@ -150,7 +150,7 @@ def test_what_was_guessed_or_is_missing_is_said_by_every_command(
     arguments = ["-s", f"data.root={root}", "-s", f"run={tmp_path / 'run'}", "-s", "train.batch=2"]
     said = cacl("train", "-c", config_file, *arguments).stderr
     notes_said = "".join(f"note: {note}\n" for note in notes)
-    assert said.startswith(f"{notes_said}1 listed videos are not there:\n  run/gone.mp4\n")
+    assert said.startswith(f"{notes_said}listed videos that are not there: 1\n  run/gone.mp4\n")
     assert cacl("eval", "retrieval", tmp_path / "run").stderr.startswith(notes_said)
     prepared = cacl("data", "prepare", root, tmp_path / "prepared", "--json")
     assert (result(prepared)["notes"], result(prepared)["missing"]) == (notes, ["run/gone.mp4"])
