@@ -295,14 +295,14 @@ def _csv(found: _Found, split: int) -> _Read:
     records = [(path, where, cells) for path, table in chosen.items() for where, cells in table.records()]
     unlabelled = {cells.get("label", "") for _, _, cells in records} <= {"", "-1"}
     videos, rows = set(found.videos), defaultdict(list)
+    bases = str(found.root), os.path.realpath(found.root)
     for path, where, cells in records:
         name = cells.pop("path")
         if not name:
             raise DataError(f"{where}: the path is empty")
         label = cells.pop("label", "")
         part = _split(cells.pop("split"), where) if "split" in cells else split_in(path)
-        place = _relative(name, found.root)
-        beside = _relative(os.path.join(os.path.dirname(path), name), found.root)
+        place, beside = (_relative(os.path.join(folder, name), bases) for folder in ("", os.path.dirname(path)))
         if beside in videos and place not in videos:
             place = beside
         rows[place].append((where, Entry(name, None if unlabelled else label or None, part, cells)))
@@ -374,13 +374,12 @@ def _class_and_stem(path: str) -> str:
     return f"{folder.rpartition('/')[2]}/{os.path.splitext(file)[0]}"
 
 
-def _relative(path: str, root: Path) -> str:
-    """The form in which a search of the root would give this path, if it lies in there."""
-    normal = Path(os.path.normpath(path))
-    for base in (root, root.resolve()):
-        if normal.is_relative_to(base):
-            normal = normal.relative_to(base)
-    return normal.as_posix()
+def _relative(path: str, bases: Sequence[str]) -> str:
+    """The form in which a search of the root would give this path, if it lies in there. bases: forms of the root."""
+    normal = os.path.normpath(path)
+    for base in bases:
+        normal = normal.removeprefix(os.path.join(base, ""))
+    return normal
 
 
 # --- Choosing lists ---
