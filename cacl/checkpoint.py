@@ -130,9 +130,9 @@ class EncoderWeights:
             raise CheckpointError(f"{self.source}: holds no encoder {which!r}, only {', '.join(self.names) or 'none'}")
         model = self.config.model
         if which == "cnn":
-            return CNNS[model.cnn](model.width).eval()
+            return CNNS[model.cnn](model.width, model.init).eval()
         transformer = dataclasses.replace(model.transformer, weights="")  # they are in the checkpoint
-        encoder = VideoTransformer(transformer, self.config.clip.frames).eval()
+        encoder = VideoTransformer(transformer, self.config.clip.frames, model.init).eval()
         if isinstance(encoder.embedder, TimmEmbedder) and transformer.frozen:
             encoder.embedder.backbone.load_state_dict(self._state("transformer.embedder.backbone."))
         return encoder

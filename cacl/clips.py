@@ -80,13 +80,16 @@ class ViewPlan:
     """One augmented view of a clip: the same crop, flip and colours for each of its frames."""
 
     top: int
-    """Upper edge of the square crop, in pixels of the displayed frame; like `left` and `side` an even number."""
+    """Upper edge of the square crop, in pixels of the displayed frame, or of what it is resized to (ClipPlan.resize).
+    Like `left` and `side` an even number, but for `top` and `left` in a resized frame."""
     left: int
     side: int
     flip: bool
     """Mirror left and right, after the crop."""
     color: np.ndarray
     """float32 [3, 4]: out = color[:, :3] @ rgb + color[:, 3], with rgb in [0, 1]; not clamped afterwards."""
+    steps: tuple[tuple[str, float], ...] = ()
+    """Afterwards, on the view in 8 bits: steps of `cacl.loaders.pillow` by name, with their factors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +108,8 @@ class ClipPlan:
     """The shuffled copy of the clip is its frames in this order; the identity leaves it alone."""
     views: tuple[ViewPlan, ...]
     """(query, key) for training, one centre view for evaluation."""
+    resize: tuple[int, int] | None = None
+    """(height, width) of the frames of which the views are cropped; None: as they are."""
 
     @property
     def frame_numbers(self) -> range:

@@ -28,6 +28,8 @@ Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 NonNegative = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
 AboveZero = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
 
+Init = Literal["normal", "torch"]
+
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def section(cls: type[T]) -> type[T]:
@@ -57,14 +59,31 @@ class ClipConfig:
     """T: frames in a clip."""
     stride: Positive = 2
     """Frames of the video from one clip frame to the next. Shorter videos take the largest stride that fits."""
+    window: Count = 0
+    """Training clips start where so many frames of the video are left, and videos with fewer are left out; 0: as many
+    as the clip spans, and shorter videos stay (see stride). Published is 46, for a span of 31."""
     size: Annotated[int, Field(ge=16, strict=True)] = 112
     """Height and width of a view, in pixels."""
+
+    @property
+    def span(self) -> int:
+        """Frames of the video from the first to the last of a clip, both included."""
+        return (self.frames - 1) * self.stride + 1
+
+    @property
+    def min_frames(self) -> int:
+        """The fewest frames that a training video may have."""
+        return max(self.frames, self.window)
 
 
 @section
 class AugmentConfig:
     crop: tuple[AboveZero, AboveZero] = (0.875, 0.875)
     """Side of the square crop as a share of the short side, drawn between these two; published is 112/128."""
+    resize: tuple[Count, Count] = (0, 0)
+    """Height and width that the whole frame is resized to before the crop, whatever its aspect, in 8 bits as Pillow
+    does it; [0, 0] keeps the frame as it is. Published is [128, 171], which shows more of a wide video's width. Not
+    with the `dali` backend."""
     flip: Share = 0.5
     """Probability of mirroring left and right."""
     brightness: Share = 0.4
@@ -79,6 +98,10 @@ class AugmentConfig:
     """Probability that the four above are applied."""
     grey: Share = 0.2
     """Probability of dropping the colour."""
+    arithmetic: Literal["linear", "pillow"] = "linear"
+    """`linear` composes the colour steps into one matrix: in the order above, contrast about mid-grey, not clamped.
+    `pillow` is the published form: in random order, in 8 bits, clamped after each, contrast about the mean grey of each
+    frame, hue in HSV. Not with the `dali` backend."""
 
 
 @section
@@ -112,18 +135,24 @@ class TransformerConfig:
     """Blocks."""
     heads: Positive = 6
     """Attention heads in a block; they divide the width."""
+    normalize: bool = True
+    """Bring frames to the mean and deviation that the timm model states; published is false. `light` never does."""
 
 
 @section
 class ModelConfig:
-    cnn: Literal["c3d", "r3d10", "r3d18", "r3d34", "r2plus1d10", "r2plus1d18"] = "r3d18"
-    """The 3D CNN."""
+    cnn: Literal["c3d", "r3d10", "r3d18", "r3d34", "r2plus1d10", "r2plus1d10_official", "r2plus1d18"] = "r3d18"
+    """The 3D CNN. R(2+1)D as Tran et al. have it, or `_official`, as the release of the method has it."""
     width: AboveZero = 1.0
     """Multiplier of every channel count of the CNN; 1 ends in a 512-d average pool."""
     embedding: Positive = 128
     """D: length of the contrasted embeddings."""
     dropout: Share = 0.5
     """In the order head."""
+    init: Init = "normal"
+    """What convolutions of the CNN and linear layers of the transformer start from: `normal` as He et al. (2015) and
+    Dosovitskiy et al. (2021), `torch` as torch draws them if nothing is said, which is published. Under batch norm
+    the larger weights of `normal` learn more slowly at the same rate."""
     transformer: TransformerConfig = TransformerConfig()
 
 
@@ -145,6 +174,8 @@ class ContrastConfig:
     key_groups: Positive = 1
     """Shuffled batch norm: key batches are permuted and normalised in this many groups per process, so that batch
     statistics do not give a pair away."""
+    key_stack: Literal["same", "reversed"] = "same"
+    """`reversed`: key encoders see the shuffled copy before the clip, as published; query encoders never do."""
 
 
 @section
@@ -165,6 +196,8 @@ class OptimConfig:
     """On all trained parameters."""
     warmup_epochs: NonNegative = 0.0
     """Linear, from 0 to lr; cosine to 0 afterwards."""
+    schedule_per: Literal["step", "epoch"] = "step"
+    """How often the cosine goes down. `epoch` is published: epochs count from 1, and the rate of the last is 0."""
     clip_norm: NonNegative = 0.0
     """Largest norm of the whole gradient; 0: no limit."""
 
@@ -191,6 +224,9 @@ class TrainConfig:
 class RetrievalConfig:
     clips: Positive = 10
     """Evenly spaced clips per video, whose features are averaged."""
+    starts: Literal["span", "official"] = "span"
+    """`span`: from the first frame to the last, rounded. `official`: the last clip starts T x stride frames before the
+    end, starts are rounded down, and videos too short for the stride are seen at stride 1, from their first frame."""
     batch: Positive = 16
     """Clips per forward pass."""
 
@@ -270,10 +306,21 @@ def differences(old: Config, new: Config) -> list[str]:
 
 def _contradictions(config: Config) -> Iterator[str]:
     """Rules that join two keys."""
-    low, high = config.augment.crop
+    augment, clip, transformer = config.augment, config.clip, config.model.transformer
+    low, high = augment.crop
     if low > high or high > 1:
         yield f"augment.crop = [{low}, {high}]: give two shares of the short side, the smaller first, at most 1"
-    transformer = config.model.transformer
+    if any(augment.resize) and not all(augment.resize):
+        yield f"augment.resize = {list(augment.resize)}: give height and width, or [0, 0] to keep frames as they are"
+    if config.loader.backend == "dali" and any(augment.resize):
+        yield f'augment.resize = {list(augment.resize)}: loader.backend = "dali" cannot do that, "host" can'
+    if config.loader.backend == "dali" and augment.arithmetic != "linear":
+        yield f'augment.arithmetic = "{augment.arithmetic}": loader.backend = "dali" cannot do that, "host" can'
+    if 0 < clip.window < clip.span:
+        yield (
+            f"clip.window = {clip.window} is shorter than a clip: clip.frames = {clip.frames} at clip.stride = "
+            f"{clip.stride} span {clip.span}"
+        )
     if transformer.width % transformer.heads:
         yield (
             f"model.transformer.width = {transformer.width} is not a multiple of "
@@ -288,6 +335,11 @@ def _contradictions(config: Config) -> Iterator[str]:
             f"contrast.key_groups = {config.contrast.key_groups} must divide train.batch = {config.train.batch} "
             "into groups of at least 2"
         )
+    if config.optim.schedule_per == "epoch" and config.optim.warmup_epochs > 0:
+        warmup = config.optim.warmup_epochs
+        yield f'optim.warmup_epochs = {warmup}: optim.schedule_per = "epoch" has no warm-up, set it to 0'
+    if config.optim.schedule_per == "epoch" and config.train.epochs % 1 > 0:
+        yield f'train.epochs = {config.train.epochs}: optim.schedule_per = "epoch" needs a whole number'
     if config.model.cnn == "c3d" and (config.clip.frames < 8 or config.clip.size < 32):
         yield (
             f"clip.frames = {config.clip.frames}, clip.size = {config.clip.size}: c3d halves them until nothing is "

@@ -17,7 +17,7 @@ class Encoders(nn.Module):
         super().__init__()
         model, pairs, frames = config.model, config.contrast.pairs, config.clip.frames
         wants_cnn, wants_transformer = encoders_of(pairs, config.order.weight)
-        self.cnn = CNNS[model.cnn](model.width) if wants_cnn else None
+        self.cnn = CNNS[model.cnn](model.width, model.init) if wants_cnn else None
         self.cnn_head = self.order_head = self.transformer = self.transformer_head = None
         if self.cnn is not None:
             channels = self.cnn.out_channels
@@ -26,7 +26,7 @@ class Encoders(nn.Module):
             if config.order.weight > 0:
                 self.order_head = OrderHead(2 * channels, channels, frames, model.dropout)
         if wants_transformer:
-            self.transformer = VideoTransformer(model.transformer, frames)
+            self.transformer = VideoTransformer(model.transformer, frames, model.init)
             self.transformer_head = ContrastHead(self.transformer.out_channels, model.embedding)
 
     def forward(self, clips: Tensor, order: Tensor) -> dict[str, Tensor]:

@@ -72,7 +72,8 @@ def extract(
     rank, world = distributed.rank(), distributed.world()
     mine = range(rank, len(catalog.videos), world)
     clips = config.retrieval.clips
-    plans = list(evaluation_plans(catalog.videos, mine, clips, config.clip, config.augment))
+    starts = config.retrieval.starts
+    plans = list(evaluation_plans(catalog.videos, mine, clips, config.clip, config.augment, starts))
     chunks = [plans[start : start + config.retrieval.batch] for start in range(0, len(plans), config.retrieval.batch)]
     lengths = _lengths(features, config, device)
     arrays = _create(folder, len(catalog.videos), lengths)
@@ -111,8 +112,9 @@ def key_of(weights: str, catalog: Catalog, config: Config, backend: str) -> str:
         weights,
         catalog.fingerprint,
         repr(config.clip),
-        repr(config.augment.crop),
+        repr((config.augment.crop, config.augment.resize)),
         config.retrieval.clips,
+        config.retrieval.starts,
         backend,
     ]
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cacl import distributed
 from cacl.clips import ClipBatch
 from cacl.config import Config
-from cacl.encoders import Encoders
+from cacl.encoders import Encoders, shuffle_frames
 from cacl.losses import LossParts, contrast_loss, order_loss
 from cacl.momentum import follow, momentum_copy
 from cacl.queue import KeyQueue
@@ -86,6 +86,9 @@ class Learner(nn.Module):
         company than their queries, so that batch statistics do not give a pair away.
         """
         batch, groups = len(clips), self.config.contrast.key_groups
+        if self.config.contrast.key_stack == "reversed":
+            # The shuffled copy takes the place of the clip; its frames in the inverse order are the true clip.
+            clips, order = shuffle_frames(clips, order), order.argsort(1).to(order.dtype)
         if distributed.world() * groups == 1:
             keys = self.key(clips, order)
             return keys, torch.cat(list(keys.values()))

@@ -33,6 +33,11 @@ def create_optimizer(module: nn.Module, config: OptimConfig) -> Optimizer:
         raise ConfigError(f"optim.name = {config.name!r} cannot be made here: {error}") from None
 
 
+def learning_rate_of_epoch(epoch: int, epochs: float, peak: float) -> float:
+    """The cosine in steps of whole epochs, which count from 1: a little below `peak` in the first, 0 in the last."""
+    return peak * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+
+
 def learning_rate(step: int, steps: int, warmup_steps: int, peak: float) -> float:
     """Linear from 0 to `peak` over the warm-up, then a cosine to 0 at `steps` (Loshchilov and Hutter, 2017)."""
     if step < warmup_steps:

@@ -32,7 +32,7 @@ from cacl.loaders.catalog import Catalog, scan
 from cacl.loaders.draws import Draws
 from cacl.loaders.ledger import Ledger
 from cacl.loaders.sampling import STEP, TrainingPlanner
-from cacl.optim import create_optimizer, learning_rate
+from cacl.optim import create_optimizer, learning_rate, learning_rate_of_epoch
 from cacl.report import Report
 
 MAY_CHANGE = (
@@ -59,7 +59,7 @@ class Trainer:
     """The state of a run: the learner, its optimiser, and how many steps were taken."""
 
     def __init__(self, config: Config, videos: int, device: torch.device) -> None:
-        self.config, self.device = config, device
+        self.config, self.videos, self.device = config, videos, device
         self.steps = math.ceil(config.train.epochs * videos / config.train.batch)
         self.warmup_steps = round(config.optim.warmup_epochs * videos / config.train.batch)
         self.step = 0
@@ -76,7 +76,7 @@ class Trainer:
         counts: clips of each rank; None: all have as many.
         """
         self._seed_step()
-        rate = learning_rate(self.step, self.steps, self.warmup_steps, self.config.optim.lr)
+        rate = self._learning_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
@@ -119,6 +119,12 @@ class Trainer:
         self.learner.load_state_dict(saved.learner)
         self.optimizer.load_state_dict(saved.optimizer)
         self.step = saved.step
+
+    def _learning_rate(self) -> float:
+        optim, train = self.config.optim, self.config.train
+        if optim.schedule_per == "epoch":
+            return learning_rate_of_epoch(self.step * train.batch // self.videos + 1, train.epochs, optim.lr)
+        return learning_rate(self.step, self.steps, self.warmup_steps, optim.lr)
 
     def _check_finite(self) -> None:
         if not self.finite:
@@ -183,7 +189,7 @@ def training_videos(config: Config, report: Report, saved: checkpoint.Checkpoint
     if not config.data.root:
         raise ConfigError("data.root is not set: give a folder of videos, as in --set data.root=path/to/videos")
     with distributed.main_first():  # the others find its scan in the cache
-        found = scan(config.data, min_frames=config.clip.frames, report=report.scanned)
+        found = scan(config.data, min_frames=config.clip.min_frames, report=report.scanned)
     found.check(config.data.max_rejected)
     report.found(found)
     chosen = found.only("train") if found.has_splits else found

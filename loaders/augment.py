@@ -1,8 +1,9 @@
-"""What a view looks like, as pure draws: crop, flip and one colour matrix, the same for all frames of a view.
+"""What a view looks like, as pure draws: crop, flip and colours, the same for all frames of a view.
 
 The colour step is linear by design: brightness, contrast, saturation, hue and grey compose into one affine map of RGB,
 so that a backend can fold it into its conversion from YUV, and so that all backends compute the same thing. Values are
-not clamped on the way. Contrast pivots at 0.5, hue turns the chroma plane of YIQ.
+not clamped on the way. Contrast pivots at 0.5, hue turns the chroma plane of YIQ. The published form, in 8 bits and in
+random order, is `pillow`.
 """
 
 from __future__ import annotations
@@ -21,27 +22,29 @@ IDENTITY_COLOR = np.eye(3, 4, dtype=np.float32)
 
 
 def draw_view(draws: Draws, video: VideoRecord, config: AugmentConfig) -> ViewPlan:
-    """One random view of a video, for training."""
-    side = _crop_side(video, draws.uniform(*config.crop))
-    return ViewPlan(
-        top=_even(draws.uniform(0, video.height - side + 1)),
-        left=_even(draws.uniform(0, video.width - side + 1)),
-        side=side,
-        flip=draws.chance(config.flip),
-        color=_draw_color(draws, config),
-    )
+    """One random view of a video, for training. Every place of the crop is as likely as any other."""
+    height, width = _shown(video, config)
+    grid = 1 if any(config.resize) else 2
+    side = _crop_side(height, width, draws.uniform(*config.crop))
+    top, left = (grid * draws.integer(0, (edge - side) // grid + 1) for edge in (height, width))
+    flip, factors, grey = draws.chance(config.flip), *_draw_factors(draws, config)
+    color, steps = IDENTITY_COLOR, ()
+    if config.arithmetic == "pillow":
+        steps = _draw_steps(draws, factors, grey)
+    else:
+        color = color_matrix(**factors | ({"saturation": 0.0} if grey else {}))
+    return ViewPlan(top=top, left=left, side=side, flip=flip, color=color, steps=steps)
 
 
 def center_view(video: VideoRecord, config: AugmentConfig) -> ViewPlan:
     """The centre crop at the largest scale seen in training, as it is: for evaluation."""
-    side = _crop_side(video, config.crop[1])
-    return ViewPlan(
-        top=_even((video.height - side) / 2),
-        left=_even((video.width - side) / 2),
-        side=side,
-        flip=False,
-        color=IDENTITY_COLOR,
-    )
+    height, width = _shown(video, config)
+    side = _crop_side(height, width, config.crop[1])
+    if any(config.resize):
+        top, left = round((height - side) / 2), round((width - side) / 2)  # as torchvision's: halves to even
+    else:
+        top, left = _even((height - side) / 2), _even((width - side) / 2)
+    return ViewPlan(top=top, left=left, side=side, flip=False, color=IDENTITY_COLOR)
 
 
 def color_matrix(
@@ -62,20 +65,34 @@ def color_matrix(
     return np.column_stack([linear, offset]).astype(np.float32)
 
 
-def _draw_color(draws: Draws, config: AugmentConfig) -> np.ndarray:
+def _draw_factors(draws: Draws, config: AugmentConfig) -> tuple[dict[str, float], bool]:
+    """The steps of the jitter with their factors, none where it is left out; and whether the colour is dropped."""
     jitter, grey = draws.chance(config.jitter), draws.chance(config.grey)
-    brightness, contrast, saturation = (
-        draws.uniform(1 - strength, 1 + strength)
-        for strength in (config.brightness, config.contrast, config.saturation)
-    )
-    hue = draws.uniform(-config.hue, config.hue)
-    if not jitter:
-        brightness, contrast, saturation, hue = 1.0, 1.0, 1.0, 0.0
-    return color_matrix(brightness=brightness, contrast=contrast, saturation=0.0 if grey else saturation, hue=hue)
+    factors = {
+        name: draws.uniform(1 - strength, 1 + strength)
+        for name, strength in (
+            ("brightness", config.brightness),
+            ("contrast", config.contrast),
+            ("saturation", config.saturation),
+        )
+    }
+    factors["hue"] = draws.uniform(-config.hue, config.hue)
+    return factors if jitter else {}, grey
 
 
-def _crop_side(video: VideoRecord, share: float) -> int:
-    return max(2, _even(share * min(video.width, video.height)))
+def _draw_steps(draws: Draws, factors: dict[str, float], grey: bool) -> tuple[tuple[str, float], ...]:
+    steps = list(factors.items())
+    shuffled = [steps[number] for number in draws.permutation(len(steps))]
+    return tuple(shuffled + [("saturation", 0.0)] * grey)
+
+
+def _shown(video: VideoRecord, config: AugmentConfig) -> tuple[int, int]:
+    """Height and width of the frame that is cropped."""
+    return config.resize if any(config.resize) else (video.height, video.width)
+
+
+def _crop_side(height: int, width: int, share: float) -> int:
+    return max(2, _even(share * min(height, width)))
 
 
 def _even(pixels: float) -> int:

@@ -1,7 +1,8 @@
 """The backend of machines without a GPU: from the decoder's YUV planes to the views, with no RGB frame between.
 
 YUV to RGB and the colours of a view are one 3x4 matrix, and resizing is linear too, so planes are resized and mixed as
-they are (`mix`), straight into half precision.
+they are (`mix`), straight into half precision. What Pillow does to 8-bit RGB (`pillow`) is not linear, and is left to
+the reference.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from cacl.clips import ClipPlan, VideoRecord
+from cacl.loaders import reference
 from cacl.loaders.decode import decode_frames, upright
 from cacl.loaders.memory import scratch
 from cacl.loaders.mix import mix
@@ -21,6 +23,9 @@ from cacl.loaders.yuv import as_planar_420, planes, rgb_matrix
 
 def load_clip(place: Place, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
     """Fills out, one float16 [3, T, size, size] per view, with the views of one clip."""
+    if plan.resize or any(view.steps for view in plan.views):
+        reference.load_clip(place, video, plan, size, out)
+        return
     luma, chroma, to_rgb = decode_planes(place, video, plan)
     for view, target in zip(plan.views, out, strict=True):
         mix(luma, chroma, compose(view.color, to_rgb), view, target.numpy())

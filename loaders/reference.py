@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cacl.clips import ClipPlan, VideoRecord, ViewPlan
 from cacl.kernels.augment import one_view
+from cacl.loaders import pillow
 from cacl.loaders.decode import decode_frames, upright
 from cacl.loaders.storage import Place
 from cacl.loaders.yuv import EXACT, source_colorspace
@@ -20,7 +21,10 @@ from cacl.loaders.yuv import EXACT, source_colorspace
 
 def load_clip(place: Place, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
     """Fills out, one float16 [3, T, size, size] per view, with the views of one clip, RGB in about [0, 1]."""
-    frames = torch.from_numpy(decode_rgb(place, video, plan))
+    frames = decode_rgb(place, video, plan)
+    if plan.resize:
+        frames = pillow.resized(frames.transpose(0, 2, 3, 1), *plan.resize).transpose(0, 3, 1, 2)
+    frames = torch.from_numpy(frames)
     for view, target in zip(plan.views, out, strict=True):
         target.copy_(make_view(frames, view, size))
 
@@ -37,4 +41,8 @@ def decode_rgb(place: Place, video: VideoRecord, plan: ClipPlan) -> np.ndarray:
 def make_view(frames: Tensor, view: ViewPlan, size: int) -> Tensor:
     """uint8 [T, 3, H, W] to float32 [3, T, size, size]."""
     crop = (view.top, view.left, view.side, view.flip)
-    return one_view(frames.permute(0, 2, 3, 1), crop, torch.from_numpy(view.color), size)
+    made = one_view(frames.permute(0, 2, 3, 1), crop, torch.from_numpy(view.color), size)
+    if not view.steps:
+        return made
+    images = (made * 255).round().clamp(0, 255).byte().permute(1, 2, 3, 0).numpy()
+    return torch.from_numpy(pillow.jittered(images, view.steps)).permute(3, 0, 1, 2) / 255

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Literal
+
+import numpy as np
 
 from cacl.clips import ClipPlan, VideoRecord
 from cacl.config import AugmentConfig, ClipConfig
@@ -30,7 +33,7 @@ class TrainingPlanner:
         video = self.videos[number]
         draws = Draws(self.seed, SAMPLE, epoch, number)
         stride = fitting_stride(video, self.clip)
-        start = draws.integer(0, video.frames - _span(self.clip.frames, stride) + 1)
+        start = draws.integer(0, video.frames - max(_span(self.clip.frames, stride), self.clip.window) + 1)
         return ClipPlan(
             index=index,
             video=number,
@@ -39,6 +42,7 @@ class TrainingPlanner:
             length=self.clip.frames,
             order=draw_order(draws, self.clip.frames),
             views=(draw_view(draws, video, self.augment), draw_view(draws, video, self.augment)),
+            resize=_resize(self.augment),
         )
 
     def batches(self, start: int, stop: int, batch: int, rank: int = 0, world: int = 1) -> Iterator[list[ClipPlan]]:
@@ -50,23 +54,42 @@ class TrainingPlanner:
 
 
 def evaluation_plans(
-    videos: Sequence[VideoRecord], numbers: Sequence[int], clips: int, clip: ClipConfig, augment: AugmentConfig
+    videos: Sequence[VideoRecord],
+    numbers: Sequence[int],
+    clips: int,
+    clip: ClipConfig,
+    augment: AugmentConfig,
+    starts: Literal["span", "official"] = "span",
 ) -> Iterator[ClipPlan]:
-    """For each of these videos in turn, `clips` evenly spaced clips from the first frame to the last, centre crop."""
+    """For each of these videos in turn, `clips` evenly spaced clips, centre crop. starts: as RetrievalConfig has it."""
     for number in numbers:
         video = videos[number]
-        stride = fitting_stride(video, clip)
-        last_start = video.frames - _span(clip.frames, stride)
-        for which in range(clips):
+        stride, chosen = (official_starts if starts == "official" else even_starts)(video, clip, clips)
+        for which, start in enumerate(chosen):
             yield ClipPlan(
                 index=number * clips + which,
                 video=number,
-                start=round(last_start * which / max(1, clips - 1)) if clips > 1 else last_start // 2,
+                start=start,
                 stride=stride,
                 length=clip.frames,
                 order=tuple(range(clip.frames)),
                 views=(center_view(video, augment),),
+                resize=_resize(augment),
             )
+
+
+def even_starts(video: VideoRecord, clip: ClipConfig, clips: int) -> tuple[int, list[int]]:
+    """The stride and the starts of evaluation clips from the first frame to the last; a single one is in the middle."""
+    stride = fitting_stride(video, clip)
+    last = video.frames - _span(clip.frames, stride)
+    return stride, [round(last * which / (clips - 1)) for which in range(clips)] if clips > 1 else [last // 2]
+
+
+def official_starts(video: VideoRecord, clip: ClipConfig, clips: int) -> tuple[int, list[int]]:
+    """The same as in the release of Guo et al. (CVPR 2022)."""
+    last = max(0, video.frames - clip.frames * clip.stride)
+    starts = [int(start) for start in np.linspace(0, last, clips)]
+    return clip.stride if video.frames >= clip.span else 1, starts
 
 
 def fitting_stride(video: VideoRecord, clip: ClipConfig) -> int:
@@ -93,6 +116,10 @@ def draw_order(draws: Draws, length: int) -> tuple[int, ...]:
 @lru_cache(maxsize=2)  # a batch may straddle two epochs
 def epoch_order(seed: int, epoch: int, videos: int) -> list[int]:
     return Draws(seed, EPOCH_ORDER, epoch).permutation(videos)
+
+
+def _resize(augment: AugmentConfig) -> tuple[int, int] | None:
+    return augment.resize if any(augment.resize) else None
 
 
 def _span(frames: int, stride: int) -> int:

@@ -37,23 +37,25 @@ MODEL_NAMES = (*CNNS, "video_transformer")
 def create_model(name: str, **overrides: Any) -> CNN3D | VideoTransformer:
     """An encoder with random weights (but those of the embedder, where `weights` names a file).
 
-    The 3D CNNs take `width`, a multiplier of their channel counts; `video_transformer` takes the fields of
-    TransformerConfig, and `frames` (default 16).
+    All take `init`, as ModelConfig has it. The 3D CNNs take `width`, a multiplier of their channel counts;
+    `video_transformer` takes the fields of TransformerConfig, and `frames` (default 16).
 
     Raises ConfigError for an unknown name or override, with the nearest known one, and for a value out of bounds;
     CheckpointError for weights that cannot be loaded.
     """
     _check_known("model", [name], MODEL_NAMES)
     if name in CNNS:
-        _check_known(f"override of {name}", overrides, ["width"])
-        return CNNS[name](from_dict({"model": {"cnn": name, **overrides}}).model.width)
+        _check_known(f"override of {name}", overrides, ["width", "init"])
+        model = from_dict({"model": {"cnn": name, **overrides}}).model
+        return CNNS[name](model.width, model.init)
 
     fields = [field.name for field in dataclasses.fields(TransformerConfig)]
-    _check_known(f"override of {name}", overrides, ["frames", *fields])
+    _check_known(f"override of {name}", overrides, ["frames", "init", *fields])
     clip = {"frames": overrides.pop("frames", 16)}
     # the CNN is named because the default one, which nobody asked for here, would forbid short clips
-    config = from_dict({"clip": clip, "model": {"cnn": "r3d18", "transformer": overrides}})
-    return VideoTransformer(config.model.transformer, config.clip.frames)
+    model = {"cnn": "r3d18", "init": overrides.pop("init", "normal"), "transformer": overrides}
+    config = from_dict({"clip": clip, "model": model})
+    return VideoTransformer(config.model.transformer, config.clip.frames, config.model.init)
 
 
 def _check_known(what: str, given: Collection[str], known: Collection[str]) -> None:

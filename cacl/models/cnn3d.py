@@ -7,25 +7,29 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from cacl.config import Init
+
 Kernel = tuple[int, int, int]  # frames, height, width
+Conv = Callable[..., nn.Module]
+"""(inputs, outputs, kernel, stride) -> a convolution, whole or factorised."""
 
 _C3D = (64, (1, 2, 2), 128, (2, 2, 2), 256, 256, (2, 2, 2), 512, 512, (2, 2, 2), 512, 512)
 """Channels of a convolution, or the window of a max-pool."""
 
 
 class CNN3D(nn.Module):
-    """A chain of layers that ends in the map of its last stage ("conv5"), all convolutions drawn as He et al., ICCV
-    2015 (normal, fan out).
+    """A chain of layers that ends in the map of its last stage ("conv5").
 
-    `out_channels` is the length of the feature: 512 x width, as a multiple of 8.
+    init: `normal` draws all convolutions as He et al., ICCV 2015 (normal, fan out); `torch` leaves them as torch draws
+    them. `out_channels` is the length of the feature: 512 x width, as a multiple of 8.
     """
 
-    def __init__(self, layers: Sequence[nn.Module], out_channels: int) -> None:
+    def __init__(self, layers: Sequence[nn.Module], out_channels: int, init: Init = "normal") -> None:
         super().__init__()
         self.layers = nn.Sequential(*layers)
         self.out_channels = out_channels
         for module in self.modules():  # batch norm starts at weight 1, bias 0 by itself
-            if isinstance(module, nn.Conv3d):
+            if isinstance(module, nn.Conv3d) and init == "normal":
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
@@ -46,7 +50,7 @@ class C3D(CNN3D):
     27.7 M parameters at width 1; a clip of 16 x 112 x 112 ends in a map of 512 x 2 x 7 x 7.
     """
 
-    def __init__(self, width: float = 1.0) -> None:
+    def __init__(self, width: float = 1.0, init: Init = "normal") -> None:
         layers: list[nn.Module] = []
         inputs = 3
         for step in _C3D:
@@ -56,7 +60,7 @@ class C3D(CNN3D):
                 outputs = _scaled(step, width)
                 layers += [nn.Conv3d(inputs, outputs, 3, padding=1), nn.BatchNorm3d(outputs), nn.ReLU(inplace=True)]
                 inputs = outputs
-        super().__init__(layers, inputs)
+        super().__init__(layers, inputs, init)
 
 
 class ResNet3D(CNN3D):
@@ -64,33 +68,44 @@ class ResNet3D(CNN3D):
 
     A stem that halves height and width, then four stages of `depths` basic blocks; stages 2 to 4 begin by halving
     time, height and width, rounding up. `factorised` makes it R(2+1)D: each convolution becomes one over space and one
-    over time with batch norm and ReLU between; the 1x1x1 shortcuts have nothing to factorise.
+    over time with batch norm and ReLU between. In Tran et al.'s models the 1x1x1 shortcuts stay as they are, and the
+    stem has 45 channels between; `shortcuts_too` is the form of the release of Guo et al. (CVPR 2022), whose shortcuts
+    are factorised like all else, and whose stem follows the rule for equal size, too: 83 channels.
 
-    Millions of parameters at width 1: 14.4 for one block a stage, with or without `factorised`.
+    Millions of parameters at width 1: 14.4 for one block a stage, in all three forms.
     """
 
-    def __init__(self, depths: Sequence[int], width: float = 1.0, *, factorised: bool = False) -> None:
+    def __init__(
+        self,
+        depths: Sequence[int],
+        width: float = 1.0,
+        init: Init = "normal",
+        *,
+        factorised: bool = False,
+        shortcuts_too: bool = False,
+    ) -> None:
         conv = _factorised if factorised else _conv
+        shortcut = conv if shortcuts_too else _conv
         inputs = _scaled(64, width)
         kernel, stride = (3, 7, 7), (1, 2, 2)
-        if factorised:
-            # the authors' models have 45 channels inside the stem, where the rule for equal size would give 83
+        if factorised and not shortcuts_too:
             stem = _factorised(3, inputs, kernel, stride, middle=45 * inputs // 64)
         else:
-            stem = _conv(3, inputs, kernel, stride)
+            stem = conv(3, inputs, kernel, stride)
         layers: list[nn.Module] = [stem, nn.BatchNorm3d(inputs), nn.ReLU(inplace=True)]
         for stage, (depth, channels) in enumerate(zip(depths, (64, 128, 256, 512), strict=True)):
             outputs = _scaled(channels, width)
             for block in range(depth):
-                layers.append(_BasicBlock(inputs, outputs, halve=stage > 0 and block == 0, conv=conv))
+                halve = stage > 0 and block == 0
+                layers.append(_BasicBlock(inputs, outputs, halve=halve, conv=conv, shortcut=shortcut))
                 inputs = outputs
-        super().__init__(layers, inputs)
+        super().__init__(layers, inputs, init)
 
 
 class _BasicBlock(nn.Module):
     """Two convolutions and a shortcut (He et al., CVPR 2016), in three dimensions."""
 
-    def __init__(self, inputs: int, outputs: int, *, halve: bool, conv: Callable[..., nn.Module]) -> None:
+    def __init__(self, inputs: int, outputs: int, *, halve: bool, conv: Conv, shortcut: Conv) -> None:
         super().__init__()
         stride = (2, 2, 2) if halve else (1, 1, 1)
         self.residual = nn.Sequential(
@@ -103,7 +118,7 @@ class _BasicBlock(nn.Module):
         self.shortcut = nn.Identity()
         if halve:
             self.shortcut = nn.Sequential(
-                nn.Conv3d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm3d(outputs)
+                shortcut(inputs, outputs, kernel=(1, 1, 1), stride=stride), nn.BatchNorm3d(outputs)
             )
         self.relu = nn.ReLU(inplace=True)
 
@@ -138,12 +153,13 @@ def _scaled(channels: int, width: float) -> int:
     return max(8, round(channels * width / 8) * 8)
 
 
-CNNS: dict[str, Callable[[float], CNN3D]] = {
+CNNS: dict[str, Callable[..., CNN3D]] = {
     "c3d": C3D,
     "r3d10": partial(ResNet3D, (1, 1, 1, 1)),
     "r3d18": partial(ResNet3D, (2, 2, 2, 2)),
     "r3d34": partial(ResNet3D, (3, 4, 6, 3)),
     "r2plus1d10": partial(ResNet3D, (1, 1, 1, 1), factorised=True),
+    "r2plus1d10_official": partial(ResNet3D, (1, 1, 1, 1), factorised=True, shortcuts_too=True),
     "r2plus1d18": partial(ResNet3D, (2, 2, 2, 2), factorised=True),
 }
-"""Every 3D CNN by name, as a function of its width multiplier."""
+"""Every 3D CNN by name, as a function of (width multiplier, init)."""

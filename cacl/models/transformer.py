@@ -14,7 +14,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cacl.config import TransformerConfig
+from cacl.config import Init, TransformerConfig
 from cacl.errors import CheckpointError, ConfigError
 
 _PREFIXES = ("", "module.", "encoder_q.", "module.encoder_q.")
@@ -27,8 +27,8 @@ _CLASSIFIERS = {"fc", "head", "heads", "head_dist", "heads_dist", "classifier", 
 class TimmEmbedder(nn.Module):
     """A timm image model and a trainable linear layer: [N,3,H,W] frames, RGB in [0, 1] -> [N,width].
 
-    The frames are normalised here, with the mean and deviation of the model's timm entry. Models that take one input
-    size only (plain vision transformers) get the frames resized to it.
+    The frames are normalised here, with the mean and deviation of the model's timm entry, unless `normalize` is False.
+    Models that take one input size only (plain vision transformers) get the frames resized to it.
 
     `weights` is a local .safetensors or PyTorch file, or empty for random weights; nothing is downloaded. `frozen`
     keeps the image model in evaluation mode and without gradients, whatever `train()` says.
@@ -39,7 +39,7 @@ class TimmEmbedder(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, name: str, weights: str, frozen: bool, width: int) -> None:
+    def __init__(self, name: str, weights: str, frozen: bool, width: int, *, normalize: bool = True) -> None:
         super().__init__()
         known = [*timm.list_models(), *timm.list_models(include_tags=True)]
         if name not in known:
@@ -54,8 +54,9 @@ class TimmEmbedder(nn.Module):
         self.frozen = frozen
         entry = backbone.pretrained_cfg
         self.input_size = entry["input_size"][1:] if entry.get("fixed_input_size") else None
-        self.register_buffer("mean", torch.tensor(entry["mean"]).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(entry["std"]).view(3, 1, 1), persistent=False)
+        mean, std = (entry["mean"], entry["std"]) if normalize else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         # not num_features: some models (MobileNetV3, VGG) have one more layer between those and the classifier
         self.project = nn.Linear(backbone.head_hidden_size, width)
         self.train()
@@ -98,15 +99,17 @@ class LightEmbedder(nn.Module):
 class VideoTransformer(nn.Module):
     """Pre-norm blocks (Dosovitskiy et al., ICLR 2021) over [CLS, T frames, the same T frames in shuffled order].
 
-    The 2T frame tokens have a learned position each; the CLS token has none, being learned itself. `out_channels` is
-    the width.
+    Each of the 2T + 1 tokens has a learned position. `out_channels` is the width.
+
+    init: `normal` draws the linear layers of the blocks and of the embedder as Dosovitskiy et al. do (truncated normal,
+    deviation 0.02); `torch` leaves them as torch draws them.
 
     `config.embedder` = `light` is always trained: `config.frozen` is for image models that come with weights.
 
     Raises ConfigError and CheckpointError as TimmEmbedder does, and ConfigError for weights given to `light`.
     """
 
-    def __init__(self, config: TransformerConfig, frames: int) -> None:
+    def __init__(self, config: TransformerConfig, frames: int, init: Init = "normal") -> None:
         super().__init__()
         width = config.width
         self.out_channels = width
@@ -118,18 +121,24 @@ class VideoTransformer(nn.Module):
                 )
             self.embedder = LightEmbedder(width)
         else:
-            self.embedder = TimmEmbedder(config.embedder, config.weights, config.frozen, width)
+            self.embedder = TimmEmbedder(
+                config.embedder, config.weights, config.frozen, width, normalize=config.normalize
+            )
         self.cls = nn.Parameter(torch.empty(width))
-        self.positions = nn.Parameter(torch.empty(2 * frames, width))
+        self.positions = nn.Parameter(torch.empty(1 + 2 * frames, width))
         self.blocks = nn.Sequential(
-            *(Block(width, config.heads, mlp_ratio=4, qkv_bias=False) for _ in range(config.depth))
+            # nn.LayerNorm has an epsilon of 1e-5, as the one at the end; timm's own would have 1e-6
+            *(
+                Block(width, config.heads, mlp_ratio=4, qkv_bias=False, norm_layer=nn.LayerNorm)
+                for _ in range(config.depth)
+            )
         )
         self.norm = nn.LayerNorm(width)
 
         nn.init.trunc_normal_(self.cls, std=0.02)
         nn.init.trunc_normal_(self.positions, std=0.02)
         for module in (self.embedder.project, *self.blocks.modules()):
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear) and init == "normal":
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
@@ -151,9 +160,9 @@ class VideoTransformer(nn.Module):
 
     def attend(self, original: Tensor, shuffled: Tensor) -> Tensor:
         """The tokens of a view and of its shuffled copy, [B,T,width] each -> the CLS feature [B,width]."""
-        tokens = torch.cat([original, shuffled], 1) + self.positions
-        cls = self.cls.expand(len(tokens), 1, -1)
-        return self.norm(self.blocks(torch.cat([cls, tokens], 1))[:, 0])
+        cls = self.cls.expand(len(original), 1, -1)
+        tokens = torch.cat([cls, original, shuffled], 1) + self.positions
+        return self.norm(self.blocks(tokens)[:, 0])
 
 
 def _stage(inputs: int, outputs: int, kernel: int, stride: int, padding: int) -> nn.Module:

@@ -73,9 +73,37 @@ def test_r3d_counts_its_layers(name: str, depths: tuple[int, ...]) -> None:
         assert parameters(create_model(name)) == count
 
 
-def test_r2plus1d_has_the_published_size() -> None:
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("r3d10", 14_361_792),
+        ("r3d34", 63_475_904),
+        ("r2plus1d10", 14_352_519),  # Tran et al.
+        ("r2plus1d10_official", 14_365_303),  # the release of Guo et al.
+    ],
+)
+def test_residual_networks_have_the_published_size(name: str, size: int) -> None:
     with shapes_only():
-        assert parameters(create_model("r2plus1d10")) == pytest.approx(14.4e6, abs=0.05e6)
+        assert parameters(create_model(name)) == size
+
+
+def test_the_official_r2plus1d_factorises_its_shortcuts() -> None:
+    """Each into space and time with batch norm and ReLU between, and the stride of each on its own side."""
+    with shapes_only():
+        cnn = create_model("r2plus1d10_official")
+    channels = []
+    for block in cnn.layers[4:]:
+        first, norm, relu, second = block.shortcut[0]
+        assert isinstance(norm, nn.BatchNorm3d)
+        assert isinstance(relu, nn.ReLU)
+        assert (first.kernel_size, first.stride, second.kernel_size, second.stride) == (
+            *((1, 1, 1), (1, 2, 2)),
+            *((1, 1, 1), (2, 1, 1)),
+        )
+        assert isinstance(block.shortcut[1], nn.BatchNorm3d)
+        channels.append(norm.num_features)
+    assert channels == [42, 85, 170]
+    assert cnn.layers[0][1].num_features == 83
 
 
 def test_r2plus1d_separates_space_and_time() -> None:
@@ -89,12 +117,15 @@ def test_r2plus1d_separates_space_and_time() -> None:
     assert [c.out_channels for c in space] == [45, 144, 144, 230, 288, 460, 576, 921, 1152]
 
 
-@pytest.mark.parametrize(("name", "convolutions"), [("c3d", 8), ("r3d10", 1 + 2 * 4), ("r2plus1d10", 2 * (1 + 2 * 4))])
-def test_every_convolution_is_followed_by_a_relu(name: str, convolutions: int) -> None:
-    """But those on the shortcuts, which have none of their own."""
+@pytest.mark.parametrize(
+    ("name", "relus"),
+    [("c3d", 8), ("r3d10", 1 + 2 * 4), ("r2plus1d10", 2 * (1 + 2 * 4)), ("r2plus1d10_official", 2 * (1 + 2 * 4) + 3)],
+)
+def test_every_convolution_is_followed_by_a_relu(name: str, relus: int) -> None:
+    """But the last ones on the shortcuts, which have none of their own."""
     with shapes_only():
         cnn = CNNS[name](0.1)
-    assert sum(isinstance(m, nn.ReLU) for m in cnn.modules()) == convolutions
+    assert sum(isinstance(m, nn.ReLU) for m in cnn.modules()) == relus
 
 
 def test_c3d_ends_in_the_retrieval_feature_of_the_method() -> None:
@@ -158,6 +189,24 @@ def test_initialisation_is_kaiming_normal_by_fan_out(name: str) -> None:
             assert not module.bias.any()
 
 
+@pytest.mark.parametrize("name", ["c3d", "r3d10", "r2plus1d10_official"])
+def test_initialisation_may_be_that_of_torch(name: str) -> None:
+    """Uniform within 1 / sqrt(fan in), weights and biases."""
+    for module in create_model(name, width=0.25, init="torch").modules():
+        if isinstance(module, nn.Conv3d):
+            assert_as_torch_draws(module, module.in_channels * math.prod(module.kernel_size))
+
+
+def assert_as_torch_draws(layer: nn.Conv3d | nn.Linear, fan_in: int) -> None:
+    bound = 1 / math.sqrt(fan_in)
+    for values in (layer.weight, layer.bias):
+        if values is not None:
+            assert values.abs().max() <= bound * (1 + 1e-6)
+            expected, samples = bound / math.sqrt(3), values.numel()
+            # the fourth moment of a uniform variable is 9/5 of its squared variance
+            assert values.std().item() == pytest.approx(expected, rel=5 * math.sqrt(0.8 / 4 / samples) + 1 / samples)
+
+
 def test_bias_only_where_the_published_count_has_it() -> None:
     assert all(m.bias is not None for m in create_model("c3d", width=0.1).modules() if isinstance(m, nn.Conv3d))
     for name in ("r3d10", "r2plus1d10"):
@@ -210,9 +259,10 @@ def test_transformer_counts_its_layers() -> None:
     width, depth, frames = 48, 2, 6
     transformer = VideoTransformer(LIGHT, frames)
     block = 12 * width**2 + (1 + 4 + 1) * width + 4 * width  # no bias for q, k, v; two norms
-    expected = (1 + 2 * frames) * width + depth * block + 2 * width
+    tokens = 1 + 2 * frames
+    expected = width + tokens * width + depth * block + 2 * width
     assert parameters(transformer) - parameters(transformer.embedder) == expected
-    assert transformer.positions.shape == (2 * frames, width)
+    assert transformer.positions.shape == (tokens, width)
     assert transformer.out_channels == width
     assert len(transformer.blocks) == depth
 
@@ -221,9 +271,49 @@ def test_default_transformer_is_the_published_one() -> None:
     with shapes_only():
         transformer = create_model("video_transformer")
         frozen = sum(p.numel() for p in transformer.parameters() if not p.requires_grad)
+        head = ContrastHead(768, 128)
+        # 44.2 M with its head: six blocks, 33 positions and CLS, the last norm, and the projection of ResNet-50
+        blocks, rest = 6 * (12 * 768**2 + 10 * 768), (33 + 1 + 2) * 768 + 2048 * 768 + 768
+        assert parameters(transformer) - frozen + parameters(head) == blocks + rest + 768 * 128 + 128 == 44_213_120
         assert frozen == 23_508_032  # ResNet-50 without its classifier: 25,557,032 - (2048 + 1) * 1000
         order = torch.zeros(2, 16, dtype=torch.uint8)
         assert transformer(torch.rand(2, 3, 16, 112, 112), order).shape == (2, 768)
+
+
+def test_every_layer_norm_has_the_same_epsilon() -> None:
+    norms = [m for m in VideoTransformer(LIGHT, frames=6).modules() if isinstance(m, nn.LayerNorm)]
+    assert [norm.eps for norm in norms] == [1e-5] * 5  # two of each block, and the last
+
+
+def test_all_tokens_have_a_position_and_cls_comes_first() -> None:
+    """Tokens that are zero leave nothing but positions; so CLS without its own would see what another CLS sees."""
+    transformer = VideoTransformer(LIGHT, frames=6).double()
+    seen = []
+    transformer.blocks.register_forward_pre_hook(lambda _, tokens: seen.append(tokens[0].detach()))
+    nothing = torch.zeros(2, 6, 48, dtype=torch.float64)
+    transformer.attend(nothing, nothing + 1)
+    (tokens,) = seen
+    expected = transformer.positions.detach().clone()
+    expected[0] += transformer.cls.detach()
+    expected[7:] += 1
+    for clip in tokens:
+        torch.testing.assert_close(clip, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("init", ["normal", "torch"])
+def test_linear_layers_start_as_asked(init: str) -> None:
+    config = {"embedder": "test_resnet", "width": 96, "depth": 2, "heads": 3}
+    transformer = create_model("video_transformer", frames=6, init=init, **config)
+    layers = [m for m in transformer.blocks.modules() if isinstance(m, nn.Linear)] + [transformer.embedder.project]
+    assert len(layers) == 2 * 4 + 1
+    for layer in layers:
+        if init == "torch":
+            assert_as_torch_draws(layer, layer.in_features)
+        else:
+            assert layer.weight.std().item() == pytest.approx(0.02, rel=5 / math.sqrt(2 * layer.weight.numel()))
+            assert layer.bias is None or not layer.bias.any()
+    for drawn in (transformer.cls, transformer.positions):  # in both forms
+        assert drawn.std().item() == pytest.approx(0.02, rel=5 / math.sqrt(2 * drawn.numel()))
 
 
 @pytest.mark.parametrize("config", [LIGHT, RESNET], ids=lambda config: config.embedder)
@@ -272,7 +362,7 @@ def test_positions_matter() -> None:
 
 def test_the_feature_is_that_of_the_cls_token() -> None:
     without_blocks = VideoTransformer(dataclasses.replace(LIGHT, depth=0), frames=6).double()
-    expected = F.layer_norm(without_blocks.cls, [48])
+    expected = F.layer_norm(without_blocks.cls + without_blocks.positions[0], [48])
     torch.testing.assert_close(without_blocks(*clips()), expected.expand(2, 48), rtol=0, atol=1e-12)
 
 
@@ -309,6 +399,13 @@ def test_light_embedder_tells_where_things_are() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- timm models
+
+
+def test_timm_embedder_may_take_frames_as_they_are() -> None:
+    embedder = TimmEmbedder("test_resnet", "", frozen=True, width=5, normalize=False)
+    frames = torch.rand(3, 3, 32, 32)
+    assert torch.equal(embedder(frames), embedder.project(embedder.backbone(frames)))
+    assert VideoTransformer(dataclasses.replace(RESNET, normalize=False), 6).embedder.std.eq(1).all()
 
 
 def test_timm_embedder_normalises_as_the_model_was_trained() -> None:
@@ -532,7 +629,7 @@ def test_overrides_reach_the_model() -> None:
     assert create_model("r3d18", width=0.25).out_channels == 128
     transformer = create_model("video_transformer", embedder="light", width=96, depth=3, heads=4, frames=4)
     assert isinstance(transformer, VideoTransformer)
-    assert transformer.positions.shape == (8, 96)
+    assert transformer.positions.shape == (9, 96)
     assert len(transformer.blocks) == 3
     default = create_model("video_transformer", embedder="light", width=48, heads=3)
     assert isinstance(default, VideoTransformer)
