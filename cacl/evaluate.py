@@ -90,6 +90,7 @@ def retrieval(
         query, gallery = _positions(catalog, query_split), _positions(catalog, "train")
         columns = {label: _column(catalog, label, query, gallery) for label in labels}
         arrays = _features(weights, config, catalog, device, folder, report)
+        report.say(protocol(config))
     arrays = {"size and length": _size_and_length(catalog.videos), **arrays}
     return [
         LabelTable(
@@ -102,6 +103,18 @@ def retrieval(
         )
         for label, column in columns.items()
     ]
+
+
+def protocol(config: Config) -> str:
+    """One line that says by which keys the clips are not those of the release of Guo et al. (CVPR 2022)."""
+    released = {"clip.stride": 2, "augment.resize": (128, 171), "retrieval.clips": 10, "retrieval.starts": "official"}
+    released |= {"clip.frames": 16, "clip.size": 112, "augment.crop": (0.875, 0.875)}
+    sections = configuration.to_dict(config)
+    leaves = {
+        f"{name}.{key}": value for name in ("clip", "augment", "retrieval") for key, value in sections[name].items()
+    }
+    other = [key for key, value in released.items() if leaves[key] != value]
+    return f"clips as in the release of the method, but for {', '.join(other) or 'nothing'}: see docs/official.md"
 
 
 def _features(

@@ -30,7 +30,7 @@ def draw_view(draws: Draws, video: VideoRecord, config: AugmentConfig) -> ViewPl
     flip, factors, grey = draws.chance(config.flip), *_draw_factors(draws, config)
     color, steps = IDENTITY_COLOR, ()
     if config.arithmetic == "pillow":
-        steps = _draw_steps(draws, factors, grey)
+        steps = _draw_steps(draws, factors, grey, config)
     else:
         color = color_matrix(**factors | ({"saturation": 0.0} if grey else {}))
     return ViewPlan(top=top, left=left, side=side, flip=flip, color=color, steps=steps)
@@ -80,8 +80,11 @@ def _draw_factors(draws: Draws, config: AugmentConfig) -> tuple[dict[str, float]
     return factors if jitter else {}, grey
 
 
-def _draw_steps(draws: Draws, factors: dict[str, float], grey: bool) -> tuple[tuple[str, float], ...]:
-    steps = list(factors.items())
+def _draw_steps(
+    draws: Draws, factors: dict[str, float], grey: bool, config: AugmentConfig
+) -> tuple[tuple[str, float], ...]:
+    """In random order, without those of strength 0: hue rounds even where it turns nothing."""
+    steps = [(name, factor) for name, factor in factors.items() if getattr(config, name) > 0]
     shuffled = [steps[number] for number in draws.permutation(len(steps))]
     return tuple(shuffled + [("saturation", 0.0)] * grey)
 

@@ -22,9 +22,15 @@ from torch import Tensor, nn
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord
 from cacl.config import Config, load
 from cacl.encoders import Encoders
+from cacl.errors import ConfigError
+from cacl.evaluate import protocol
+from cacl.features import key_of
 from cacl.learner import Learner
 from cacl.loaders import host, reference
+from cacl.loaders.catalog import Catalog
+from cacl.loaders.dali import DaliBackend
 from cacl.loaders.decode import probe
+from cacl.loaders.pillow import jittered
 from cacl.loaders.sampling import TrainingPlanner, evaluation_plans
 from cacl.loaders.threaded import LoadClip
 from cacl.losses import contrast_loss
@@ -419,10 +425,55 @@ def test_the_centre_view_is_that_of_the_release(film: tuple[VideoRecord, np.ndar
     assert torch.equal(made, true.half())
 
 
+def test_frames_may_be_resized_without_pillows_jitter(film: tuple[VideoRecord, np.ndarray]) -> None:
+    """Then the colours of the default follow, in which nothing is rounded or clamped."""
+    config, (video, pictures) = recipe("clip.frames=8", "augment.arithmetic=linear"), film
+    plan = TrainingPlanner([video], config.clip, config.augment, seed=1).plan(0)
+    for want, made in zip(plan.views, loaded(host.load_clip, video, plan, 112), strict=True):
+        frames = pictures[list(plan.frame_numbers)]
+        plain = release.view(frames, top=want.top, left=want.left, flip=want.flip).double()
+        color = torch.from_numpy(want.color).double()
+        true = torch.einsum("rc,cthw->rthw", color[:, :3], plain) + color[:, 3, None, None, None]
+        torch.testing.assert_close(made.double(), true, rtol=2**-11, atol=1e-6)
+
+
+def test_pillows_jitter_may_follow_a_crop_of_the_frame_as_it_is(film: tuple[VideoRecord, np.ndarray]) -> None:
+    config, (video, pictures) = recipe("clip.frames=8", "augment.resize=[0, 0]", "clip.size=104"), film
+    planner = TrainingPlanner([video], config.clip, config.augment, seed=1)
+    plan = next(plan for plan in map(planner.plan, range(20)) if plan.views[0].steps)
+    want, made = plan.views[0], loaded(host.load_clip, video, plan, 104)[0]
+    assert want.side == 104  # of 120: nothing is resized
+    jitter, grey = jitter_of(want.steps)
+    frames, place = pictures[list(plan.frame_numbers)], {"top": want.top, "left": want.left, "size": 104}
+    true = release.view(frames, resize=(120, 214), **place, jitter=jitter, grey=grey, flip=want.flip)
+    assert torch.equal(made, true.half())
+
+
+@pytest.mark.parametrize("keys", [("augment.arithmetic=linear",), ("augment.resize=[0, 0]",)], ids=str)
+def test_dali_refuses_what_it_cannot_do(film: tuple[VideoRecord, np.ndarray], keys: tuple[str, ...]) -> None:
+    """Even where nobody named it: its views would be other ones."""
+    config, (video, _) = recipe("augment.jitter=1", *keys), film
+    catalog = Catalog(root=Path("/"), layout="folder", videos=(video,), rejected=(), missing=())
+    plan = TrainingPlanner([video], config.clip, config.augment, seed=1).plan(0)
+    backend = DaliBackend(catalog, size=112, threads=1, prefetch=1, pipelines=1, device=torch.device("cpu"))
+    with pytest.raises(ConfigError, match='"host" does'):
+        next(backend.batches([[plan]]))
+
+
+def test_an_evaluation_says_what_it_does_otherwise() -> None:
+    assert protocol(recipe()).split(":")[0].endswith("but for nothing")
+    named = protocol(recipe("augment.resize=[0, 0]", "retrieval.starts=span", "model.cnn=r3d34"))
+    assert "but for augment.resize, retrieval.starts:" in named
+
+
+@pytest.mark.parametrize("key", ["retrieval.starts=span", "augment.resize=[128, 172]"])
+def test_kept_features_are_those_of_the_same_clips(film: tuple[VideoRecord, np.ndarray], key: str) -> None:
+    catalog = Catalog(root=Path("/"), layout="folder", videos=(film[0],), rejected=(), missing=())
+    assert key_of("weights", catalog, recipe(), "host") != key_of("weights", catalog, recipe(key), "host")
+
+
 def test_contrast_is_about_the_grey_of_each_frame(film: tuple[VideoRecord, np.ndarray]) -> None:
     """By the formula, so within one step of 8 bits: x -> m + c (x - m), m the mean of .299 R + .587 G + .114 B."""
-    from cacl.loaders.pillow import jittered
-
     frames = film[1][[0, 31]] // 2 + np.array([[0], [90]], np.uint8)[..., None, None]  # a dark and a bright one
     for factor in (0.6, 1.4):
         for frame, made in zip(frames, jittered(frames, [("contrast", factor)]), strict=True):

@@ -180,6 +180,8 @@ def test_the_section_alone_makes_no_key_near() -> None:
         ("augment.crop=[0, 1]", ["augment.crop", "0", "greater than 0"]),
         ("augment.crop=[0.5, 0.6, 0.7]", ["augment.crop", "[0.5, 0.6, 0.7]", "2"]),
         ("model.cnn=r3d19", ["model.cnn", "'r3d19'", "'r3d18'"]),
+        ("augment.resize=[128]", ["augment.resize", "[128]"]),
+        ("augment.arithmetic=pil", ["augment.arithmetic", "'pil'", "'linear'", "'pillow'"]),
         ("contrast.negatives=keys", ["contrast.negatives", "'keys'", "'queue'", "'batch'", "'both'"]),
         ("train.compile=perhaps", ["train.compile", "'perhaps'", "boolean"]),
         ("run=3", ["run", "3", "string"]),
@@ -228,6 +230,24 @@ def test_the_seed_fits_the_draws() -> None:
 CONTRADICTIONS = {
     "crop the wrong way round": (["augment.crop=[0.9, 0.8]"], ["augment.crop = [0.9, 0.8]"]),
     "crop beyond the frame": (["augment.crop=[0.9, 1.5]"], ["augment.crop = [0.9, 1.5]"]),
+    "a height without a width": (["augment.resize=[128, 0]"], ["augment.resize = [128, 0]", "height and width"]),
+    "resizing in dali": (
+        ["augment.resize=[128, 171]", "loader.backend=dali"],
+        ["augment.resize = [128, 171]", 'loader.backend = "dali"', '"host" can'],
+    ),
+    "jitter in dali": (
+        ["augment.arithmetic=pillow", "loader.backend=dali"],
+        ['augment.arithmetic = "pillow"', 'loader.backend = "dali"', '"host" can'],
+    ),
+    "a window shorter than a clip": (["clip.window=30"], ["clip.window = 30", "clip.stride = 2", "span 31"]),
+    "warm-up by epochs": (
+        ["optim.schedule_per=epoch", "optim.warmup_epochs=1"],
+        ["optim.warmup_epochs = 1.0", 'optim.schedule_per = "epoch"', "set it to 0"],
+    ),
+    "half an epoch": (
+        ["optim.schedule_per=epoch", "train.epochs=2.5"],
+        ["train.epochs = 2.5", 'optim.schedule_per = "epoch"', "whole number"],
+    ),
     "heads": (["model.transformer.heads=5"], ["model.transformer.width = 768", "model.transformer.heads = 5"]),
     "nothing to train on": (["contrast.pairs=none", "order.weight=0"], ["contrast.pairs", "order.weight"]),
     "order without a CNN": (["contrast.pairs=transformer"], ["contrast.pairs", "order.weight"]),
@@ -258,6 +278,11 @@ def test_several_contradictions_are_told_at_once() -> None:
     [
         ["augment.crop=[0.5, 1]"],
         ["augment.crop=[1, 1]"],
+        ["augment.resize=[128, 171]", "augment.arithmetic=pillow", "loader.backend=reference"],
+        ["clip.window=31"],
+        ["clip.window=100", "clip.stride=1"],
+        ["optim.schedule_per=epoch", "train.epochs=2"],
+        ["optim.warmup_epochs=1", "train.epochs=2.5"],
         ["contrast.pairs=none"],
         ["contrast.pairs=transformer", "order.weight=0"],
         ["contrast.key_groups=32"],

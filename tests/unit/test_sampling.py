@@ -212,6 +212,53 @@ def test_crops_are_even_and_inside(width: int, height: int, crop: tuple[float, f
         assert {view.top for view in many} == set(range(0, height - center.side + 1, 2))
 
 
+def test_every_place_of_a_crop_is_as_likely() -> None:
+    """The last one, too. Chi-square: 20.5 and 31.3 are its 99.9 % quantiles for 5 and 11 degrees of freedom."""
+    config, video = AugmentConfig(crop=(0.875, 0.875)), record(90, 92, 80)
+    views = [draw_view(Draws(6, n), video, config) for n in range(4000)]
+    for places, last, quantile in (([v.top for v in views], 10, 20.5), ([v.left for v in views], 22, 31.3)):
+        seen, possible = Counter(places), range(0, last + 1, 2)
+        expected = len(views) / len(possible)
+        assert seen.keys() == set(possible)
+        assert sum((seen[place] - expected) ** 2 / expected for place in possible) < quantile
+
+
+def test_the_middle_of_a_resized_frame_is_that_of_torchvision() -> None:
+    """Whatever the frame was before."""
+    for height, width in ((128, 171), (127, 170), (112, 113), (131, 112), (130, 130)):
+        side = int(0.875 * min(height, width)) // 2 * 2
+        config = AugmentConfig(resize=(height, width), crop=(0.5, 0.875))
+        numbers = torch.arange(height * width).view(1, height, width)
+        expected = transforms.center_crop(numbers, [side, side])
+        view = center_view(record(90, 97, 131), config)
+        assert view.side == side
+        cut = numbers[:, view.top : view.top + side, view.left : view.left + side]
+        assert torch.equal(cut, expected), (height, width)
+
+
+def test_the_window_keeps_starts_from_the_end() -> None:
+    clip = ClipConfig(frames=4, stride=2, window=12)  # a span of 7
+    for frames in (12, 13, 15):
+        made = TrainingPlanner([record(frames)], clip, AUGMENT, 7)
+        assert {made.plan(index).start for index in range(100)} == set(range(frames - 12 + 1))
+        starts = {plan.start for plan in evaluation_plans([record(frames)], [0], 10, clip, AUGMENT)}
+        assert max(starts) == frames - 7, "an evaluation sees all"
+
+
+def test_pillows_jitter_takes_the_same_draws() -> None:
+    """The steps have the factors that the matrix is made of, in an order of their own; a strength of 0 is no step."""
+    linear, pillow = (AugmentConfig(jitter=0.7, grey=0.3, arithmetic=form) for form in ("linear", "pillow"))
+    for number in range(50):
+        matrix, steps = (draw_view(Draws(7, number), VIDEOS[0], config) for config in (linear, pillow))
+        assert (matrix.top, matrix.left, matrix.flip) == (steps.top, steps.left, steps.flip)
+        np.testing.assert_array_equal(matrix.color, color_matrix(**dict(steps.steps)))
+        np.testing.assert_array_equal(steps.color, IDENTITY_COLOR)
+        assert matrix.steps == ()
+    none = AugmentConfig(jitter=1.0, grey=0.0, hue=0.0, contrast=0.0, arithmetic="pillow")
+    drawn = {name for number in range(20) for name, _ in draw_view(Draws(8, number), VIDEOS[0], none).steps}
+    assert drawn == {"brightness", "saturation"}
+
+
 @pytest.mark.parametrize("p", [0.0, 0.2, 0.5, 1.0])
 def test_flips_jitter_and_grey_come_with_their_probability(p: float) -> None:
     samples = 1500
