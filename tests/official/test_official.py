@@ -5,6 +5,7 @@ weights, clips and draws: networks, loss, whole steps of SGD with momentum copie
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +21,7 @@ from av.video.stream import VideoStream
 from torch import Tensor, nn
 
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord
-from cacl.config import Config, load
+from cacl.config import Config, differences, load, to_dict
 from cacl.encoders import Encoders
 from cacl.errors import ConfigError
 from cacl.evaluate import protocol
@@ -480,3 +481,17 @@ def test_contrast_is_about_the_grey_of_each_frame(film: tuple[VideoRecord, np.nd
             mean = (frame @ [0.299, 0.587, 0.114]).mean()
             true = np.clip(mean + factor * (frame - mean), 0, 255)
             assert np.abs(made - true).max() <= 1.5
+
+
+def test_the_docs_name_every_key_of_the_recipe_that_is_not_the_default() -> None:
+    page = (RECIPE.parents[1] / "docs/official.md").read_text()
+    changed = [line.partition(":")[0] for line in differences(Config(), recipe())]
+    assert len(changed) > 12
+    for key in set(changed) - {"name", "run", "data.root", "data.layout", "loader.backend"}:
+        assert f"`{key} = {json.dumps(leaf(to_dict(recipe()), key))}`" in page, key
+
+
+def leaf(values: Any, key: str) -> Any:
+    for name in key.split("."):
+        values = values[name]
+    return values
