@@ -144,6 +144,8 @@ def bench_loader(
         raise UsageError(f"--clips {clips}: a batch is {batch}; give at least so many, or set train.batch lower")
     if repeats < 1:
         raise UsageError(f"--repeats {repeats}: give at least 1")
+    if any(config.augment.resize) or config.augment.arithmetic != "linear":
+        raise UsageError("augment.resize and augment.arithmetic: the other loaders make only the views of the default")
     kinds = {
         files: Videos(files, catalog, config, clips // batch)
         for files, catalog in _catalogs(raw, prepared, config, report).items()
@@ -181,7 +183,7 @@ def _catalogs(raw: Path, prepared: Path | None, config: Config, report: Report) 
 
     def opened(root: Path) -> Catalog:
         data = replace(config.data, root=str(root))
-        catalog = scan(data, min_frames=config.clip.frames, report=report.scanned)
+        catalog = scan(data, min_frames=config.clip.min_frames, report=report.scanned)
         report.found(catalog)
         catalog.check(data.max_rejected)
         return catalog

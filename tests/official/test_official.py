@@ -20,10 +20,11 @@ import torch
 from av.video.stream import VideoStream
 from torch import Tensor, nn
 
+from cacl.bench.loader import bench_loader
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord
 from cacl.config import Config, differences, load, to_dict
 from cacl.encoders import Encoders
-from cacl.errors import ConfigError
+from cacl.errors import ConfigError, UsageError
 from cacl.evaluate import protocol
 from cacl.features import key_of
 from cacl.learner import Learner
@@ -459,6 +460,12 @@ def test_dali_refuses_what_it_cannot_do(film: tuple[VideoRecord, np.ndarray], ke
     backend = DaliBackend(catalog, size=112, threads=1, prefetch=1, pipelines=1, device=torch.device("cpu"))
     with pytest.raises(ConfigError, match='"host" does'):
         next(backend.batches([[plan]]))
+
+
+@pytest.mark.parametrize("keys", [("augment.arithmetic=linear",), ("augment.resize=[0, 0]",)], ids=str)
+def test_loaders_are_not_timed_by_views_that_others_do_not_make(keys: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match=r"augment\.resize and augment\.arithmetic"):
+        bench_loader(Path("no folder"), None, recipe(*keys), clips=64, repeats=1, report=Report(enabled=False))
 
 
 def test_an_evaluation_says_what_it_does_otherwise() -> None:
