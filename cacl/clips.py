@@ -115,6 +115,11 @@ class ClipPlan:
     def frame_numbers(self) -> range:
         return range(self.start, self.start + self.length * self.stride, self.stride)
 
+    @property
+    def needs_pillow(self) -> bool:
+        """Whether frames are resized or coloured as Pillow does it, in 8-bit RGB."""
+        return self.resize is not None or any(view.steps for view in self.views)
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

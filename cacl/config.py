@@ -78,12 +78,12 @@ class ClipConfig:
 
 @section
 class AugmentConfig:
-    crop: tuple[AboveZero, AboveZero] = (0.875, 0.875)
-    """Side of the square crop as a share of the short side, drawn between these two; published is 112/128."""
     resize: tuple[Count, Count] = (0, 0)
     """Height and width that the whole frame is resized to before the crop, whatever its aspect, in 8 bits as Pillow
     does it; [0, 0] keeps the frame as it is. Published is [128, 171], which shows more of a wide video's width. Not
     with the `dali` backend."""
+    crop: tuple[AboveZero, AboveZero] = (0.875, 0.875)
+    """Side of the square crop as a share of the short side, drawn between these two; published is 112/128."""
     flip: Share = 0.5
     """Probability of mirroring left and right."""
     brightness: Share = 0.4

@@ -242,7 +242,7 @@ class DaliBackend:
             yield _finished(*ahead)
 
     def _read(self, plan: ClipPlan) -> Clip | Failure:
-        if plan.resize or any(view.steps for view in plan.views):
+        if plan.needs_pillow:
             raise ConfigError('"dali" does neither augment.resize nor augment.arithmetic = "pillow": "host" does')
         video = self.catalog.videos[plan.video]
         try:

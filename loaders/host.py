@@ -23,7 +23,7 @@ from cacl.loaders.yuv import as_planar_420, planes, rgb_matrix
 
 def load_clip(place: Place, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
     """Fills out, one float16 [3, T, size, size] per view, with the views of one clip."""
-    if plan.resize or any(view.steps for view in plan.views):
+    if plan.needs_pillow:
         reference.load_clip(place, video, plan, size, out)
         return
     luma, chroma, to_rgb = decode_planes(place, video, plan)

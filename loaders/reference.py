@@ -44,5 +44,5 @@ def make_view(frames: Tensor, view: ViewPlan, size: int) -> Tensor:
     made = one_view(frames.permute(0, 2, 3, 1), crop, torch.from_numpy(view.color), size)
     if not view.steps:
         return made
-    images = (made * 255).round().clamp(0, 255).byte().permute(1, 2, 3, 0).numpy()
+    images = (made * 255).round().byte().permute(1, 2, 3, 0).numpy()
     return torch.from_numpy(pillow.jittered(images, view.steps)).permute(3, 0, 1, 2) / 255

@@ -36,8 +36,8 @@ def planner(videos: list[VideoRecord] = VIDEOS, clip: ClipConfig = CLIP, seed: i
 
 def facts(plan: ClipPlan) -> tuple[object, ...]:
     """A plan as values that compare exactly."""
-    views = tuple((v.top, v.left, v.side, v.flip, v.color.tobytes(), v.color.dtype.str) for v in plan.views)
-    return plan.index, plan.video, plan.start, plan.stride, plan.length, plan.order, views
+    views = tuple((v.top, v.left, v.side, v.flip, v.color.tobytes(), v.color.dtype.str, v.steps) for v in plan.views)
+    return plan.index, plan.video, plan.start, plan.stride, plan.length, plan.order, views, plan.resize
 
 
 # --- The stream
