@@ -237,8 +237,8 @@ def test_the_loss_is_that_of_four_pairs_with_one_anchors_negatives() -> None:
 
 @pytest.mark.parametrize("name", CNNS)
 def test_steps_are_those_of_the_release(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two epochs of six videos in three steps, of which the second reaches into the last epoch, whose rate is 0. Keys go
-    once around the queue of 16 and half a time more.
+    """Two epochs of six videos in three steps, the last of which has the rate 0 of the last epoch. Keys go around the
+    queue of 16 once and a half.
 
     In float64, in which the step otherwise never runs: in float32 activations next to the kink of a ReLU fall on either
     side, and after a few steps two runs have little in common.
