@@ -206,7 +206,7 @@ def _refuse_if_all_too_short(root: Place, short: Sequence[VideoRecord], min_fram
         frames, path = max((video.frames, video.path) for video in short)
         raise DataError(
             f"data.root = {root}: every video is too short; the longest, {path}, has {_frames(frames)}, and a clip "
-            f"needs {min_frames} (clip.frames)"
+            f"needs {min_frames} (clip.frames, clip.window)"
         )
 
 

@@ -166,7 +166,7 @@ def test_a_root_with_broken_videos_only(train: Run, cacl: Run, tmp_path: Path) -
 def test_clips_longer_than_every_video(train: Run, videos: Path) -> None:
     line = complaint(train("clip.frames=100"), 1)
     assert line.startswith(f"data.root = {videos}: every video is too short; the longest, ")
-    assert "/3.mp4, has 11 frames, and a clip needs 100 (clip.frames)" in line
+    assert "/3.mp4, has 11 frames, and a clip needs 100 (clip.frames, clip.window)" in line
 
 
 def test_a_folder_that_synth_did_not_make(cacl: Run, videos: Path) -> None:
