@@ -32,8 +32,8 @@ from cacl.learner import Learner
 from cacl.loaders import host, reference
 from cacl.loaders.catalog import Catalog
 from cacl.loaders.dali import DaliBackend
-from cacl.loaders.decode import probe
 from cacl.loaders.pillow import jittered
+from cacl.loaders.probe import probe
 from cacl.loaders.sampling import TrainingPlanner, evaluation_plans
 from cacl.loaders.threaded import LoadClip
 from cacl.losses import contrast_loss
@@ -382,13 +382,14 @@ def test_shorter_videos_are_left_out(make_video: Callable[..., Path], tmp_path: 
     assert [video.path for video in found.videos] == [f"{n}.mp4" for n in lengths if release.starts(n)]
 
 
-def test_evaluation_sees_the_frames_of_the_release() -> None:
-    config = recipe()
+@pytest.mark.parametrize("stride", [2, 4])
+def test_evaluation_sees_the_frames_of_the_release(stride: int) -> None:
+    config = recipe(f"clip.stride={stride}", "clip.window=0")
+    retrieval = config.retrieval
     for length in (*range(16, 70), 100, 179, 300, 1001):
-        (video,) = (record(length),)
-        retrieval = config.retrieval
-        plans = evaluation_plans([video], [0], retrieval.clips, config.clip, config.augment, retrieval.starts)
-        assert [list(plan.frame_numbers) for plan in plans] == release.evaluation_frames(length), length
+        plans = evaluation_plans([record(length)], [0], retrieval.clips, config.clip, config.augment, retrieval.starts)
+        expected = release.evaluation_frames(length, interval=stride)
+        assert [list(plan.frame_numbers) for plan in plans] == expected, length
 
 
 # --- Views

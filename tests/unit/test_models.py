@@ -633,7 +633,7 @@ def test_overrides_reach_the_model() -> None:
     assert len(transformer.blocks) == 3
     default = create_model("video_transformer", embedder="light", width=48, heads=3)
     assert isinstance(default, VideoTransformer)
-    assert default.positions.shape == (32, 48)
+    assert default.positions.shape == (33, 48)
 
 
 @pytest.mark.parametrize(
