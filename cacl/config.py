@@ -338,8 +338,11 @@ def _contradictions(config: Config) -> Iterator[str]:
     if config.optim.schedule_per == "epoch" and config.optim.warmup_epochs > 0:
         warmup = config.optim.warmup_epochs
         yield f'optim.warmup_epochs = {warmup}: optim.schedule_per = "epoch" has no warm-up, set it to 0'
-    if config.optim.schedule_per == "epoch" and config.train.epochs % 1 > 0:
-        yield f'train.epochs = {config.train.epochs}: optim.schedule_per = "epoch" needs a whole number'
+    if config.optim.schedule_per == "epoch" and (config.train.epochs % 1 > 0 or config.train.epochs < 2):
+        yield (
+            f'train.epochs = {config.train.epochs}: optim.schedule_per = "epoch" needs a whole number, at least 2, as '
+            "the rate of the last epoch is 0"
+        )
     if config.model.cnn == "c3d" and (config.clip.frames < 8 or config.clip.size < 32):
         yield (
             f"clip.frames = {config.clip.frames}, clip.size = {config.clip.size}: c3d halves them until nothing is "

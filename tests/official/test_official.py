@@ -9,6 +9,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ import pytest
 import torch
 import torchvision
 from av.video.stream import VideoStream
+from PIL import Image
 from torch import Tensor, nn
 
 from cacl.bench.loader import bench_loader
-from cacl.clips import ClipBatch, ClipPlan, VideoRecord
+from cacl.checkpoint import encoders_of
+from cacl.clips import ClipBatch, ClipPlan, VideoRecord, ViewPlan
 from cacl.config import Config, differences, load, to_dict
 from cacl.encoders import Encoders
 from cacl.errors import ConfigError, UsageError
@@ -30,6 +33,7 @@ from cacl.evaluate import protocol
 from cacl.features import key_of
 from cacl.learner import Learner
 from cacl.loaders import host, reference
+from cacl.loaders.augment import IDENTITY_COLOR
 from cacl.loaders.catalog import Catalog
 from cacl.loaders.dali import DaliBackend
 from cacl.loaders.pillow import jittered
@@ -37,7 +41,7 @@ from cacl.loaders.probe import probe
 from cacl.loaders.sampling import TrainingPlanner, evaluation_plans
 from cacl.loaders.threaded import LoadClip
 from cacl.losses import contrast_loss
-from cacl.models import VideoTransformer, create_model
+from cacl.models import C3D, VideoTransformer, create_model
 from cacl.optim import learning_rate_of_epoch
 from cacl.report import Report
 from cacl.train import Trainer, training_videos
@@ -179,17 +183,23 @@ def test_the_transformer_reads_both_clips_behind_cls_with_a_position_each(revers
 
 
 def test_the_recipe_draws_weights_as_torch_does() -> None:
-    """All within 1 / sqrt(fan in): a normal distribution of the same deviation would leave it."""
-    query = Learner(small()).query
-    assert query.cnn
-    assert query.transformer
-    layers = [m for m in query.cnn.modules() if isinstance(m, nn.Conv3d)]
-    layers += [m for m in query.transformer.blocks.modules() if isinstance(m, nn.Linear)]
-    layers += [query.transformer.embedder.project]  # type: ignore[list-item]
-    assert len(layers) == 8 + 2 * 4 + 1
-    for layer in layers:
-        bound = 1 / math.sqrt(layer.weight[0].numel())
-        assert 0.9 * bound < layer.weight.abs().max() <= bound * (1 + 1e-6)
+    """All within 1 / sqrt(fan in): a normal distribution of the same deviation would leave it. So do the untrained
+    encoders that an evaluation shows beside the trained ones."""
+    trainer = Trainer(small(), 6, torch.device("cpu"))
+    weights = encoders_of(trainer.checkpoint(""), "here")
+    query = trainer.learner.query
+    for cnn, transformer in (
+        (query.cnn, query.transformer),
+        (weights.untrained("cnn"), weights.untrained("transformer")),
+    ):
+        assert isinstance(cnn, C3D)
+        assert isinstance(transformer, VideoTransformer)
+        modules = (*cnn.modules(), *transformer.blocks.modules(), transformer.embedder.project)
+        layers = [m for m in modules if isinstance(m, nn.Conv3d | nn.Linear)]
+        assert len(layers) == 8 + 2 * 4 + 1
+        for layer in layers:
+            bound = 1 / math.sqrt(layer.weight[0].numel())
+            assert 0.9 * bound < layer.weight.abs().max() <= bound * (1 + 1e-6)
 
 
 def test_the_embedder_is_torchvisions_resnet50_with_the_weights_of_a_moco(tmp_path: Path) -> None:
@@ -468,6 +478,16 @@ def test_pillows_jitter_may_follow_a_crop_of_the_frame_as_it_is(film: tuple[Vide
     frames, place = pictures[list(plan.frame_numbers)], {"top": want.top, "left": want.left, "size": 104}
     true = release.view(frames, resize=(120, 214), **place, jitter=jitter, grey=grey, flip=want.flip)
     assert torch.equal(made, true.half())
+
+
+def test_pillow_is_given_rounded_values() -> None:
+    """Where the crop was made smaller, and is not of 8 bits any more."""
+    frames = torch.randint(0, 256, (2, 3, 50, 60), dtype=torch.uint8)
+    plan = ViewPlan(top=2, left=6, side=40, flip=False, color=IDENTITY_COLOR, steps=(("brightness", 1.2),))
+    small_crop = reference.make_view(frames, replace(plan, steps=()), 27).permute(1, 2, 3, 0).numpy()
+    for image, made in zip(np.rint(small_crop * 255), reference.make_view(frames, plan, 27).unbind(1), strict=True):
+        true = np.array(release.adjusted(Image.fromarray(image.astype(np.uint8)), "brightness", 1.2))
+        assert np.array_equal((made.permute(1, 2, 0) * 255).round().numpy(), true)
 
 
 @pytest.mark.parametrize("keys", [("augment.arithmetic=linear",), ("augment.resize=[0, 0]",)], ids=str)

@@ -248,6 +248,10 @@ CONTRADICTIONS = {
         ["optim.schedule_per=epoch", "train.epochs=2.5"],
         ["train.epochs = 2.5", 'optim.schedule_per = "epoch"', "whole number"],
     ),
+    "an epoch without a rate": (
+        ["optim.schedule_per=epoch", "train.epochs=1"],
+        ["train.epochs = 1.0", 'optim.schedule_per = "epoch"', "at least 2"],
+    ),
     "heads": (["model.transformer.heads=5"], ["model.transformer.width = 768", "model.transformer.heads = 5"]),
     "nothing to train on": (["contrast.pairs=none", "order.weight=0"], ["contrast.pairs", "order.weight"]),
     "order without a CNN": (["contrast.pairs=transformer"], ["contrast.pairs", "order.weight"]),

@@ -91,19 +91,20 @@ def test_the_official_r2plus1d_factorises_its_shortcuts() -> None:
     """Each into space and time with batch norm and ReLU between, and the stride of each on its own side."""
     with shapes_only():
         cnn = create_model("r2plus1d10_official")
-    channels = []
-    for block in cnn.layers[4:]:
-        first, norm, relu, second = block.shortcut[0]
+    modules = dict(cnn.named_modules())
+    shortcuts = [[modules[f"layers.{block}.shortcut.0.{part}"] for part in range(4)] for block in (4, 5, 6)]
+    for space, norm, relu, time in shortcuts:
+        assert isinstance(space, nn.Conv3d)
         assert isinstance(norm, nn.BatchNorm3d)
         assert isinstance(relu, nn.ReLU)
-        assert (first.kernel_size, first.stride, second.kernel_size, second.stride) == (
-            *((1, 1, 1), (1, 2, 2)),
-            *((1, 1, 1), (2, 1, 1)),
-        )
-        assert isinstance(block.shortcut[1], nn.BatchNorm3d)
-        channels.append(norm.num_features)
-    assert channels == [42, 85, 170]
-    assert cnn.layers[0][1].num_features == 83
+        assert isinstance(time, nn.Conv3d)
+        assert (space.kernel_size, space.stride) == ((1, 1, 1), (1, 2, 2))
+        assert (time.kernel_size, time.stride) == ((1, 1, 1), (2, 1, 1))
+    assert [space.out_channels for space, *_ in shortcuts] == [42, 85, 170]
+    assert all(isinstance(modules[f"layers.{block}.shortcut.1"], nn.BatchNorm3d) for block in (4, 5, 6))
+    stem = modules["layers.0.0"]
+    assert isinstance(stem, nn.Conv3d)
+    assert stem.out_channels == 83
 
 
 def test_r2plus1d_separates_space_and_time() -> None:
@@ -304,7 +305,8 @@ def test_all_tokens_have_a_position_and_cls_comes_first() -> None:
 def test_linear_layers_start_as_asked(init: str) -> None:
     config = {"embedder": "test_resnet", "width": 96, "depth": 2, "heads": 3}
     transformer = create_model("video_transformer", frames=6, init=init, **config)
-    layers = [m for m in transformer.blocks.modules() if isinstance(m, nn.Linear)] + [transformer.embedder.project]
+    assert isinstance(transformer, VideoTransformer)
+    layers = [m for m in (*transformer.blocks.modules(), transformer.embedder.project) if isinstance(m, nn.Linear)]
     assert len(layers) == 2 * 4 + 1
     for layer in layers:
         if init == "torch":
@@ -405,7 +407,9 @@ def test_timm_embedder_may_take_frames_as_they_are() -> None:
     embedder = TimmEmbedder("test_resnet", "", frozen=True, width=5, normalize=False)
     frames = torch.rand(3, 3, 32, 32)
     assert torch.equal(embedder(frames), embedder.project(embedder.backbone(frames)))
-    assert VideoTransformer(dataclasses.replace(RESNET, normalize=False), 6).embedder.std.eq(1).all()
+    within = VideoTransformer(dataclasses.replace(RESNET, normalize=False), 6).embedder
+    assert isinstance(within, TimmEmbedder)
+    assert within.std.eq(1).all()
 
 
 def test_timm_embedder_normalises_as_the_model_was_trained() -> None:
