@@ -74,7 +74,7 @@ def adjusted(image: Image.Image, step: str, factor: float) -> Image.Image:
     assert step == "hue"
     hue, saturation, value = (np.array(channel) for channel in image.convert("HSV").split())
     hue = ((hue.astype(int) + int(factor * 255)) % 256).astype(np.uint8)
-    return Image.fromarray(np.stack([hue, saturation, value], 2), "HSV").convert("RGB")
+    return Image.merge("HSV", [Image.fromarray(channel) for channel in (hue, saturation, value)]).convert("RGB")
 
 
 def shuffled(clip: Tensor, order: Sequence[int]) -> Tensor:
