@@ -1,7 +1,8 @@
-# make demo     make videos, train on them, retrieve: what cacl does, in a few minutes on a CPU
-# make test     all tests
-# make lint     ruff and pyright
-# make venv     the environment in .venv, which the others make when it is missing
+# make demo          make videos, train on them, retrieve: what cacl does, in a few minutes on a CPU
+# make test          all tests
+# make test-lowest   the same with the lowest versions that pyproject.toml allows, in an environment of its own
+# make lint          ruff and pyright
+# make venv          the environment in .venv, which the others make when it is missing
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,7 +11,7 @@ READY := .venv/.ready
 # As the command line sets it: the tests share their cores with other work, too.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint venv clean
+.PHONY: demo test test-lowest lint venv clean
 
 demo: $(READY)
 	$(BIN)/cacl data synth demo/videos --train 16 --test 4
@@ -21,6 +22,9 @@ test: $(READY)
 	$(BIN)/python -m pytest
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels
 
+test-lowest:
+	$(MAKE) test BIN=.venv-lowest/bin READY=.venv-lowest/.ready
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -28,11 +32,13 @@ lint: $(READY)
 
 venv: $(READY)
 
-$(READY): pyproject.toml constraints.txt
+.venv/.ready: constraints.txt
+.venv-lowest/.ready: constraints-lowest.txt
+.venv/.ready .venv-lowest/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "cacl needs Python 3.11 or newer; say make PYTHON=python3.11 ..." >&2; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --constraint $(filter constraints%,$^) --editable '.[dev]'
 	@touch $@
 
 clean:

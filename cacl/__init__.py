@@ -4,14 +4,13 @@ encoder = cacl.load_encoder("runs/demo")          # a trained 3D CNN, ready for 
 model = cacl.create_model("r2plus1d18", width=0.5)
 """
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cacl.checkpoint import load_encoder
     from cacl.models import create_model
 
-__version__ = version("cacl")
+__version__ = "0.1.0"
 __all__ = ["__version__", "create_model", "load_encoder"]
 
 

@@ -233,17 +233,20 @@ def scan_kernel(
 
 @triton.jit
 def load_rows(x, rows, n, first, D: tl.constexpr, SLICE: tl.constexpr, WIDEN: tl.constexpr):
-    """Dimensions first, first + 1, ... of these rows of x [n, D]; 0 outside."""
-    dims = first + tl.arange(0, SLICE)
-    mask = (rows[:, None] < n) & (dims[None, :] < D)
-    values = tl.load(x + rows[:, None] * D + dims[None, :], mask=mask, other=0.0)
+    """Dimensions first, first + 1, ... of these rows of x [n, D]; 0 outside. `first` is added to the pointer, not to the
+    offsets: so all slices share the registers that hold these."""
+    dims = tl.arange(0, SLICE)
+    mask = (rows[:, None] < n) & (dims[None, :] < D - first)
+    values = tl.load(x + first + rows[:, None] * D + dims[None, :], mask=mask, other=0.0)
     return values.to(tl.float32) if WIDEN else values
 
 
 @triton.jit
 def store_rows(x, values, rows, n, first, D: tl.constexpr, SLICE: tl.constexpr):
-    dims = first + tl.arange(0, SLICE)
-    tl.store(x + rows[:, None] * D + dims[None, :], values, mask=(rows[:, None] < n) & (dims[None, :] < D))
+    dims = tl.arange(0, SLICE)
+    tl.store(
+        x + first + rows[:, None] * D + dims[None, :], values, mask=(rows[:, None] < n) & (dims[None, :] < D - first)
+    )
 
 
 @triton.jit
@@ -363,8 +366,8 @@ def tiling(d: int, dtype: torch.dtype) -> Tiling:
     tests/numerics/test_compiled_contrast.py."""
     width = max(16, triton.next_power_of_2(d))
     if dtype == torch.float32:
-        return {512: Tiling(16, 16, 64, 8, 2), 256: Tiling(16, 32, 64, 8, 2)}.get(
-            width, Tiling(32, 32, min(width, 64), 8, 2)
+        return {512: Tiling(16, 16, 64, 8, 2), 256: Tiling(16, 32, 64, 8, 2), 128: Tiling(32, 32, 64, 8, 2)}.get(
+            width, Tiling(32, 64, width, 8, 2)
         )
     return {512: Tiling(32, 32, 128, 8, 2), 256: Tiling(64, 32, 128, 8, 2)}.get(width, Tiling(128, 64, width, 8, 3))
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from cacl import __version__
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PLACES = {"cacl": "cacl", "cacl.loaders": "loaders", "cacl.kernels": "kernels"}
@@ -129,14 +131,14 @@ def test_the_wheel_holds_every_module_as_it_is_edited(files: list[str], wheel: z
 def test_the_wheel_adds_one_name_to_an_environment(wheel: zipfile.ZipFile) -> None:
     assert {name.split("/")[0] for name in wheel.namelist()} == {
         "cacl",
-        f"cacl-{PROJECT['project']['version']}.dist-info",
+        f"cacl-{__version__}.dist-info",
     }
 
 
 def test_the_wheel_tells_what_it_is(wheel: zipfile.ZipFile) -> None:
-    info = f"cacl-{PROJECT['project']['version']}.dist-info"
+    info = f"cacl-{__version__}.dist-info"
     metadata = Parser().parsestr(wheel.read(f"{info}/METADATA").decode())
-    assert (metadata["Name"], metadata["Version"]) == ("cacl", PROJECT["project"]["version"])
+    assert (metadata["Name"], metadata["Version"]) == ("cacl", __version__)
     assert metadata["Requires-Python"] == ">=3.11"
     assert "Apache License" in wheel.read(f"{info}/licenses/LICENSE").decode()
     assert wheel.read(f"{info}/entry_points.txt").decode().split() == [
@@ -149,7 +151,7 @@ def test_the_wheel_tells_what_it_is(wheel: zipfile.ZipFile) -> None:
 
 def test_the_wheel_carries_the_readme(wheel: zipfile.ZipFile) -> None:
     """setuptools only warns when the file is not there."""
-    metadata = Parser().parsestr(wheel.read(f"cacl-{PROJECT['project']['version']}.dist-info/METADATA").decode())
+    metadata = Parser().parsestr(wheel.read(f"cacl-{__version__}.dist-info/METADATA").decode())
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert str(metadata.get_payload()).strip() == (ROOT / "README.md").read_text(encoding="utf-8").strip()
 
@@ -158,13 +160,21 @@ def test_the_unpacked_wheel_imports_from_its_own_place(unpacked: Path, elsewhere
     code = "import cacl, cacl.cli, cacl.loaders.catalog, cacl.kernels as k; print(cacl.__version__); "
     code += "print(*(m.__file__ for m in (cacl, cacl.cli, cacl.loaders.catalog, k)), sep='\\n')"
     version, *places = run(unpacked, elsewhere, "-c", code).splitlines()
-    assert version == PROJECT["project"]["version"]
+    assert version == __version__
     assert [Path(place).relative_to(unpacked).as_posix() for place in places] == [
         "cacl/__init__.py",
         "cacl/cli.py",
         "cacl/loaders/catalog.py",
         "cacl/kernels/__init__.py",
     ]
+
+
+def test_a_checkout_runs_without_being_installed(elsewhere: Path) -> None:
+    """-S leaves out what is installed here."""
+    code = "import sys; sys.path.append(sys.argv[1]); import cacl; print(cacl.__version__)"
+    command = [sys.executable, "-S", "-P", "-c", code, str(ROOT)]
+    done = subprocess.run(command, cwd=elsewhere, env={}, capture_output=True, text=True, timeout=120)
+    assert (done.stdout.strip(), done.stderr) == (__version__, "")
 
 
 def test_the_unpacked_wheel_makes_videos_and_scans_them(unpacked: Path, elsewhere: Path) -> None:
