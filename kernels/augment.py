@@ -184,8 +184,8 @@ def augment_kernel(
     address = tl.load(places + clip * 3).to(tl.pointer_type(tl.uint8))
     height = tl.load(places + clip * 3 + 1)
     width = tl.load(places + clip * 3 + 2)
-    t = run * FRAMES + tl.arange(0, FRAMES)
-    frames = address + ((tl.minimum(t, length - 1) * height + top) * width + left) * 3
+    first_frame = run * FRAMES
+    first = address + (top * width + left) * 3
 
     # Antialiased bilinear resizing as in torch (upsample_bilinear2d_aa), before the mirror: an output pixel is the
     # average of the input pixels under a triangle around its centre.
@@ -204,9 +204,11 @@ def augment_kernel(
     column_total = tl.zeros([PIXELS], tl.float32)
     for j in range(taps):
         column_total += _weight(first_column + j, column_center, slope, side)
-    red = tl.zeros([FRAMES, PIXELS], tl.float32)
-    green = tl.zeros([FRAMES, PIXELS], tl.float32)
-    blue = tl.zeros([FRAMES, PIXELS], tl.float32)
+    # Red, green and blue of each frame: a tensor with the frames as a dimension would have threads next to each other
+    # at the same pixel of different frames, with Triton 3.6.
+    sums = ()
+    for _ in tl.static_range(3 * FRAMES):
+        sums = sums + (tl.zeros([PIXELS], tl.float32),)
     for i in range(taps):
         row = first_row + i
         row_weight = _weight(row, row_center, slope, side)
@@ -214,26 +216,29 @@ def augment_kernel(
         row_start = tl.minimum(tl.maximum(row, 0), side - 1) * width * 3
         for j in range(taps):
             column = first_column + j
-            weight = (row_weight * _weight(column, column_center, slope, side))[None, :]
+            weight = row_weight * _weight(column, column_center, slope, side)
             # Weights outside of the crop are 0; what they are multiplied with is any pixel inside of it.
             place = row_start + tl.minimum(tl.maximum(column, 0), side - 1) * 3
-            at = frames[:, None] + place[None, :]
-            red += weight * tl.load(at)
-            green += weight * tl.load(at + 1)
-            blue += weight * tl.load(at + 2)
+            updated = ()
+            for f in tl.static_range(FRAMES):
+                at = first + tl.minimum(first_frame + f, length - 1) * height * width * 3 + place
+                for channel in tl.static_range(3):
+                    updated = updated + (sums[3 * f + channel] + weight * tl.load(at + channel),)
+            sums = updated
 
     # Mirrored when writing, which also keeps each thread at one pixel: for writes of neighbours in one piece Triton
     # would exchange them between threads in every round of the loop.
-    share = (1 / (255 * row_total * column_total))[None, :]
+    share = 1 / (255 * row_total * column_total)
     target = y * size + tl.where(flip != 0, size - 1 - x, x)
-    target = t.to(tl.int64)[:, None] * size * size + target[None, :]
-    inside = (t < length)[:, None] & (pixel < size * size)[None, :]
     for channel in tl.static_range(3):
         color = colors + (plan * 3 + channel) * 4
-        mixed = tl.load(color) * red + tl.load(color + 1) * green + tl.load(color + 2) * blue
-        value = mixed * share + tl.load(color + 3)
-        plane = (plan * 3 + channel).to(tl.int64) * length * size * size
-        tl.store(out + plane + target, value.to(tl.float16), mask=inside)
+        red, green, blue, constant = tl.load(color), tl.load(color + 1), tl.load(color + 2), tl.load(color + 3)
+        for f in tl.static_range(FRAMES):
+            mixed = red * sums[3 * f] + green * sums[3 * f + 1] + blue * sums[3 * f + 2]
+            value = mixed * share + constant
+            t = first_frame + f
+            picture = ((plan * 3 + channel).to(tl.int64) * length + t) * size * size
+            tl.store(out + picture + target, value.to(tl.float16), mask=pixel < tl.where(t < length, size * size, 0))
 
 
 @triton.jit
