@@ -233,8 +233,8 @@ def scan_kernel(
 
 @triton.jit
 def load_rows(x, rows, n, first, D: tl.constexpr, SLICE: tl.constexpr, WIDEN: tl.constexpr):
-    """Dimensions first, first + 1, ... of these rows of x [n, D]; 0 outside. `first` is added to the pointer, not to the
-    offsets: so all slices share the registers that hold these."""
+    """Dimensions first, first + 1, ... of these rows of x [n, D]; 0 outside. `first` is added to the pointer and not
+    to the offsets, so that all slices share the registers that hold these."""
     dims = tl.arange(0, SLICE)
     mask = (rows[:, None] < n) & (dims[None, :] < D - first)
     values = tl.load(x + first + rows[:, None] * D + dims[None, :], mask=mask, other=0.0)

@@ -211,7 +211,7 @@ def to_identity_kernel(
     # Neighbouring threads read different rows, which makes a load of one byte as slow as one of four.
     packed = tl.pointer_type(tl.int32 if SYMBOLS_PER_LOAD == 4 else tl.uint8)
     address = orders.to(packed) + row.to(tl.int64) * (LENGTH // SYMBOLS_PER_LOAD)
-    for i in range(LENGTH // SYMBOLS_PER_LOAD):
+    for i in tl.range(0, LENGTH // SYMBOLS_PER_LOAD, loop_unroll_factor=4):  # all at once would take more registers
         symbols = tl.load(address + i, mask=inside, other=0).to(tl.int32)
         for k in tl.static_range(SYMBOLS_PER_LOAD):
             symbol = (symbols >> (8 * k)) & 255

@@ -312,7 +312,9 @@ def logsumexp_tiling(d: int, dtype: torch.dtype) -> Tiling:
 
 def gradient_tiling(d: int, dtype: torch.dtype) -> Tiling:
     tile = tiling(d, dtype)
-    return tile if d <= 256 else tile._replace(slice=128 if dtype == torch.float32 else 64)
+    if d <= 256:
+        return tile
+    return tile._replace(slice=128) if dtype == torch.float32 else Tiling(32, 64, 64, 8, 2)
 
 
 class _Launch:
