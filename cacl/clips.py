@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from torch import Tensor
 
 
@@ -159,3 +160,11 @@ class ClipBatch:
     @property
     def key(self) -> Tensor:
         return self.views[1]
+
+
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """The tensor on this device, by a copy that the host does not wait for: out of pageable memory CUDA copies only
+    after everything before it (CUDA Runtime API, API synchronization behavior)."""
+    if device.type == "cuda" and not x.is_cuda:
+        x = x.pin_memory()
+    return x.to(device, non_blocking=True)

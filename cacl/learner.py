@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cacl import distributed
-from cacl.clips import ClipBatch
+from cacl.clips import ClipBatch, to_device
 from cacl.config import Config
 from cacl.encoders import Encoders, shuffle_frames
 from cacl.losses import LossParts, contrast_loss, order_loss
@@ -96,7 +96,7 @@ class Learner(nn.Module):
         clips, order = distributed.gather(clips, counts), distributed.gather(order, counts)
         # Every rank draws the same permutation.
         generator = torch.Generator().manual_seed(step)
-        permutation = torch.randperm(len(clips), generator=generator).to(clips.device)
+        permutation = to_device(torch.randperm(len(clips), generator=generator), clips.device)
         mine = permutation[first : first + batch]
         parts = [self.key(clips[group], order[group]) for group in mine.tensor_split(groups)]
         shuffled = {name: distributed.gather(torch.cat([part[name] for part in parts]), counts) for name in parts[0]}

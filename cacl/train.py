@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cacl import checkpoint, distributed
 from cacl import config as configuration
-from cacl.clips import ClipBatch
+from cacl.clips import ClipBatch, to_device
 from cacl.config import Config
 from cacl.errors import CaclError, CheckpointError, ConfigError, UsageError
 from cacl.learner import Learner
@@ -361,10 +361,10 @@ def _to(batch: ClipBatch, device: torch.device) -> ClipBatch:
         return batch
     return replace(
         batch,
-        views=tuple(view.to(device, non_blocking=True) for view in batch.views),
-        order=batch.order.to(device, non_blocking=True),
-        video=batch.video.to(device, non_blocking=True),
-        index=batch.index.to(device, non_blocking=True),
+        views=tuple(to_device(view, device) for view in batch.views),
+        order=to_device(batch.order, device),
+        video=to_device(batch.video, device),
+        index=to_device(batch.index, device),
     )
 
 

@@ -108,8 +108,9 @@ class CutFiles:
 
         # Not yet run on a GPU with device "mixed". Frames are asked for by number, since with start_frame and
         # sequence_length DALI returns fewer frames than asked for where a file is too short; so it is an error.
+        # affine=True would tie the threads of every pipeline to the same cores.
         encoded, numbers = inputs
-        return fn.decoders.video(encoded, device=self.decoder, frames=numbers, pad_mode="none")
+        return fn.decoders.video(encoded, device=self.decoder, frames=numbers, pad_mode="none", affine=False)
 
 
 def with_true_colors(view: ViewPlan, colorspace: int) -> ViewPlan:
@@ -184,6 +185,41 @@ class _Line:
         return self.read[0] if self.read else None
 
 
+class Event(Protocol):
+    """A torch.cuda.Event."""
+
+    def query(self) -> bool: ...
+
+    def synchronize(self) -> None: ...
+
+
+class Lent:
+    """What DALI lent to torch, held until the GPU has read it.
+
+    DALI hands memory that nobody holds to its next batch, on a stream of its own: it knows nothing of what torch has
+    been told to read and has not read yet.
+    """
+
+    def __init__(self, most: int) -> None:
+        """most: batches that are held; for one more, `hold` waits."""
+        self.most, self.held = most, deque[tuple[Event, object]]()
+
+    def hold(self, outputs: object, read: Event) -> None:
+        """read: recorded after the last operation that reads the outputs."""
+        self.held.append((read, outputs))
+        while self.held and (len(self.held) > self.most or self.held[0][0].query()):
+            self._let_go()
+
+    def close(self) -> None:
+        """Waits for all of them."""
+        while self.held:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self.held[0][0].synchronize()
+        self.held.popleft()
+
+
 class DaliBackend:
     """Clips decoded by DALI on a device, in several pipelines that take turns.
 
@@ -210,6 +246,8 @@ class DaliBackend:
             import nvidia.dali  # noqa: F401
         except ImportError as error:
             raise ConfigError(f'loader.backend = "dali" cannot run: nvidia.dali is damaged ({error})') from None
+        if device.type == "cuda" and device.index is None:  # DALI wants a number
+            device = torch.device("cuda", torch.cuda.current_device())
         self.catalog, self.size, self.device = catalog, size, device
         self.threads, self.prefetch, self.pipelines = threads, prefetch, pipelines
         self.source: Source = CutFiles("mixed") if device.type == "cuda" else DecodedFrames()
@@ -273,24 +311,29 @@ class DaliBackend:
             inside.append(line.read.popleft())
             return self._inputs(clips)
 
-        graph = self._graph(feed, most, views, prefetch)
+        graph, lent = self._graph(feed, most, views, prefetch), Lent(prefetch)
         wanted = prefetch  # DALI asks for so many at first, and for one each time after that
-        while True:
-            line.fill(wanted)
-            wanted = 1
-            try:
-                # Not yet run on a GPU. On torch's own stream DALI's memory is ready for torch, and is used again only
-                # after what torch does with it here, without either of them waiting on the host.
-                outputs = graph.run(torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None)
-            except StopIteration:
-                return
-            except RuntimeError as error:
-                self._blame(inside, error)
-                line.read.extendleft(reversed(inside))
-                return
-            # Not copied: DALI's default executor takes its memory back when nobody holds it, not with the next run.
-            batch = inside.popleft()
-            yield self._batch(batch, self.views.tensors(outputs, _by_view(batch.clips)))
+        try:
+            while True:
+                line.fill(wanted)
+                wanted = 1
+                try:
+                    # Not yet run on a GPU. On torch's own stream DALI's memory is ready for torch, without either of
+                    # them waiting on the host.
+                    outputs = graph.run(torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None)
+                except StopIteration:
+                    return
+                except RuntimeError as error:
+                    self._blame(inside, error)
+                    line.read.extendleft(reversed(inside))
+                    return
+                batch = inside.popleft()
+                tensors = self.views.tensors(outputs, _by_view(batch.clips))
+                if self.device.type == "cuda":
+                    lent.hold(outputs, torch.cuda.current_stream(self.device).record_event())
+                yield self._batch(batch, tensors)
+        finally:
+            lent.close()
 
     def _batch(self, reading: Reading, views: Sequence[Tensor]) -> ClipBatch:
         """views: of the clips that were read, before they are turned upright; of no clips, none."""

@@ -31,7 +31,8 @@ class Views(Protocol):
         ...
 
     def tensors(self, outputs: Sequence[Any], plans: Sequence[Sequence[ViewPlan]]) -> Sequence[Tensor]:
-        """V of float16 [B, 3, T, size, size]. outputs: what the graph made; plans: V of B."""
+        """V of float16 [B, 3, T, size, size], in memory of torch. outputs: what the graph made, read on torch's current
+        stream; plans: V of B."""
         ...
 
 
@@ -69,7 +70,7 @@ class DaliViews:
         return fn.crop_mirror_normalize(view, mirror=mirror, dtype=types.DALIDataType.FLOAT16, output_layout="CFHW")
 
     def tensors(self, outputs: Sequence[Any], plans: Sequence[Sequence[ViewPlan]]) -> Sequence[Tensor]:
-        return [torch.from_dlpack(output.as_tensor()) for output in outputs]
+        return [torch.from_dlpack(output.as_tensor()).clone() for output in outputs]
 
 
 class KernelViews:

@@ -11,6 +11,8 @@ import torch
 from cacl.kernels.dispatch import INTERPRETED
 from tests.gpu import cuda_device
 
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS wants in torch's deterministic mode
+
 if not (INTERPRETED or torch.cuda.is_available() or os.environ.get("CACL_REQUIRE_GPU") == "1"):
     collect_ignore_glob = ["test_*.py"]
 
