@@ -96,7 +96,8 @@ class Row:
     """Why there are no figures."""
     figures: Figures | None = None
     ratio: float | None = None
-    """Of clips per second, to `cacl host` on prepared videos, or on raw ones where there are no others."""
+    """Of clips per second, to `cacl host` on prepared videos, or on raw ones where there are no others: the median of
+    the ratios within each repeat."""
 
 
 class Videos:

@@ -30,6 +30,12 @@ class Spread:
         return Spread(statistics.median(values), min(values), max(values))
 
 
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """Of two series that were measured in turn, the ratio within each repeat: a machine that changes its speed from one
+    repeat to the next changes none of them, but does change the ratio of the medians."""
+    return [one / other for one, other in zip(ours, theirs, strict=True)]
+
+
 def number(value: float | None) -> str:
     """Three digits, or all before the point."""
     if value is None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from cacl.bench import machine, picture
-from cacl.bench.figures import machine_line, number, show_table, table
+from cacl.bench.figures import Spread, machine_line, number, ratios, show_table, table
 from cacl.bench.kernel_problems import problems
 from cacl.bench.launches import LAUNCHES
 from cacl.bench.resources import CAPABILITIES, compile_ahead
@@ -187,14 +187,13 @@ def save(result: Result, folder: Path) -> None:
 
 
 def _bars(block: Block) -> list[picture.Bar]:
-    bars = []
+    bars, ours = [], block.rows[0].figures
     for row in block.rows:
         series = int(row.way == OURS)
-        if row.figures and row.figures.ratio:
-            ratio, seconds = row.figures.ratio, row.figures.seconds
-            low, high = (x / seconds.median * ratio for x in (seconds.min, seconds.max))
-            note = f"{number(ratio)} ({_ms(seconds.median)} ms)"
-            bars.append(picture.Bar(row.way, series, ratio, low, high, note))
+        if row.figures and ours:
+            spread = Spread.of(ratios(row.figures.each_seconds, ours.each_seconds))
+            note = f"{number(spread.median)} ({_ms(row.figures.seconds.median)} ms)"
+            bars.append(picture.Bar(row.way, series, spread.median, spread.min, spread.max, note))
         elif not row.reason.startswith("skipped"):
             bars.append(picture.Bar(row.way, series, note=row.reason or "nothing to compare it with"))
     return bars

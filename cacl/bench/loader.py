@@ -19,7 +19,7 @@ import torch
 
 from cacl.bench import contest, machine, picture, rivals
 from cacl.bench.contest import Contender, Decodes, Figures, Row, Run, Stages, Videos, entries, stages
-from cacl.bench.figures import machine_line, number, show_table, table
+from cacl.bench.figures import machine_line, number, ratios, show_table, table
 from cacl.bench.rivals import Rival
 from cacl.config import Config
 from cacl.errors import CaclError, UsageError
@@ -222,7 +222,7 @@ def _compared(rows: Sequence[Row], files: str) -> tuple[Row, ...]:
     ours = next((row.figures for row in rows if (row.loader, row.files) == (BASELINE, files)), None)
     for row in rows:
         if ours and row.figures:
-            row.ratio = row.figures.clips_per_second.median / ours.clips_per_second.median
+            row.ratio = statistics.median(ratios(row.figures.each_clips_per_second, ours.each_clips_per_second))
     return tuple(rows)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -15,10 +15,10 @@ WIDTH, MARGIN, LABELS, VALUES = 1600, 48, 370, 110
 """Pixels: of the picture, around it, of the column of labels, and to the right of the longest bar."""
 BAR, GAP, LINE = 34, 26, 34
 """Heights in pixels: of a bar, between groups of bars, and of a line of text."""
+KEY = 34
+"""Pixels: from a colour of the legend to what it stands for."""
 RATIOS, HEADING = 220, 44
 """Pixels: to the right of the longest bar, and the height of a heading, where ratios are drawn."""
-SMALL_PRINT = 140
-"""Characters in a line of it."""
 INK, FAINT, RULE, PAPER = "#1d2733", "#69747f", "#e3e7eb", "#ffffff"
 COLORS = ["#9fb3c4", "#1f7a8c"]
 
@@ -46,15 +46,18 @@ def draw(
 ) -> None:
     """Writes a PNG file. A bar ends at the median; whiskers go from the minimum to the maximum."""
     groups = [list(group) for _, group in groupby(bars, key=lambda bar: bar.label)]
-    start, top = MARGIN + LABELS, MARGIN + 60 + (len(subtitle) + len(series)) * LINE + 2 * GAP
+    subtitle = _lines(subtitle, 24)
+    legend = [_wrapped(name, 24, WIDTH - 2 * MARGIN - KEY) for name in series]
+    start, top = MARGIN + LABELS, MARGIN + 60 + (len(subtitle) + sum(map(len, legend))) * LINE + 2 * GAP
     bottom = top + len(bars) * BAR + len(groups) * GAP
     image, pen = _page(bottom, title, subtitle, footnotes)
 
     y = MARGIN + 60 + len(subtitle) * LINE + GAP // 2
-    for name, color in zip(series, COLORS, strict=False):
+    for lines, color in zip(legend, COLORS, strict=False):
         pen.rectangle((MARGIN, y + 6, MARGIN + 22, y + 28), color)
-        pen.text((MARGIN + 34, y + 17), name, INK, _font(24), anchor="lm")
-        y += LINE
+        for line in lines:
+            pen.text((MARGIN + KEY, y + 17), line, INK, _font(24), anchor="lm")
+            y += LINE
 
     highest = max(bar.max for bar in bars)
     per_unit = (WIDTH - MARGIN - VALUES - start) / highest if highest else 0.0
@@ -64,7 +67,8 @@ def draw(
         pen.text((x, bottom + 10), f"{tick:g}", FAINT, _font(22), anchor="ma")
     y = top + GAP // 2
     for group in groups:
-        pen.text((start - 20, y + len(group) * BAR / 2), group[0].label, INK, _font(25), anchor="rm")
+        label = _shortened(group[0].label, 25, LABELS - 20)
+        pen.text((start - 20, y + len(group) * BAR / 2), label, INK, _font(25), anchor="rm")
         for bar in group:
             _bar(pen, bar, start, y, per_unit)
             y += BAR
@@ -76,6 +80,7 @@ def draw_ratios(
     file: Path, *, title: str, subtitle: Sequence[str], sections: Mapping[str, Sequence[Bar]], footnotes: Sequence[str]
 ) -> None:
     """Writes a PNG file of bars under headings, on a logarithmic axis: each goes from 1 to the median."""
+    subtitle = _lines(subtitle, 24)
     start, top = MARGIN + LABELS, MARGIN + 60 + len(subtitle) * LINE + GAP
     bottom = top + sum(HEADING + len(bars) * BAR + GAP for bars in sections.values())
     image, pen = _page(bottom, title, subtitle, footnotes)
@@ -90,7 +95,7 @@ def draw_ratios(
     ticks = {tick: place(tick) for tick in _ratio_ticks(low, high)}
     y = top
     for heading, bars in sections.items():
-        pen.text((MARGIN, y + HEADING / 2), heading, INK, _font(24), anchor="lm")
+        pen.text((MARGIN, y + HEADING / 2), _shortened(heading, 24, WIDTH - 2 * MARGIN), INK, _font(24), anchor="lm")
         y += HEADING
         for tick, x in ticks.items():
             pen.line((x, y, x, y + len(bars) * BAR), FAINT if tick == 1 else RULE, 2)
@@ -105,7 +110,8 @@ def draw_ratios(
 
 def _ratio_bar(pen: ImageDraw.ImageDraw, bar: Bar, start: float, top: float, place: Callable[[float], float]) -> None:
     middle = top + BAR / 2
-    pen.text((start - 20, middle), bar.label, INK if bar.series else FAINT, _font(23), anchor="rm")
+    label = _shortened(bar.label, 23, LABELS - 20)
+    pen.text((start - 20, middle), label, INK if bar.series else FAINT, _font(23), anchor="rm")
     if bar.median is None:
         _note(pen, bar.note, place(1), middle)
         return
@@ -118,11 +124,11 @@ def _ratio_bar(pen: ImageDraw.ImageDraw, bar: Bar, start: float, top: float, pla
 def _page(
     bottom: int, title: str, subtitle: Sequence[str], footnotes: Sequence[str]
 ) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    """With what stands above and below a chart that ends at this height."""
-    small = [line for note in footnotes for line in textwrap.wrap(note, SMALL_PRINT, break_on_hyphens=False)]
+    """With what stands above and below a chart that ends at this height. subtitle: in lines that fit."""
+    small = _lines(footnotes, 21)
     image = Image.new("RGB", (WIDTH, bottom + 2 * LINE + len(small) * LINE + MARGIN // 2), PAPER)
     pen = ImageDraw.Draw(image)
-    pen.text((MARGIN, MARGIN - 8), title, INK, _font(40))
+    pen.text((MARGIN, MARGIN - 8), _shortened(title, 40, WIDTH - 2 * MARGIN), INK, _font(40))
     for number, line in enumerate(subtitle):
         pen.text((MARGIN, MARGIN + 60 + number * LINE), line, FAINT, _font(24))
     for number, line in enumerate(small):
@@ -149,11 +155,29 @@ def _whiskers(pen: ImageDraw.ImageDraw, low: float, high: float, middle: float) 
 
 
 def _note(pen: ImageDraw.ImageDraw, note: str, start: float, middle: float) -> None:
-    pen.text((start + 10, middle), _shortened(pen, note, WIDTH - MARGIN - start), FAINT, _font(21), anchor="lm")
+    pen.text((start + 10, middle), _shortened(note, 21, WIDTH - MARGIN - start - 10), FAINT, _font(21), anchor="lm")
 
 
-def _shortened(pen: ImageDraw.ImageDraw, text: str, width: float) -> str:
-    while pen.textlength(text, _font(21)) > width:
+def _lines(texts: Sequence[str], size: int) -> list[str]:
+    """These texts in lines from one margin to the other."""
+    return [line for text in texts for line in _wrapped(text, size, WIDTH - 2 * MARGIN)]
+
+
+def _wrapped(text: str, size: int, width: float) -> list[str]:
+    """The text in lines of up to so many pixels, broken between words."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".lstrip()
+        if lines[-1] and _font(size).getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return [_shortened(line, size, width) for line in lines]
+
+
+def _shortened(text: str, size: int, width: float) -> str:
+    """The text, or as much of its beginning as fits into so many pixels."""
+    while _font(size).getlength(text) > width:
         text = text.rstrip("…")[:-1] + "…"
     return text
 
@@ -175,5 +199,6 @@ def _ratio_ticks(low: float, high: float) -> list[float]:
     return [tick for tick in ticks if low <= tick <= high]
 
 
+@cache
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)

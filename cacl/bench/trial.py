@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from cacl.bench.figures import Spread
+from cacl.bench.figures import Spread, ratios
 from cacl.bench.gauge import Call, Yardstick, calls_of, memory_of, seconds_of, wait
 from cacl.errors import reason_of
 from cacl.report import Report
@@ -72,7 +72,7 @@ class Figures:
     calls: int
     """In each repeat."""
     ratio: float | None
-    """Of the time, to that of ours."""
+    """Of the time, to that of ours: the median of the ratios within each repeat."""
     floor_share: float
     """Of the floor in the time."""
     memory_bytes: int | None
@@ -126,7 +126,7 @@ def solved(problem: Problem, device: torch.device, repeats: int, report: Report)
 
     rate = yardstick.work / best
     floor = task.floor.work / rate
-    ours = statistics.median(runs[0].seconds) if runs[0].seconds and not runs[0].row.reason else None
+    ours = None if runs[0].row.reason else runs[0].seconds
     return Block(
         operation=problem.operation,
         setting=problem.setting,
@@ -154,8 +154,8 @@ class Run:
     def measure(self) -> None:
         self._attempt(lambda: self.seconds.append(seconds_of(self.call, self.calls, self.device)))
 
-    def finish(self, ours: float | None, floor: float) -> Row:
-        """ours: the seconds that our way takes, if it has any; floor: those of the floor."""
+    def finish(self, ours: Sequence[float] | None, floor: float) -> Row:
+        """ours: the seconds that our way took in each repeat, if it has any; floor: those of the floor."""
         self.call = lambda: None
         if not self.row.reason:
             spread = Spread.of(self.seconds)
@@ -163,7 +163,7 @@ class Run:
                 seconds=spread,
                 each_seconds=tuple(self.seconds),
                 calls=self.calls,
-                ratio=ours and spread.median / ours,
+                ratio=statistics.median(ratios(self.seconds, ours)) if ours else None,
                 floor_share=floor / spread.median,
                 memory_bytes=self.memory,
             )
