@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -143,7 +144,14 @@ def bench_kernels(
     ] = None,
     repeats: Annotated[int, typer.Option(help="Measurements of each way.")] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    out: Annotated[Path | None, typer.Option(help="Folder for bench_kernels.json and bench_kernels.png.")] = None,
+    compile: Annotated[bool, typer.Option(help="Time torch.compile too, which takes long to begin.")] = True,
+    seconds: Annotated[
+        float | None, typer.Option(min=0, help="Begin nothing after so many; what decides most comes first.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for bench_kernels.json and bench_kernels.png, written after each problem."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Time the kernels beside how others compute the same, and tell what they take of each kind of GPU."""
@@ -154,7 +162,15 @@ def bench_kernels(
     if out:
         claim(out)
     with Report() as report:
-        result = kernels.bench_kernels(operations or [], repeats=repeats, device=device, report=report)
+        result = kernels.bench_kernels(
+            operations or [],
+            repeats=repeats,
+            device=device,
+            report=report,
+            compile=compile,
+            seconds=math.inf if seconds is None else seconds,
+            so_far=lambda result: kernels.save(result, out) if out else None,
+        )
     if out:
         kernels.save(result, out)
     _print(result.to_json(), as_json, lambda _: kernels.show(result))

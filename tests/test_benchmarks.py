@@ -14,17 +14,18 @@ import pytest
 
 pytest.importorskip("nvidia.dali")
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu_loader.py"
-NUMBERED = [str(number) for number in range(1, 10)]
-NEEDS_GPU = ("4", "5")
+from benchmarks.gpu.questions import QUESTIONS
+
+ROOT = Path(__file__).parents[1]
+NEEDS_GPU = ["affinity", "memory", "xvid"]
 
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("gpu_loader") / "partial.json"
-    command = [sys.executable, str(SCRIPT), "--device", "cpu", "--quick", "--out", str(out)]
+    command = [sys.executable, "-m", "benchmarks.gpu.loader", "--device", "cpu", "--quick", "--out", str(out)]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(out.parent)}
-    finished = subprocess.run(command, capture_output=True, text=True, env=env, timeout=280)
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env, timeout=280)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout == out.read_text()
     assert str(out.parent) not in finished.stdout, "names a folder"
@@ -34,15 +35,34 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_every_question_has_an_answer(result: dict[str, Any]) -> None:
     questions = result["questions"]
-    assert list(questions) == ["videos", *NUMBERED, "loaders"]
+    assert list(questions) == list(QUESTIONS)
     assert '"error"' not in json.dumps(questions)
-    assert [name for name in questions if "skipped" in questions[name]] == list(NEEDS_GPU)
-    for number in NUMBERED:
-        assert questions[number]["question"].startswith(f"{number}. ")
+    assert [name for name in questions if "skipped" in questions[name]] == NEEDS_GPU
+    assert all(answer["question"].endswith(("?", ".")) for answer in questions.values())
+
+
+def test_batches_stay_as_they_are(result: dict[str, Any]) -> None:
+    answer = result["questions"]["lifetime"]
+    for views in ("dali", "triton"):
+        assert answer[views] == {"batches": 4, "wrong": []}
+
+
+def test_colors_are_those_of_pyav(result: dict[str, Any]) -> None:
+    """On a CPU: the same conversion to RGB by the same library."""
+    for question, sizes in (("colors", 3), ("colors_after_another_size", 4)):
+        difference = result["questions"][question]["difference"]
+        assert len(difference) == sizes
+        assert all(apart["max"] <= 2 for apart in difference.values())
+
+
+def test_nothing_is_begun_without_time(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu.loader", "--device", "cpu", "--quick", "--budget", "0"]
+    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120).stdout
+    assert all(answer == {"skipped": "no time left"} for answer in json.loads(out)["questions"].values())
 
 
 def test_cut_files_show_the_frames_asked_for(result: dict[str, Any]) -> None:
-    shown = result["questions"]["1"]["vp9"]
+    shown = result["questions"]["exact"]["vp9"]
     assert shown["exact"] is True
     assert shown["frames"] == 4 * 8
     assert shown["difference"]["max"] <= 2  # the same conversion to RGB by the same library
@@ -51,13 +71,13 @@ def test_cut_files_show_the_frames_asked_for(result: dict[str, Any]) -> None:
 
 def test_strided_slices_have_an_outcome(result: dict[str, Any]) -> None:
     """Which of both is DALI's affair: this project slices nothing so."""
-    outcome = result["questions"]["6"]
+    outcome = result["questions"]["strided_slices"]
     shares = [share for wrong in outcome["wrong_share"].values() for share in wrong.values()]
     assert outcome["right"] is (max(shares) == 0)
 
 
 def test_pixels_are_those_of_the_other_backends(result: dict[str, Any]) -> None:
-    answer = result["questions"]["7"]
+    answer = result["questions"]["pixels"]
     for case in ("prepared, DecodedFrames", "vp9, CutFiles"):
         # Half precision rounds by up to 1/16 of a level, DALI and torch differ along the edges of a view that shrinks;
         # `host` differs by how chroma is interpolated.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cacl.bench import kernel_rivals as rivals
 from cacl.bench.gauge import Call, multiplying
-from cacl.bench.trial import OURS, Floor, Problem, Task, Way
+from cacl.bench.trial import COMPILED, OURS, Floor, Problem, Task, Way
 from cacl.kernels import contrast
 from cacl.kernels.symmetric import symmetric_contrast
 
@@ -78,7 +78,7 @@ def _contrast(device: torch.device, dtype: torch.dtype, n: int, p: int, k: int, 
             limits=of_others,
         ),
         Way(
-            name="torch.compile",
+            name=COMPILED,
             how="of lean eager",
             prepare=lambda: trained(rivals.compiled(rivals.lean)),
             limits=of_others,
@@ -153,7 +153,7 @@ def _symmetric(device: torch.device, dtype: torch.dtype, n: int) -> Task:
             limits=of_others,
         ),
         Way(
-            name="torch.compile",
+            name=COMPILED,
             how="of eager CLIP",
             prepare=lambda: trained(rivals.compiled(rivals.clip), first, second),
             limits=of_others,

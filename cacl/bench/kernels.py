@@ -6,9 +6,11 @@ What is said here of GPUs has not run on one yet.
 from __future__ import annotations
 
 import json
+import math
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from cacl.bench.figures import Spread, machine_line, number, ratios, show_table,
 from cacl.bench.kernel_problems import problems
 from cacl.bench.launches import LAUNCHES
 from cacl.bench.resources import CAPABILITIES, compile_ahead
-from cacl.bench.trial import OURS, Block, Figures, Problem, Row, solved
+from cacl.bench.trial import COMPILED, OURS, Block, Figures, Problem, Row, Task, solved
 from cacl.errors import CaclError, UsageError
 from cacl.kernels.dispatch import INTERPRETED
 from cacl.report import Report
@@ -34,7 +36,9 @@ class Result:
 
     blocks: tuple[Block, ...]
     resources: tuple[dict[str, Any], ...]
-    """What each kernel takes of each GPU that it was compiled for; nothing if none could be compiled."""
+    """What each kernel takes of each GPU that it was compiled for; nothing if none could be compiled, or in time."""
+    left_out: tuple[str, ...]
+    """Problems for which there was no time."""
     settings: dict[str, Any]
     machine: dict[str, Any]
 
@@ -66,9 +70,15 @@ def bench_kernels(
     repeats: int,
     device: str,
     report: Report,
+    compile: bool = True,
+    seconds: float = math.inf,
+    so_far: Callable[[Result], None] = lambda _: None,
     of_device: Callable[[torch.device], Iterable[Problem]] = problems,
 ) -> Result:
     """Times these operations, or all if none is named. of_device: all problems, from which those of them are taken.
+
+    compile: with ways through torch.compile, which takes longer than the measurements. seconds: nothing is begun after
+    so many. so_far: called with what there is after every problem.
 
     Raises UsageError for unknown operations and devices, and for no repeats.
     """
@@ -76,19 +86,42 @@ def bench_kernels(
         raise UsageError(f"{unknown[0]}: no operation; there are {', '.join(OPERATIONS)}")
     if repeats < 1:
         raise UsageError(f"--repeats {repeats}: give at least 1")
-    place, wanted, load = device_of(device), operations or OPERATIONS, os.getloadavg()[0]
-    blocks = []
-    for problem in of_device(place):
-        if problem.operation in wanted:
-            report.say(f"{problem.operation}: {problem.setting}")
-            blocks.append(solved(problem, place, repeats, report))
-    return Result(
-        blocks=tuple(blocks),
-        resources=() if INTERPRETED else _resources(wanted, report),
-        settings={"device": place.type, "threads": torch.get_num_threads(), "repeats": repeats, "load": load},
+    place, wanted, end = device_of(device), operations or OPERATIONS, time.monotonic() + seconds
+    result = Result(
+        blocks=(),
+        resources=(),
+        left_out=(),
+        settings={
+            "device": place.type,
+            "threads": torch.get_num_threads(),
+            "repeats": repeats,
+            "load": os.getloadavg()[0],
+        },
         machine=machine.describe(PACKAGES)
         | {"gpu": torch.cuda.get_device_name(place) if place.type == "cuda" else None, "cuda": torch.version.cuda},
     )
+    for problem in of_device(place):
+        if problem.operation not in wanted:
+            continue
+        name = f"{problem.operation}: {problem.setting}"
+        if time.monotonic() > end:
+            result = replace(result, left_out=(*result.left_out, name))
+            continue
+        report.say(name)
+        block = solved(problem if compile else _uncompiled(problem), place, repeats, report)
+        result = replace(result, blocks=(*result.blocks, block))
+        so_far(result)
+    if not INTERPRETED and time.monotonic() <= end:
+        result = replace(result, resources=_resources(wanted, report))
+    return result
+
+
+def _uncompiled(problem: Problem) -> Problem:
+    def make() -> Task:
+        task = problem.make()
+        return task._replace(ways=[way for way in task.ways if way.name != COMPILED])
+
+    return problem._replace(make=make)
 
 
 def _resources(operations: Sequence[str], report: Report) -> tuple[dict[str, Any], ...]:
@@ -132,6 +165,8 @@ def show(result: Result) -> None:
         for row in block.rows:
             if row.reason:
                 print(f"{block.operation}, {block.setting}, {row.way}: {row.reason}")
+    for name in result.left_out:
+        print(f"no time for {name}")
     _show_resources(result)
     for line in (*_setting(result), _machine(result)):
         print(line)
@@ -160,7 +195,8 @@ def _error(row: Row, name: str) -> str:
 
 def _show_resources(result: Result) -> None:
     if not result.resources:
-        print("TRITON_INTERPRET=1 is set: our kernels ran in Triton's interpreter, and none was compiled")
+        why = "TRITON_INTERPRET=1 is set: our kernels ran in Triton's interpreter" if INTERPRETED else "no time left"
+        print(f"{why}, and none was compiled ahead of time")
         return
     shown = table()
     shown.add_column("kernel", no_wrap=True, min_width=24)

@@ -20,6 +20,8 @@ from cacl.report import Report
 
 OURS = "cacl"
 """The way whose failure is an error."""
+COMPILED = "torch.compile"
+"""The way through torch's own compiler."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

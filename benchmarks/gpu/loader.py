@@ -1,0 +1,126 @@
+"""The questions that the loader has for a GPU, answered in one run of under ten minutes, from videos it makes itself.
+
+    python -m benchmarks.gpu.loader > benchmarks/results/gpu_loader.json
+
+`--device cpu` is the rehearsal: what DALI can do on a CPU is done (VP9, and frames that PyAV decoded), the rest is told
+as skipped. Each question has a process of its own, so that one which raises, crashes the driver or hangs costs no other
+its answer; `--out FILE` is written after each. Without NVDEC (a container without the driver's video libraries), a GPU
+still answers what it can, over frames that PyAV decoded. Progress goes to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, replace
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.gpu.questions import MOST_SECONDS, QUESTIONS, attempt
+from benchmarks.gpu.setting import CPU, Answer, Setting
+from cacl.bench import machine
+from cacl.bench.loader import PACKAGES
+from cacl.config import Config, DataConfig, override
+
+LEAST_SECONDS = 5
+"""Without which no question is begun."""
+
+
+def _answer(connection: Connection[Any, Any], name: str, s: Setting) -> None:
+    os.dup2(2, 1)  # stdout is for the answers
+    connection.send(attempt(partial(QUESTIONS[name], s)))
+
+
+def ask(name: str, s: Setting, limit: float) -> Answer:
+    """In a process of its own, which is ended after so many seconds."""
+    # CUDA and threads do not outlive a fork: this process has imported torch, and never computes with it.
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_answer, args=(theirs, name, s))
+    started = time.perf_counter()
+    process.start()
+    theirs.close()
+    try:
+        answer = ours.recv() if ours.poll(max(0, limit)) else {"error": f"took more than {limit:.0f} seconds"}
+    except EOFError:
+        process.join()
+        answer = {"error": f"the process ended with {process.exitcode}"}
+    # A driver that hangs while it is unloaded has answered all the same.
+    process.join(5)
+    process.kill()
+    process.join()
+    return {"question": (QUESTIONS[name].__doc__ or "").strip(), "seconds": time.perf_counter() - started} | answer
+
+
+def gpu() -> str | None:
+    """Name, driver and memory."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    try:
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def without_folders(text: str) -> str:
+    """Absolute paths cut down to the name of the file."""
+    return re.sub(r"(?<![\w/.])/(?:[^\s/:'\"\\]+/)+", "", text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--seconds", type=float, default=2.5, help="for each timing")
+    parser.add_argument("--quick", action="store_true", help="few small clips: does it run at all?")
+    parser.add_argument("--budget", type=float, default=570, help="seconds for all questions")
+    parser.add_argument("--only", nargs="+", choices=list(QUESTIONS), help="these questions, and the videos")
+    parser.add_argument("--out", type=Path, help="written after each question")
+    asked = parser.parse_args()
+    cuda, quick = asked.device == "cuda", asked.quick
+    seconds = min(asked.seconds, 0.3) if quick else asked.seconds
+    batch = 4 if quick else 32 if cuda else 8
+    small = ["clip.frames=8", "clip.size=64", "loader.prefetch=2"] if quick else []
+    threads = min(16, len(os.sched_getaffinity(0)))
+    config = override(Config(), [f"train.batch={batch}", f"loader.threads={threads}", *small])
+    result: Answer = {
+        "machine": machine.describe(PACKAGES) | {"cuda": torch.version.cuda, "gpu": gpu()},
+        "settings": {"device": asked.device, "seconds": seconds, "quick": quick, "batch": batch}
+        | {"clip": asdict(config.clip), "loader": asdict(config.loader)},
+        "questions": {},
+    }
+    text = ""
+    deadline = time.monotonic() + asked.budget
+    with tempfile.TemporaryDirectory(prefix="gpu_loader") as folder:
+        s = Setting(
+            folder=Path(folder),
+            device=torch.device("cuda", 0) if cuda else CPU,
+            seconds=seconds,
+            quick=quick,
+            config=replace(config, data=DataConfig(cache=f"{folder}/cache")),
+        )
+        wanted = ["videos", *asked.only] if asked.only else list(QUESTIONS)
+        for name in dict.fromkeys(wanted):
+            left = deadline - time.monotonic()
+            answer = ask(name, s, min(MOST_SECONDS, left)) if left > LEAST_SECONDS else {"skipped": "no time left"}
+            result["questions"][name] = json.loads(without_folders(json.dumps(answer)))
+            if name == "exact" and cuda and "exact" not in answer.get("prepared", {}):
+                s = replace(s, nvdec=False)  # the questions that need it not still have their answer
+            print(f"{name}: {json.dumps(result['questions'][name])[:200]}", file=sys.stderr)
+            text = json.dumps(result, indent=1)
+            if asked.out:
+                asked.out.write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""What the questions to a GPU have in common: the machine, the videos, the loaders."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+
+from cacl.clips import ClipPlan, VideoRecord
+from cacl.config import Config
+from cacl.loaders import dali
+from cacl.loaders.build import Backend, build_backend
+from cacl.loaders.catalog import Catalog, scan
+from cacl.loaders.sampling import TrainingPlanner
+from cacl.loaders.storage import Place
+
+Answer: TypeAlias = dict[str, Any]
+CPU = torch.device("cpu")
+
+
+class Skipped(Exception):
+    """The question cannot be asked here, for this reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    folder: Path
+    device: torch.device
+    seconds: float
+    """For each timing."""
+    quick: bool
+    config: Config
+    nvdec: bool = True
+    """False once it turned out not to work."""
+
+    @property
+    def cuda(self) -> bool:
+        return self.device.type == "cuda"
+
+    @property
+    def threads(self) -> int:
+        return self.config.loader.threads
+
+    def catalog(self, kind: str) -> Catalog:
+        return scan(replace(self.config.data, root=str(self.folder / kind)))
+
+    def need_nvdec(self) -> None:
+        if not self.cuda:
+            raise Skipped("needs a GPU")
+        if reason := dali.obstacle(self.device):
+            raise Skipped(reason)
+        if not self.nvdec:
+            raise Skipped("NVDEC does not work here: see `exact`")
+
+    def source(self) -> dali.Source:
+        """NVDEC where there is one, else frames that PyAV decoded."""
+        if not self.cuda:
+            return dali.DecodedFrames()
+        works = self.nvdec and not dali.obstacle(self.device)
+        return dali.CutFiles("mixed") if works else UploadedFrames()
+
+    def dali(
+        self,
+        catalog: Catalog,
+        source: dali.Source | None = None,
+        *,
+        threads: int = 0,
+        pipelines: int = 0,
+        views: Literal["dali", "triton"] = "dali",
+    ) -> dali.DaliBackend:
+        loader, size = self.config.loader, self.config.clip.size
+        backend = dali.DaliBackend(
+            catalog,
+            size=size,
+            threads=threads or loader.threads,
+            prefetch=loader.prefetch,
+            pipelines=pipelines or loader.pipelines,
+            device=CPU,  # on a GPU without NVDEC it would refuse to be built
+            views=views,
+        )
+        backend.device, backend.source = self.device, source or self.source()
+        return backend
+
+    def host(self, catalog: Catalog) -> Backend:
+        return build_backend("host", catalog, self.config, self.device)
+
+    def plans(self, catalog: Catalog, batch: int = 0) -> Iterator[list[ClipPlan]]:
+        """Batches without end."""
+        planner = TrainingPlanner(catalog.videos, self.config.clip, self.config.augment, self.config.seed)
+        return planner.batches(0, sys.maxsize, batch or self.config.train.batch)
+
+    def wait(self) -> None:
+        if self.cuda:
+            torch.cuda.synchronize()
+
+
+class UploadedFrames(dali.DecodedFrames):
+    """Frames that PyAV decoded, on the GPU."""
+
+    def frames(self, *inputs: dali.Node) -> dali.Node:
+        return inputs[0].gpu()
+
+
+class KeptFrames:
+    """Another source, each clip of which is read once."""
+
+    def __init__(self, source: dali.Source) -> None:
+        self.source, self.layouts, self.kept = source, source.layouts, dict[int, dali.Clip]()
+
+    def read(self, place: Place, video: VideoRecord, plan: ClipPlan) -> dali.Clip:
+        if plan.index not in self.kept:
+            self.kept[plan.index] = self.source.read(place, video, plan)
+        return self.kept[plan.index]
+
+    def frames(self, *inputs: dali.Node) -> dali.Node:
+        return self.source.frames(*inputs)

@@ -1,0 +1,97 @@
+"""Videos that a machine without any makes itself."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.stream import VideoStream
+
+from benchmarks.gpu.setting import Answer, Setting
+from benchmarks.make_corpus import FRAMES, HEIGHT, RATE, WIDTH
+from benchmarks.make_corpus import encode as encode_corpus
+from cacl.loaders.prepare import prepare
+from cacl.loaders.transcode import Settings
+
+LONG = 1200
+"""Frames of the video in which late frames are asked for."""
+
+
+def textures(seed: int, frames: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Iterator[np.ndarray]:
+    """uint8 [H, W, 3]: soft noise that moves by a few pixels a frame, so that neighbours differ."""
+    width, height = size
+    draws = np.random.default_rng(seed)
+    noise = draws.standard_normal((height, width, 1)) + 0.3 * draws.standard_normal((height, width, 3))  # little colour
+    y, x = np.fft.fftfreq(height)[:, None, None], np.fft.fftfreq(width)[:, None]
+    soft = np.fft.ifft2(np.fft.fft2(noise, axes=(0, 1)) * np.exp(-400 * (x**2 + y**2)), axes=(0, 1)).real
+    image = np.clip(127 + 50 * soft / soft.std(), 0, 255).astype(np.uint8)
+    for number in range(frames):
+        yield np.roll(image, (2 * number, 3 * number), (0, 1))
+
+
+def encode(
+    file: Path, images: Iterator[np.ndarray], codec: str, gop: int, size: tuple[int, int] = (WIDTH, HEIGHT)
+) -> None:
+    options = {
+        "libx264": {"preset": "veryfast", "crf": "23", "sc_threshold": "0", "bf": "0"},
+        "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", "crf": "24", "b": "0"},
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream(codec, RATE, options=options[codec])
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        stream.codec_context.gop_size, stream.codec_context.thread_count = gop, 1
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(stream.encode(None))
+
+
+def videos(s: Setting) -> Answer:
+    """The videos of the other questions."""
+    count, frames = (3, 60) if s.quick else (2 * s.threads, FRAMES)
+    few = 2 if s.quick else 6
+    long = ("long.mp4", "libx264") if s.cuda else ("long.webm", "libvpx-vp9")
+    with ThreadPoolExecutor(s.threads) as pool:
+        jobs = [
+            pool.submit(
+                encode, s.folder / "long" / long[0], textures(0, 150 if s.quick else LONG), codec=long[1], gop=16
+            ),
+            *(
+                pool.submit(encode_corpus, s.folder / kind / f"{n}.{suffix}", textures(n, frames), kind)
+                for kind, suffix, some in (("h264", "mp4", count), ("xvid", "avi", few))
+                for n in range(some)
+            ),
+            *(
+                pool.submit(encode, s.folder / "vp9" / f"{n}.webm", textures(n, frames), "libvpx-vp9", gop=30)
+                for n in range(few)
+            ),
+        ]
+        for job in jobs:
+            job.result()
+    source = replace(s.config.data, root=str(s.folder / "h264"))
+    workers = 1 if s.quick else s.threads
+    started = time.perf_counter()
+    prepare(source, s.folder / "prepared", Settings(), workers=workers, report=lambda *_: None)
+    seconds = time.perf_counter() - started
+    # 192 x 144 where the others are 170 x 128: both sides are multiples of 16.
+    prepare(source, s.folder / "larger", Settings(short_side=144), workers=workers, report=lambda *_: None)
+    about = {}
+    for kind in ("h264", "prepared", "larger", "xvid", "vp9", "long"):
+        catalog = s.catalog(kind)
+        catalog.check(0)
+        video = catalog.videos[0]
+        about[kind] = {
+            "videos": len(catalog.videos),
+            "frames": video.frames,
+            "size": f"{video.width}x{video.height}",
+            "codec": video.codec,
+            "bytes": sum(os.stat(catalog.place(each)).st_size for each in catalog.videos),
+        }
+    return about | {"seconds_to_prepare": seconds}
