@@ -3,8 +3,8 @@ does not compile or fit.
 
     python -m benchmarks.gpu.jit_check [--capability 90] [--few]
 
-The tests of resources (tests/numerics/test_compiled_*.py) compile a few launches in full. This goes through Triton's own
-launcher, up to the launch: with the sizes that it specialises (1 and multiples of 16) and for every shape in the tests.
+The tests of resources (tests/numerics/test_compiled_*.py) compile a few launches in full. This goes through Triton's
+own launcher, up to the launch: with the sizes that it specialises, 1 and multiples of 16, and for many shapes.
 Not under TRITON_INTERPRET=1.
 """
 
@@ -129,7 +129,7 @@ def main() -> None:
     launched, compiled = JITFunction.run, dict[tuple[str, str], Any]()
 
     def compile_only(self: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> Any:
-        kernel = launched(self, *arguments, grid=grid, warmup=True, **options)
+        kernel: Any = launched(self, *arguments, grid=grid, warmup=True, **options)
         compiled[self.__name__, kernel.hash] = kernel
         return kernel
 

@@ -84,7 +84,7 @@ SIZES = ((176, 128), (170, 128), (192, 144), (320, 240), (322, 242))
 
 
 def sizes(s: Setting) -> Answer:
-    """How long does a clip take where frames are coded larger than shown? DALI may make a new NVDEC session for each."""
+    """How long does a clip take whose frames are coded larger than shown? DALI may make a new session for each."""
     if s.cuda:
         s.need_nvdec()
     codec = "libx264" if s.cuda else "libvpx-vp9"
@@ -131,8 +131,12 @@ def colors_after_another_size(s: Setting) -> Answer:
 
 def views(s: Setting) -> Answer:
     """How fast are views by DALI's operators and by our kernel, on prepared sets of 170 x 128 and of 192 x 144?"""
-    makers: tuple[Literal["dali", "triton"], ...] = ("dali", "triton")
-    runs = {(kind, how): list[float]() for kind in ("prepared", "larger") for how in makers}
+    runs: dict[tuple[str, Literal["dali", "triton"]], list[float]] = {
+        ("prepared", "dali"): [],
+        ("prepared", "triton"): [],
+        ("larger", "dali"): [],
+        ("larger", "triton"): [],
+    }
     for _ in range(1 if s.quick else REPEATS):
         for (kind, how), paces in runs.items():
             catalog = s.catalog(kind)

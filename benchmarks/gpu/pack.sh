@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Packs into .parts/ what a GPU machine with Python 3.12, torch and triton, but without a network, lacks: the wheels that
+# constraints.txt names, as small as they get. Needs a package index; takes a few minutes on two cores.
+#
+#     bash benchmarks/gpu/pack.sh
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+python=${PYTHON:-python3}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+"$python" -m pip install --quiet --target "$work/tools" zstandard
+# Of what these packages declare, what they import.
+"$python" -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
+    --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_17_x86_64 \
+    --platform manylinux2014_x86_64 --constraint constraints.txt --dest "$work" \
+    nvidia-dali-cuda130 av pydantic pydantic_core annotated-types typing-inspection typing-extensions astunparse gast \
+    optree rapidfuzz
+rm -rf .parts
+PYTHONPATH=$work/tools nice "$python" benchmarks/gpu/slim_wheels.py pack "$work"/*.whl --out .parts --limit 60 --jobs 2
+du -sh --apparent-size .parts
