@@ -13,13 +13,14 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cacl.bench import gauge, kernel_problems, kernels
 from cacl.bench.contrast_problems import contrast_problem, symmetric_problem
 from cacl.bench.kernel_problems import augment_problem, edit_distance_problem, problems, wagner_fischer
 from cacl.bench.kernels import OPERATIONS, Result, bench_kernels
 from cacl.bench.launches import LAUNCHES
-from cacl.bench.trial import OURS, Floor, Problem, Task, Way
+from cacl.bench.trial import COMPILED, OURS, Floor, Problem, Task, Way
 from cacl.errors import CaclError
 from cacl.report import Report
 
@@ -66,8 +67,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_every_way_of_every_operation(cacl: Run, tmp_path: Path) -> None:
+    """But torch.compile, which takes longer than all others together."""
     out = tmp_path / "new" / "folder"
-    done = cacl("bench-kernels", "--repeats", 2, "--device", "cpu", "--out", out, "--json")
+    done = cacl("bench-kernels", "--repeats", 2, "--device", "cpu", "--no-compile", "--out", out, "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert json.loads((out / "bench_kernels.json").read_text()) == result
@@ -80,7 +82,8 @@ def test_every_way_of_every_operation(cacl: Run, tmp_path: Path) -> None:
         ours, *others = block["rows"]
         assert ours["way"] == OURS
         assert ours["figures"]["ratio"] == 1
-        assert [row["way"] for row in others if row["way"] != "cacl, always the kernel"] == WAYS[block["operation"]]
+        ways = [row["way"] for row in others if row["way"] != "cacl, always the kernel"]
+        assert ways == [way for way in WAYS[block["operation"]] if way != COMPILED]
         for row in block["rows"]:
             if row["way"] in OF_PACKAGES and not row["figures"]:
                 assert row["reason"].startswith("skipped: ")
@@ -107,9 +110,54 @@ def test_every_way_of_every_operation(cacl: Run, tmp_path: Path) -> None:
     assert {"cpu", "cores", "python", "torch", "triton", "commit", "gpu", "cuda"} <= set(result["machine"])
 
 
+@pytest.mark.parametrize("operation", ["contrast", "symmetric", "edit-distance"])
+def test_torch_compile_is_right(operation: str) -> None:
+    """It is checked like the others; the smallest problem of each operation."""
+    tiniest = {
+        "contrast": contrast_problem(CPU, torch.float32, 5, 1, 30),
+        "symmetric": symmetric_problem(CPU, torch.float32, 6),
+        "edit-distance": edit_distance_problem(CPU, 5, 4),
+    }[operation]
+    task = tiniest.make()
+    (compiled,) = (way for way in task.ways if way.name == COMPILED)
+    errors = task.errors(compiled.prepare()())
+    assert compiled.limits.keys() <= errors.keys()
+    assert all(errors[name] <= limit for name, limit in compiled.limits.items()), errors
+
+
+def test_what_there_is_so_far_is_told_after_every_problem() -> None:
+    told: list[int] = []
+    with Report(enabled=False) as report:
+        result = bench_kernels(
+            ["augment"],
+            repeats=1,
+            device="cpu",
+            report=report,
+            of_device=tiny,
+            so_far=lambda result: told.append(len(result.blocks)),
+        )
+    assert told == [1, 2]
+    assert result.left_out == ()
+    assert result.resources
+
+
+def test_nothing_is_begun_without_time(capsys: pytest.CaptureFixture[str]) -> None:
+    with Report(enabled=False) as report:
+        result = bench_kernels(["augment"], repeats=1, device="cpu", report=report, of_device=tiny, seconds=-1)
+    assert (result.blocks, result.resources) == ((), ())
+    assert list(result.left_out) == [f"augment: {p.setting}" for p in tiny(CPU) if p.operation == "augment"]
+    kernels.show(result)
+    out = capsys.readouterr().out
+    assert all(f"no time for {name}\n" in out for name in result.left_out)
+    assert "no time left, and none was compiled ahead of time" in out
+
+
 @pytest.mark.usefixtures("small")
 def test_the_report_names_no_folder_and_no_machine(cacl: Run, tmp_path: Path) -> None:
-    done = cacl("bench-kernels", "edit-distance", "augment", "--repeats", 1, "--device", "cpu", "--out", tmp_path)
+    done = cacl(
+        *("bench-kernels", "edit-distance", "augment", "--no-compile"),
+        *("--repeats", 1, "--device", "cpu", "--out", tmp_path),
+    )
     assert done.returncode == 0, done.stderr
     report = (tmp_path / "bench_kernels.json").read_text()
     for text in (done.stdout, report):
@@ -125,7 +173,7 @@ def test_the_report_names_no_folder_and_no_machine(cacl: Run, tmp_path: Path) ->
     assert len(done.stderr.splitlines()) == len(settings) + 1
     for operation in ("edit-distance", "augment"):
         for way in (OURS, *WAYS[operation]):
-            assert f"{operation}, {way}: " in done.stdout
+            assert (f"{operation}, {way}: " in done.stdout) == (way != COMPILED)
     assert "augment_kernel" in done.stdout
 
 
@@ -228,7 +276,7 @@ def test_our_own_operations_are_refused_too(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(kernel_problems, "edit_distance_to_identity", off)
     with Report(enabled=False) as report:
-        result = bench_kernels(["edit-distance"], repeats=1, device="cpu", report=report, of_device=tiny)
+        result = bench_kernels(["edit-distance"], repeats=1, device="cpu", report=report, compile=False, of_device=tiny)
     with pytest.raises(CaclError, match="edit-distance, 50 orders of 9 frames: cacl refused: differing 1 away"):
         result.check()
 
@@ -239,9 +287,9 @@ def test_our_own_operations_are_refused_too(monkeypatch: pytest.MonkeyPatch) -> 
 def test_without_rapidfuzz_the_recurrence_is_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_problems, "obstacle", lambda module, package: f"{package} is not installed")
     with Report(enabled=False) as report:
-        result = bench_kernels(["edit-distance"], repeats=1, device="cpu", report=report, of_device=tiny)
+        result = bench_kernels(["edit-distance"], repeats=1, device="cpu", report=report, compile=False, of_device=tiny)
     reasons = {row.way: row.reason for row in result.blocks[0].rows}
-    assert reasons[OURS] == reasons["torch.compile"] == ""
+    assert reasons[OURS] == ""
     assert reasons["authors' way"] == "skipped: rapidfuzz is not installed"
 
 
@@ -266,20 +314,65 @@ def test_in_the_interpreter_nothing_is_compiled(
 
 @pytest.mark.parametrize("mebibytes", [16, 64])
 def test_memory_is_seen(mebibytes: int) -> None:
-    seen = gauge.memory_of(lambda: torch.ones(mebibytes, 2**18), CPU)
-    if seen is None:
+    """Other threads of the process only ever add to it: the least of several times is that of the call."""
+    seen = [gauge.memory_of(lambda: torch.ones(mebibytes, 2**18), CPU) for _ in range(5)]
+    if seen[0] is None:
         pytest.skip("this system does not tell")
-    assert seen / 2**20 == pytest.approx(mebibytes, abs=3)
+    assert min(x for x in seen if x is not None) / 2**20 == pytest.approx(mebibytes, abs=3)
+
+
+class Clock:
+    """Stands in for time: one that a call takes, and no other."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.now = seconds, 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def call(self) -> None:
+        self.now += self.seconds
+
+
+def test_the_time_of_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(0.25)
+    monkeypatch.setattr(gauge, "time", clock)
+    monkeypatch.setattr(gauge, "MEASUREMENT", 1.1)
+    assert gauge.calls_of(clock.call, CPU) == 5
+    assert gauge.seconds_of(clock.call, 5, CPU) == 0.25
+
+
+class Work(TorchDispatchMode):
+    """Counts what operations of torch do: multiplications and additions, bytes read and written, elements negated."""
+
+    done = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        first, *others = args
+        if func is torch.ops.aten.mm.out:
+            self.done += 2 * first.shape[0] * first.shape[1] * others[0].shape[1]
+        elif func is torch.ops.aten.copy_.default:
+            self.done += sum(x.numel() * x.itemsize for x in args[:2])
+        elif func is torch.ops.aten.bitwise_not_.default:
+            self.done += first.numel()
+        else:
+            raise AssertionError(func)
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(
-    "yardstick",
-    [gauge.multiplying(CPU, torch.float32), gauge.copying(CPU), *(gauge.computing(CPU, bits) for bits in (8, 64))],
-    ids=lambda yardstick: yardstick.what,
+    ("yardstick", "cores"),
+    [
+        (gauge.multiplying(CPU, torch.float32), 1),
+        (gauge.copying(CPU), 1),
+        *((gauge.computing(CPU, bits), torch.get_num_threads()) for bits in (8, 64)),  # a core each
+    ],
+    ids=lambda value: getattr(value, "what", ""),
 )
-def test_what_the_machine_can_do(yardstick: gauge.Yardstick) -> None:
-    rate = yardstick.work / gauge.seconds_of(yardstick.call, gauge.calls_of(yardstick.call, CPU), CPU)
-    assert 1e6 < rate < 1e14
+def test_a_yardstick_does_the_work_that_it_says(yardstick: gauge.Yardstick, cores: int) -> None:
+    with Work() as work:
+        yardstick.call()
+    assert yardstick.work == cores * work.done > 0
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:0"])
