@@ -297,13 +297,14 @@ def _print(result: Any, as_json: bool, show: Callable[[Any], None]) -> None:
 
 def _print_catalog(catalog: Catalog) -> None:
     from collections import Counter
+    from statistics import median
 
     videos = catalog.videos
     print(f"{catalog.root}: layout {catalog.layout}")
     print(f"{len(videos)} usable videos, {sum(v.frames for v in videos)} frames")
     if videos:
-        lengths = sorted(v.frames for v in videos)
-        print(f"frames    {lengths[0]} to {lengths[-1]}, median {lengths[len(lengths) // 2]}")
+        lengths = [v.frames for v in videos]
+        print(f"frames    {min(lengths)} to {max(lengths)}, median {median(lengths):g}")
         for name, values in {
             "codecs": (v.codec for v in videos),
             "sizes": (f"{v.width} x {v.height}" for v in videos),

@@ -125,6 +125,7 @@ def test_a_scan_lists_every_video(cacl: Run, videos: Path) -> None:
     for_people = cacl(*arguments[:-1])
     assert for_people.returncode == 0
     assert f"{videos}: layout csv\n8 usable videos, 76 frames\n" in for_people.stdout
+    assert "frames    8 to 11, median 9.5\n" in for_people.stdout
 
 
 def test_what_was_guessed_or_is_missing_is_said_by_every_command(
