@@ -309,23 +309,14 @@ def _csv(found: _Found, split: int) -> _Read:
     # A list may also name files that no search finds: outside the root, hidden, or with another suffix.
     elsewhere = [path for path in rows.keys() - videos if (found.root / path).is_file()]
     read = _Read(*join([*found.videos, *elsewhere], rows, lambda path: path, listed_only=found.is_list))
-    alike: dict[str, list[str]] = defaultdict(list)
-    for path, table in chosen.items():
-        alike[table.taken].append(path)
-    notes = [f"{', '.join(paths)}: {what}" for what, paths in alike.items() if what]
-    named = [path for path, table in chosen.items() if "split" not in table.columns and split_in(path)]
-    if named:
-        notes.append(f"splits told by the names of lists: {', '.join(f'{split_in(path)} by {path}' for path in named)}")
+    notes = [*_guesses(chosen), *read.notes]
     splits = any(entry.split for entry in read.entries)
     without = [entry.path for entry in read.entries if not entry.split and entry.path in rows]
     if splits and without:
-        notes.append(
-            f"listed videos whose split no list tells: {len(without)}, such as {without[0]}; they belong to none"
-        )
-    read = read._replace(used=list(chosen), notes=[*notes, *read.notes])
-    return _completed(
-        read, labels=not unlabelled, splits=splits or any(_tells_splits(*item) for item in chosen.items())
-    )
+        count, first = len(without), without[0]
+        notes.append(f"listed videos whose split no list tells: {count}, such as {first}; they belong to none")
+    tell_splits = splits or any(_tells_splits(path, table) for path, table in chosen.items())
+    return _completed(read._replace(used=list(chosen), notes=notes), labels=not unlabelled, splits=tell_splits)
 
 
 def _classes(found: _Found, split: int) -> _Read:
@@ -434,6 +425,19 @@ def _chosen_lists(found: _Found) -> dict[str, Table]:
             "set data.layout"
         )
     return given
+
+
+def _guesses(chosen: Mapping[str, Table]) -> Iterator[str]:
+    """What was taken for what in these lists, those alike together."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for path, table in chosen.items():
+        alike[table.taken].append(path)
+    for what, paths in alike.items():
+        if what:
+            yield f"{', '.join(paths)}: {what}"
+    by_name = {path: split_in(path) for path, table in chosen.items() if "split" not in table.columns}
+    if told := ", ".join(f"{split} by {path}" for path, split in by_name.items() if split):
+        yield f"splits told by the names of lists: {told}"
 
 
 def _tells_splits(path: str, table: Table | Unread) -> bool:
