@@ -230,7 +230,9 @@ def test_too_short_for_a_clip(good: Path) -> None:
     found = scan(config, min_frames=16)
     assert found.rejected == (Rejected("walk/short.mp4", "has 4 frames; a clip needs 16"),)
     assert len(scan(config, min_frames=4).videos) == 4  # shortness is not cached
-    with pytest.raises(DataError, match=r"too short; the longest, run/a\.mp4, has 30 frames, .* 31 \(clip\.frames\)$"):
+    with pytest.raises(
+        DataError, match=r"too short; the longest, run/a\.mp4, has 30 frames, .* 31 \(clip\.frames, clip\.window\)$"
+    ):
         scan(config, min_frames=31)
 
 

@@ -163,7 +163,10 @@ def test_a_second_extraction_that_dies_leaves_nothing_to_use(
 DECIDE_NOTHING = (
     *("name", "run", "data.", "loader.", "contrast.", "order.", "optim.", "train.", "retrieval.batch"),
     "model.",  # the weights are for one model, and an evaluation may not name another
-    *(f"augment.{name}" for name in ("flip", "brightness", "contrast", "saturation", "hue", "jitter", "grey")),
+    *(
+        f"augment.{name}"
+        for name in ("flip", "brightness", "contrast", "saturation", "hue", "jitter", "grey", "arithmetic")
+    ),
 )
 """Keys, and beginnings of keys, under which features stay the same. The videos and the backend are named apart."""
 

@@ -341,6 +341,7 @@ MAY_CHANGE: dict[str, Any] = {
     "train.log_every": 3,
     "train.checkpoint_every": 2,
     "retrieval.clips": 3,
+    "retrieval.starts": "official",
     "retrieval.batch": 5,
 }
 """Every key that a resumed run may set anew, with another value (None: a place that the test makes): how it runs, where
