@@ -13,11 +13,13 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import dropwhile
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -52,7 +54,7 @@ def _decode_file(place: Place, video: VideoRecord, numbers: Sequence[int]) -> It
             stream = video_stream(container)
             nearest = bisect_right(video.seek_points, numbers[0], key=lambda point: point.frame) - 1
             start = video.seek_points[nearest] if nearest >= 0 else None
-            frames = frames_from(container, stream, start) if start else container.decode(stream)
+            frames = frames_from(container, stream, start) if start else decode_stream(container, stream)
             wanted = iter(numbers)
             number = next(wanted)
             size = (video.height, video.width) if video.rotation % 180 else (video.width, video.height)
@@ -120,7 +122,22 @@ def _area(stream: VideoStream) -> int:
     return context.width * context.height if context else 0
 
 
+def demux(container: InputContainer, *streams: VideoStream) -> Iterator[Packet[VideoStream]]:
+    """The packets of these streams, or of all, and then an empty one that makes a decoder give what it still has.
+
+    A stream may come up on the way that the container has not told of. PyAV then fails, once it has given all these.
+    """
+    with suppress(IndexError):
+        yield from container.demux(*streams)  # pyright: ignore[reportReturnType]
+
+
+def decode_stream(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """All frames from where the container stands."""
+    for packet in demux(container, stream):
+        yield from packet.decode()
+
+
 def frames_from(container: InputContainer, stream: VideoStream, point: SeekPoint) -> Iterator[VideoFrame]:
     """The frames from a seek point on. Those that only lead up to it are decoded and dropped."""
     container.seek(point.target, stream=stream)
-    return dropwhile(lambda frame: frame.pts != point.pts, container.decode(stream))
+    return dropwhile(lambda frame: frame.pts != point.pts, decode_stream(container, stream))

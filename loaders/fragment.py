@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 
 from cacl.clips import SeekPoint, VideoRecord
 from cacl.errors import DataError, reason_of
-from cacl.loaders.decode import open_video, video_stream
+from cacl.loaders.decode import demux, open_video, video_stream
 from cacl.loaders.prepared import read_stretch
 from cacl.loaders.storage import Place
 
@@ -82,7 +82,7 @@ def _packets_from(container: InputContainer, stream: VideoStream, start: SeekPoi
     """In file order, without the frames that follow the seek point in the file but are shown before it."""
     if start.frame:
         container.seek(start.target, stream=stream)
-    for packet in container.demux(stream):
+    for packet in demux(container, stream):
         if packet.has_sidedata("new_extradata"):
             raise DataError(
                 'changes its parameters on the way, which loader.backend = "dali" cannot follow; "host" can'
@@ -108,7 +108,7 @@ def _retimed(container: InputContainer, stream: VideoStream) -> list[Packet]:
     if stream.codec_context.name != "mpeg4":
         raise DataError('has B-frames in an AVI file, which loader.backend = "dali" cannot put in order; "host" can')
     unpack = BitStreamFilterContext("mpeg4_unpack_bframes", stream)
-    unpacked = [frame for packet in container.demux(stream) if packet.size for frame in unpack.filter(packet)]
+    unpacked = [frame for packet in demux(container, stream) if packet.size for frame in unpack.filter(packet)]
     frames = [frame for frame in unpacked if VOP_START in bytes(frame)]
     shown: list[Packet] = []
     waiting: list[Packet] = []

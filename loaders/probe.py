@@ -30,7 +30,7 @@ from av.video.stream import VideoStream
 
 from cacl.clips import SeekPoint, VideoRecord
 from cacl.errors import DataError, reason_of
-from cacl.loaders.decode import CONCEALING, films, frames_from, open_video, video_stream
+from cacl.loaders.decode import CONCEALING, demux, films, frames_from, open_video, video_stream
 from cacl.loaders.yuv import as_planar_420, mark, rgb_matrix
 
 MIN_SIDE = 2
@@ -109,7 +109,7 @@ def _decode_whole(path: Path, container: InputContainer, log: _Log) -> _Whole:
     first: VideoFrame | None = None
     end_seconds = 0.0
     try:
-        for packet in container.demux(stream):
+        for packet in demux(container, stream):
             first_packet = first_packet or packet
             if packet.size and not packet.is_discard and packet.pts is not None:
                 coded.append(packet.pts)
@@ -225,7 +225,7 @@ def _last_second(path: Path) -> float:
     with open_video(path) as container:
         return max(
             float((packet.pts + (packet.duration or 0)) * packet.time_base)
-            for packet in container.demux()
+            for packet in demux(container)
             if packet.pts is not None
         )
 

@@ -29,7 +29,7 @@ from av.video.stream import VideoStream
 from cacl.clips import Fragments, VideoRecord
 from cacl.errors import DataError, UsageError, reason_of
 from cacl.loaders import mp4
-from cacl.loaders.decode import open_video, upright, video_stream
+from cacl.loaders.decode import decode_stream, demux, open_video, upright, video_stream
 from cacl.loaders.prepared import decode_prepared
 from cacl.loaders.yuv import FULL_RANGE, as_planar_420, mark, planes, source_colorspace
 
@@ -134,7 +134,7 @@ def _copy(source: Path, video: VideoRecord, rate: Fraction, file: Path, settings
             stream = video_stream(container)
             packets: list[Packet] = []
             marks: list[int] = []
-            for packet in container.demux(stream):
+            for packet in demux(container, stream):
                 frames = packet.decode()
                 if packet.is_discard or packet.has_sidedata("new_extradata") or not all(map(_fits, frames)):
                     return None
@@ -175,7 +175,7 @@ def _remux(packets: Iterable[Packet], stream: VideoStream, rate: Fraction) -> by
 def _encode(source: Path, video: VideoRecord, rate: Fraction, file: Path, settings: Settings) -> Converted:
     try:
         with open_video(source) as container:
-            frames = container.decode(video_stream(container))
+            frames = decode_stream(container, video_stream(container))
             data = _encoded(fitted(frames, video, settings.short_side), rate, settings)
         encoded = _write(data, file, rate, *working_size(video.width, video.height, settings.short_side))
     except (av.FFmpegError, ValueError) as error:

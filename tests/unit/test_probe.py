@@ -320,6 +320,27 @@ def test_a_large_picture_is_no_film(tmp_path: Path, suffix: str) -> None:
     assert (probe(path).frames, probe(path).width) == (20, 64)
 
 
+def test_a_stream_that_nothing_told_of(make_video: MakeVideo, tmp_path: Path) -> None:
+    """Frame 40 comes once more, under an identifier that no table of the file names."""
+    path = make_video(tmp_path / "video.m2ts", frames=60)
+    whole = alone(path)
+    data, size, film, other = path.read_bytes(), 192, 0x11, 0x19  # of packets; low bytes of their identifiers
+    packets = [data[at : at + size] for at in range(0, len(data), size)]
+    begins = [n for n, packet in enumerate(packets) if packet[5] & 0x40 and packet[6] == film]
+    again = [
+        packet[:6] + bytes([other]) + packet[7:] for packet in packets[begins[40] : begins[41]] if packet[6] == film
+    ]
+    path.write_bytes(b"".join(packets[: begins[40]] + again + packets[begins[40] :]))
+    video = probe(path)
+    assert (video.frames, video.video_streams) == (60, 1)
+    for numbers in (range(60), range(35, 60, 3)):
+        for number, frame in zip(numbers, decode_frames(path, video, numbers), strict=True):
+            assert np.array_equal(grey(frame), whole[number])
+    for short_side in (32, 48):  # encoded, copied
+        converted = convert(path, video, tmp_path / "converted", Settings(short_side=short_side))
+        assert converted.video.frames == 60
+
+
 # --- Damage that is told
 
 
