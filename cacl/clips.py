@@ -61,6 +61,8 @@ class VideoRecord:
     """Counter-clockwise quarter turns in degrees (0, 90, 180, 270) that bring a decoded frame upright."""
     undecodable: int = 0
     """Frames before the first key frame, which nothing can decode. They have no number."""
+    gaps: int = 0
+    """Packets of which the container says that they are incomplete, or that something before them is missing."""
     video_streams: int = 1
     """Video streams in the file, cover art apart; the one that players show is used."""
     pixel_aspect: float = 1.0

@@ -30,7 +30,7 @@ from cacl.loaders.probe import probe
 from cacl.loaders.remarks import notes_of, remarks_on, slowness_of
 from cacl.loaders.storage import Place, is_remote
 
-CACHE_FORMAT = ("cacl-scan", 4, *av.library_versions["libavformat"], *av.library_versions["libavcodec"])
+CACHE_FORMAT = ("cacl-scan", 5, *av.library_versions["libavformat"], *av.library_versions["libavcodec"])
 """Raise the first number when `probe` judges files differently; another demuxer or decoder may do so as well."""
 
 SAVE_EVERY_SECONDS = 60.0
@@ -222,6 +222,7 @@ def _facts(video: VideoRecord) -> dict[str, Any]:
         "mirrored": video.mirrored,
         "rotation": video.rotation,
         "undecodable": video.undecodable,
+        "gaps": video.gaps,
         "video_streams": video.video_streams,
         "pixel_aspect": video.pixel_aspect,
         "content": video.content,

@@ -107,10 +107,12 @@ def _decode_whole(path: Path, container: InputContainer, log: _Log) -> _Whole:
     keys: list[int] = []
     decoding_times: dict[int, int] = {}
     first: VideoFrame | None = None
+    gaps = 0
     end_seconds = 0.0
     try:
         for packet in demux(container, stream):
             first_packet = first_packet or packet
+            gaps += packet.is_corrupt
             if packet.size and not packet.is_discard and packet.pts is not None:
                 coded.append(packet.pts)
                 if packet.is_keyframe and packet.dts is not None:
@@ -127,7 +129,9 @@ def _decode_whole(path: Path, container: InputContainer, log: _Log) -> _Whole:
     except (av.FFmpegError, ValueError) as error:
         if not marks and first_packet and not first_packet.is_keyframe:
             raise DataError(STARTS_BETWEEN_KEYS) from None
-        raise DataError(f"decoding fails after {_of(len(marks), promised)} ({reason_of(error)})") from None
+        # PyAV has words of its own for what it does not know, which say nothing of the video.
+        reason = reason_of(error) if isinstance(error, av.FFmpegError) else "the next frame is of an unknown kind"
+        raise DataError(f"decoding fails after {_of(len(marks), promised)} ({reason})") from None
     if first is None:
         raise DataError("holds no frame that decodes")
     undecodable = sum(pts < first.pts for pts in coded) if first.pts is not None else 0
@@ -147,6 +151,7 @@ def _decode_whole(path: Path, container: InputContainer, log: _Log) -> _Whole:
         mirrored=mirrored,
         rotation=rotation,
         undecodable=undecodable,
+        gaps=gaps,
         video_streams=len(films(container)),
         pixel_aspect=float(stream.sample_aspect_ratio or 1),
     )

@@ -23,6 +23,8 @@ def remarks_on(video: VideoRecord) -> Remarks:
     found = {}
     if video.undecodable:
         found["start"] = f"starts between key frames: its first {video.undecodable} frames do not decode, nor count"
+    if video.gaps:
+        found["gaps"] = f"has gaps, says its container (at {video.gaps} packets): frames may be missing"
     if video.video_streams > 1:
         found["streams"] = f"holds {video.video_streams} video streams: that of {video.width} x {video.height} is used"
     if abs(video.pixel_aspect - 1) > NEARLY_SQUARE:

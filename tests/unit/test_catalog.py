@@ -110,6 +110,7 @@ def test_json_has_every_file(root: Path) -> None:
         "mirrored": False,
         "rotation": 0,
         "undecodable": 0,
+        "gaps": 0,
         "video_streams": 1,
         "pixel_aspect": 1.0,
         "content": hashlib.blake2b((root / "run/a.mp4").read_bytes(), digest_size=16).hexdigest(),
@@ -201,6 +202,7 @@ def test_fingerprint(good: Path, tmp_path: Path) -> None:
         "rate": 10.0,
         "codec": "vp9",
         "undecodable": 1,
+        "gaps": 1,
         "video_streams": 2,
         "pixel_aspect": 2.0,
     }
@@ -286,6 +288,7 @@ def test_the_cache_keeps_all_that_a_probe_finds(good: Path, monkeypatch: pytest.
         mirrored=True,
         rotation=270,
         undecodable=3,
+        gaps=4,
         video_streams=2,
         pixel_aspect=8 / 9,
         seek_points=(SeekPoint(12, -3, -5), SeekPoint(24, 2**40, 2**40)),

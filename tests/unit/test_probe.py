@@ -425,6 +425,19 @@ def test_frames_that_the_container_lost_are_missed(make_video: MakeVideo, tmp_pa
         probe(path)
 
 
+def test_packets_that_are_lost_are_counted(make_video: MakeVideo, tmp_path: Path) -> None:
+    """MPEG-TS numbers its packets of 188 bytes (ISO/IEC 13818-1, 2.4.3.3): that a whole frame is missing is told by
+    nothing else."""
+    path = make_video(tmp_path / "video.ts", frames=40, size=(160, 120))
+    assert probe(path).gaps == 0
+    data = path.read_bytes()
+    with streams.coded(path) as (_, frames):
+        begin, end = (data.index(frames[number].data[:60]) // 188 * 188 for number in (23, 24))
+    path.write_bytes(data[:begin] + data[end:])
+    video = probe(path)
+    assert (video.frames, video.gaps > 0) == (39, True)
+
+
 def test_messages_of_other_threads_are_not_held_against_a_file(make_video: MakeVideo, tmp_path: Path) -> None:
     options = {"level": "3", "slicecrc": "1"}
     bad, good = (make_video(tmp_path / f"{name}.mkv", codec="ffv1", options=options) for name in ("bad", "good"))
