@@ -384,7 +384,7 @@ def test_two_ranks_retrieve_as_one_does(folder: Path) -> None:
     for name, features in features_by_hand(folder / "whole", clips).items():
         expected = (features[0::2] + features[1::2]) / 2
         np.testing.assert_allclose(np.load(two / f"{name}.npy"), expected, rtol=1e-4, atol=1e-5, err_msg=name)
-        assert np.abs(features[0::2] - features[1::2]).max(1).min() > 1e-3  # the clips of a video differ
+        assert np.abs(features[0::2] - features[1::2]).max(1).min() > 5e-4  # the clips of a video differ
 
 
 def test_a_batch_that_does_not_divide_is_one_line(folder: Path) -> None:

@@ -160,7 +160,11 @@ def test_losses_and_gradients_are_those_of_one_batch(folder: Path, world: int, n
 @pytest.mark.parametrize("negatives", NEGATIVES)
 @pytest.mark.parametrize("world", COUNTS)
 def test_ranks_train_as_one_process_does(folder: Path, world: int, negatives: str) -> None:
-    """The metrics of every step, and after the last one all weights, momentum copies and the queue."""
+    """The metrics of every step, and after the last one all weights, momentum copies and the queue.
+
+    All but the shares of top-1, which are compared in float64 above: embeddings of an untrained transformer are so alike
+    that single precision may turn a tie either way, and one clip is a ninth.
+    """
     expected = steps(folder, negatives)
     results = launch.left_by(LAUNCHES, f"{negatives} of {world}", folder)
     names = expected["metrics"][0].keys()
@@ -168,7 +172,7 @@ def test_ranks_train_as_one_process_does(folder: Path, world: int, negatives: st
     for step in range(STEPS):
         found = joined([result["metrics"][step] for result in results], COUNTS[world])
         assert found.keys() == names
-        for name in names:
+        for name in (name for name in names if "top1" not in name):
             torch.testing.assert_close(
                 found[name],
                 expected["metrics"][step][name],
