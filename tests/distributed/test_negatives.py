@@ -162,7 +162,7 @@ def test_losses_and_gradients_are_those_of_one_batch(folder: Path, world: int, n
 def test_ranks_train_as_one_process_does(folder: Path, world: int, negatives: str) -> None:
     """The metrics of every step, and after the last one all weights, momentum copies and the queue.
 
-    All but the shares of top-1, which are compared in float64 above: embeddings of an untrained transformer are so alike
+    All but the shares of top-1, which are compared in float64 above: an untrained transformer has embeddings so alike
     that single precision may turn a tie either way, and one clip is a ninth.
     """
     expected = steps(folder, negatives)
