@@ -15,6 +15,11 @@ from cacl.errors import UsageError
 
 T = TypeVar("T")
 
+_groups: list[Any] = []
+"""Groups that this process has been in. What wraps a network for data parallel training refers to its group, too. Where
+that is the last reference, the group ends while Python's global lock is held, and waits for gloo's threads, one of which
+may wait for that lock to let go of a tensor (seen with torch 2.11). This reference is let go of without the lock."""
+
 
 @contextmanager
 def process_group(device: str) -> Iterator[torch.device]:
@@ -25,6 +30,7 @@ def process_group(device: str) -> Iterator[torch.device]:
         return
     # Not yet run on GPUs: what the ranks agree on goes over the CPU, so that no device is waited for.
     dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+    _groups.append(dist.group.WORLD)
     try:
         yield chosen
     finally:
