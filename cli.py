@@ -65,9 +65,10 @@ def _share_the_cores() -> None:
 
     OpenMP reads this as torch is imported, hence here. By default its threads spin while they wait (GNU's, in torch's
     wheels, 300,000 times). Where another process uses one of the cores, even a niced one, they spin away the time that
-    the awaited thread needs, and training becomes several times slower. Asleep, they take some microseconds to wake
-    up: little beside free cores, and nothing beside a GPU, for which the CPU only starts kernels. Decoding has threads of its
-    own. benchmarks/busy_core.py measures it. Whoever sets the variable is left alone; GOMP_SPINCOUNT counts for more.
+    the awaited thread needs, and training becomes many times slower. Asleep, they take some microseconds to wake up:
+    a tenth of the speed beside free cores, nothing beside a GPU, for which the CPU only starts kernels. Decoding has
+    threads of its own. docs/training.md has the figures of benchmarks/busy_core.py. Whoever sets the variable is left
+    alone; GOMP_SPINCOUNT counts for more.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
