@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 _groups: list[Any] = []
 """Groups that this process has been in. What wraps a network for data parallel training refers to its group, too. If
-that is the last reference, the group ends while Python's global lock is held, and waits for gloo's threads, of which one
+that is the last one, the group ends while Python's global lock is held, and waits for gloo's threads, of which one
 may wait for that lock, to free a tensor (seen with torch 2.11). This reference is let go of without the lock."""
 
 
