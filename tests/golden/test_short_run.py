@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from av.video.stream import VideoStream
-from torch import Tensor
+from torch import Tensor, nn
 
 from cacl import checkpoint
 from cacl.clips import ClipBatch
@@ -30,11 +30,15 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 VIDEOS, FRAMES, SIDE = 16, 8, 32
 
-GOLDEN = {
-    "contrast": [5.97722, 5.59363, 4.79129],
-    "order": [1.68781, 1.50313, 1.27488],
+BY_FIRST_DRAW = {
+    1.541: {"contrast": [5.97722, 5.59363, 4.79129], "order": [1.68781, 1.50313, 1.27488]},  # torch 2.15
+    -0.00896: {"contrast": [4.69298, 5.75034, 4.64547], "order": [1.68781, 1.32971, 1.16592]},  # torch 2.11
 }
-"""Of the first three steps of `configured`, from torch 2.15 on an x86 CPU with AVX-512."""
+"""Of the first three steps of `configured`, on an x86 CPU with AVX-512; by the first number that `trunc_normal_` draws,
+which torch has changed, and with it what a transformer starts from."""
+GOLDEN = BY_FIRST_DRAW[
+    round(nn.init.trunc_normal_(torch.empty(3), generator=torch.Generator().manual_seed(0))[0].item(), 5)
+]
 
 TOLERANCE = 1e-3
 """Relative. The videos are lossless and hold the decoder's planes as they were drawn, so only sums in another order
