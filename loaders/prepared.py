@@ -2,7 +2,7 @@
 
 No container is opened. The index says which bytes hold a clip, and the boxes around the coded frames say where each
 begins. Every clip has a decoder of its own: a decoder that is used again keeps parameter sets of the streams before,
-which flushing does not take away, and opening one costs about a twentieth of decoding a clip.
+which flushing does not take away, and opening one costs little beside decoding a clip.
 """
 
 from __future__ import annotations
