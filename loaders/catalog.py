@@ -25,10 +25,10 @@ from cacl.clips import SeekPoint, VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError
 from cacl.loaders import index, journal, layouts
+from cacl.loaders.decode.probe import probe
+from cacl.loaders.decode.storage import Place, is_remote
 from cacl.loaders.index import PreparedVideos
-from cacl.loaders.probe import probe
 from cacl.loaders.remarks import notes_of, remarks_on, slowness_of
-from cacl.loaders.storage import Place, is_remote
 
 CACHE_FORMAT = ("cacl-scan", 5, *av.library_versions["libavformat"], *av.library_versions["libavcodec"])
 """Raise the first number when `probe` judges files differently; another demuxer or decoder may do so as well."""

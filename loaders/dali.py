@@ -22,11 +22,11 @@ from torch import Tensor
 from cacl.clips import ClipBatch, ClipPlan, Failure, VideoRecord, ViewPlan
 from cacl.errors import CaclError, ConfigError, DataError
 from cacl.loaders.catalog import Catalog
-from cacl.loaders.fragment import cut
+from cacl.loaders.decode.remux import cut
+from cacl.loaders.decode.storage import Place
+from cacl.loaders.decode.yuv import matrix_to_rgb
 from cacl.loaders.reference import decode_rgb
-from cacl.loaders.storage import Place
 from cacl.loaders.views import DaliViews, KernelViews, Node, Views
-from cacl.loaders.yuv import matrix_to_rgb
 
 if TYPE_CHECKING:
     from nvidia.dali.pipeline import Pipeline

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from cacl.clips import ClipPlan, VideoRecord
 from cacl.loaders import reference
-from cacl.loaders.decode import decode_frames, upright
+from cacl.loaders.decode.raw import decode_frames, upright
+from cacl.loaders.decode.storage import Place
+from cacl.loaders.decode.yuv import as_planar_420, planes, rgb_matrix
 from cacl.loaders.memory import scratch
 from cacl.loaders.mix import mix
-from cacl.loaders.storage import Place
-from cacl.loaders.yuv import as_planar_420, planes, rgb_matrix
 
 
 def load_clip(place: Place, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:

@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 
 from cacl.clips import Fragments, VideoRecord
 from cacl.errors import DataError, reason_of
-from cacl.loaders import storage
+from cacl.loaders.decode import storage
 from cacl.loaders.entries import Entry, hold_out
 
 NAME = "index.safetensors"

@@ -25,12 +25,13 @@ from typing import Any, TypeAlias
 from cacl.clips import VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError, UsageError, reason_of
-from cacl.loaders import index, journal, layouts, storage
+from cacl.loaders import index, journal, layouts
 from cacl.loaders.catalog import Catalog, Rejected, Report, scan
+from cacl.loaders.decode import storage
+from cacl.loaders.decode.probe import probe
 from cacl.loaders.index import IndexWriter, Prepared
 from cacl.loaders.journal import Done, Journal, Refused, Stamp
 from cacl.loaders.layouts import Listing
-from cacl.loaders.probe import probe
 from cacl.loaders.remarks import notes_of, remarks_on
 from cacl.loaders.transcode import Converted, Settings, convert
 from cacl.loaders.workers import each

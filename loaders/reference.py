@@ -14,9 +14,9 @@ from torch import Tensor
 from cacl.clips import ClipPlan, VideoRecord, ViewPlan
 from cacl.kernels.augment import one_view
 from cacl.loaders import pillow
-from cacl.loaders.decode import decode_frames, upright
-from cacl.loaders.storage import Place
-from cacl.loaders.yuv import EXACT, source_colorspace
+from cacl.loaders.decode.raw import decode_frames, upright
+from cacl.loaders.decode.storage import Place
+from cacl.loaders.decode.yuv import EXACT, source_colorspace
 
 
 def load_clip(place: Place, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:

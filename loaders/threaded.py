@@ -12,8 +12,8 @@ from torch import Tensor
 from cacl.clips import ClipBatch, ClipPlan, Failure, VideoRecord
 from cacl.errors import DataError
 from cacl.loaders.catalog import Catalog
+from cacl.loaders.decode.storage import Place
 from cacl.loaders.memory import Recycler
-from cacl.loaders.storage import Place
 
 LoadClip = Callable[[Place, VideoRecord, ClipPlan, int, Sequence[Tensor]], None]
 """(file, record, plan, size, out): fills out, one float16 [3, T, size, size] per view."""

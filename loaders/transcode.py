@@ -28,10 +28,10 @@ from av.video.stream import VideoStream
 
 from cacl.clips import Fragments, VideoRecord
 from cacl.errors import DataError, UsageError, reason_of
-from cacl.loaders import mp4
-from cacl.loaders.decode import decode_stream, demux, open_video, upright, video_stream
-from cacl.loaders.prepared import decode_prepared
-from cacl.loaders.yuv import FULL_RANGE, as_planar_420, mark, planes, source_colorspace
+from cacl.loaders.decode import mp4
+from cacl.loaders.decode.fragments import decode_prepared
+from cacl.loaders.decode.raw import decode_stream, demux, open_video, upright, video_stream
+from cacl.loaders.decode.yuv import FULL_RANGE, as_planar_420, mark, planes, source_colorspace
 
 MAX_COPIED_GOP = 32
 """Files with longer groups of pictures are encoded anew: a clip would take twice the frames that it needs."""

@@ -20,11 +20,11 @@ from av.video.frame import VideoFrame
 
 from cacl.errors import CaclError, DataError, reason_of
 from cacl.loaders.catalog import Report
-from cacl.loaders.decode import decode_frames
+from cacl.loaders.decode.probe import probe
+from cacl.loaders.decode.raw import decode_frames
+from cacl.loaders.decode.yuv import mark, planes
 from cacl.loaders.prepare import Summary
-from cacl.loaders.probe import probe
 from cacl.loaders.transcode import fitted
-from cacl.loaders.yuv import mark, planes
 
 FRAMES = 16
 MAX_STRIDE = 4

@@ -15,8 +15,8 @@ from cacl.config import Config
 from cacl.loaders import dali
 from cacl.loaders.build import Backend, build_backend
 from cacl.loaders.catalog import Catalog, scan
+from cacl.loaders.decode.storage import Place
 from cacl.loaders.sampling import TrainingPlanner
-from cacl.loaders.storage import Place
 
 Answer: TypeAlias = dict[str, Any]
 CPU = torch.device("cpu")

@@ -26,10 +26,10 @@ from cacl.errors import DataError
 from cacl.loaders import host
 from cacl.loaders.build import Backend, build_backend
 from cacl.loaders.catalog import Catalog
-from cacl.loaders.decode import decode_frames
-from cacl.loaders.prepared import read_stretch
+from cacl.loaders.decode.fragments import read_stretch
+from cacl.loaders.decode.raw import decode_frames
+from cacl.loaders.decode.storage import Place
 from cacl.loaders.sampling import TrainingPlanner
-from cacl.loaders.storage import Place
 from cacl.loaders.threaded import ThreadedBackend
 
 CHECKED_CLIPS, TIMED_CLIPS = 8, 32

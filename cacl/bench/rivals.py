@@ -24,7 +24,7 @@ from torchvision.transforms.functional import to_tensor
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord, ViewPlan
 from cacl.config import AugmentConfig, Config
 from cacl.loaders.catalog import Catalog
-from cacl.loaders.decode import open_video, video_stream
+from cacl.loaders.decode.raw import open_video, video_stream
 
 Load = Callable[[str, VideoRecord, ClipPlan, Config], tuple[Tensor, ...]]
 """(file, record, plan, configuration) to one [3, T, size, size] per view; more may follow these."""

@@ -36,8 +36,8 @@ from cacl.loaders import host, reference
 from cacl.loaders.augment import IDENTITY_COLOR
 from cacl.loaders.catalog import Catalog
 from cacl.loaders.dali import DaliBackend
+from cacl.loaders.decode.probe import probe
 from cacl.loaders.pillow import jittered
-from cacl.loaders.probe import probe
 from cacl.loaders.sampling import TrainingPlanner, evaluation_plans
 from cacl.loaders.threaded import LoadClip
 from cacl.losses import contrast_loss

@@ -32,7 +32,7 @@ from cacl.loaders.augment import IDENTITY_COLOR, color_matrix
 from cacl.loaders.build import REMOTE_READS, build_backend, choose_backend
 from cacl.loaders.catalog import Catalog
 from cacl.loaders.dali import DaliBackend, obstacle
-from cacl.loaders.probe import probe
+from cacl.loaders.decode.probe import probe
 from cacl.loaders.sampling import TrainingPlanner, evaluation_plans
 from cacl.loaders.threaded import LoadClip, ThreadedBackend
 from cacl.loaders.views import DaliViews, KernelViews

@@ -30,10 +30,10 @@ from cacl.errors import CaclError, ConfigError
 from cacl.loaders import dali
 from cacl.loaders.augment import IDENTITY_COLOR, color_matrix
 from cacl.loaders.catalog import Catalog
-from cacl.loaders.decode import upright
-from cacl.loaders.probe import probe
+from cacl.loaders.decode.probe import probe
+from cacl.loaders.decode.raw import upright
+from cacl.loaders.decode.storage import Place
 from cacl.loaders.reference import load_clip
-from cacl.loaders.storage import Place
 from cacl.loaders.threaded import ThreadedBackend
 from tests.conftest import picture
 from tests.gpu import cuda_device

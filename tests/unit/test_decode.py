@@ -21,10 +21,10 @@ from av.video.frame import VideoFrame
 
 from cacl.clips import VideoRecord
 from cacl.errors import DataError
-from cacl.loaders.decode import decode_frames, upright
-from cacl.loaders.probe import probe
+from cacl.loaders.decode.probe import probe
+from cacl.loaders.decode.raw import decode_frames, upright
+from cacl.loaders.decode.yuv import plane, planes
 from cacl.loaders.transcode import Settings, convert
-from cacl.loaders.yuv import plane, planes
 from tests.conftest import picture
 
 MakeVideo = Callable[..., Path]

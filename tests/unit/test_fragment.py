@@ -17,10 +17,10 @@ from av.video.stream import VideoStream
 
 from cacl.clips import VideoRecord
 from cacl.errors import DataError
-from cacl.loaders.fragment import Cut, cut
-from cacl.loaders.probe import probe
+from cacl.loaders.decode.probe import probe
+from cacl.loaders.decode.remux import Cut, cut
+from cacl.loaders.decode.yuv import matrix_to_rgb
 from cacl.loaders.transcode import Settings, convert
-from cacl.loaders.yuv import matrix_to_rgb
 
 MakeVideo = Callable[..., Path]
 Trimmed = Callable[[Path, Path], Path]

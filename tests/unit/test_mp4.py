@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from cacl.loaders import mp4
+from cacl.loaders.decode import mp4
 
 MakeVideo = Callable[..., Path]
 T = TypeVar("T")

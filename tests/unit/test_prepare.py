@@ -24,11 +24,11 @@ from cacl.config import DataConfig
 from cacl.errors import DataError, UsageError
 from cacl.loaders import index, journal
 from cacl.loaders.catalog import Catalog, scan
-from cacl.loaders.decode import decode_frames
+from cacl.loaders.decode.raw import decode_frames
+from cacl.loaders.decode.yuv import mark
 from cacl.loaders.prepare import Summary, output, prepare
 from cacl.loaders.transcode import Settings
 from cacl.loaders.verify import VerificationError, verify
-from cacl.loaders.yuv import mark
 
 MakeVideo = Callable[..., Path]
 SETTINGS = Settings(short_side=48)

@@ -25,14 +25,15 @@ from av.video.stream import VideoStream
 from cacl.clips import ClipPlan, VideoRecord
 from cacl.config import AugmentConfig, ClipConfig, DataConfig
 from cacl.errors import DataError
-from cacl.loaders import host, index, prepared, reference
+from cacl.loaders import host, index, reference
 from cacl.loaders.catalog import Catalog, scan
-from cacl.loaders.decode import decode_frames
+from cacl.loaders.decode import fragments
+from cacl.loaders.decode.probe import probe
+from cacl.loaders.decode.raw import decode_frames
+from cacl.loaders.decode.yuv import mark, planes
 from cacl.loaders.prepare import prepare
-from cacl.loaders.probe import probe
 from cacl.loaders.sampling import TrainingPlanner
 from cacl.loaders.transcode import Settings
-from cacl.loaders.yuv import mark, planes
 
 MakeVideo = Callable[..., Path]
 SIZES = [(64 + 16 * n, 48 + 2 * n) for n in range(4)]
@@ -180,7 +181,7 @@ def test_iterations_that_are_abandoned(catalog: Catalog, truth: dict[str, list[i
             assert mark(next(frames)) == true[number]
         lying.append(frames)
         assert marks(file, video, range(10, 30)) == true[10:30]
-        closed = prepared.decode_prepared(file, video, range(30, 40))
+        closed = fragments.decode_prepared(file, video, range(30, 40))
         assert mark(next(closed)) == true[30]
         closed.close()  # pyright: ignore[reportAttributeAccessIssue]
         assert marks(file, video, range(1, 9)) == true[1:9]

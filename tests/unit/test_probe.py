@@ -20,12 +20,12 @@ from av.video.stream import VideoStream
 from cacl.clips import VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError
-from cacl.loaders import mp4
 from cacl.loaders.catalog import Catalog, scan
-from cacl.loaders.decode import decode_frames
-from cacl.loaders.fragment import cut
+from cacl.loaders.decode import mp4
+from cacl.loaders.decode.probe import probe
+from cacl.loaders.decode.raw import decode_frames
+from cacl.loaders.decode.remux import cut
 from cacl.loaders.prepare import prepare
-from cacl.loaders.probe import probe
 from cacl.loaders.transcode import Settings, convert
 from tests.unit import streams
 

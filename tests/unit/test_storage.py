@@ -26,16 +26,17 @@ import torch
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord
 from cacl.config import AugmentConfig, ClipConfig, DataConfig
 from cacl.errors import DataError
-from cacl.loaders import host, index, storage
+from cacl.loaders import host, index
 from cacl.loaders.catalog import Catalog, scan
-from cacl.loaders.decode import decode_frames
+from cacl.loaders.decode import storage
+from cacl.loaders.decode.raw import decode_frames
+from cacl.loaders.decode.yuv import mark
 from cacl.loaders.index import IndexWriter, Prepared
 from cacl.loaders.layouts import Entry
 from cacl.loaders.prepare import prepare
 from cacl.loaders.sampling import TrainingPlanner
 from cacl.loaders.threaded import ThreadedBackend
 from cacl.loaders.transcode import Settings, convert
-from cacl.loaders.yuv import mark
 
 MakeVideo = Callable[..., Path]
 

@@ -17,11 +17,11 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 from cacl.errors import DataError, UsageError
-from cacl.loaders import mp4
-from cacl.loaders.decode import decode_frames, upright
-from cacl.loaders.probe import probe
+from cacl.loaders.decode import mp4
+from cacl.loaders.decode.probe import probe
+from cacl.loaders.decode.raw import decode_frames, upright
+from cacl.loaders.decode.yuv import mark, planes, rgb_matrix
 from cacl.loaders.transcode import Converted, Settings, convert, fitted, working_size
-from cacl.loaders.yuv import mark, planes, rgb_matrix
 
 MakeVideo = Callable[..., Path]
 Trimmed = Callable[[Path, Path], Path]

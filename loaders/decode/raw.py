@@ -26,8 +26,8 @@ from av.video.stream import VideoStream
 
 from cacl.clips import SeekPoint, VideoRecord
 from cacl.errors import DataError, reason_of
-from cacl.loaders.prepared import decode_prepared
-from cacl.loaders.storage import Place
+from cacl.loaders.decode.fragments import decode_prepared
+from cacl.loaders.decode.storage import Place
 
 PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 CONCEALING = frozenset(

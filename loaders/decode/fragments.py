@@ -19,8 +19,8 @@ from av.video.frame import VideoFrame
 
 from cacl.clips import VideoRecord
 from cacl.errors import DataError, reason_of
-from cacl.loaders import mp4, storage
-from cacl.loaders.storage import Place
+from cacl.loaders.decode import mp4, storage
+from cacl.loaders.decode.storage import Place
 
 
 class Stretch(NamedTuple):

@@ -21,9 +21,9 @@ from av.video.stream import VideoStream
 
 from cacl.clips import SeekPoint, VideoRecord
 from cacl.errors import DataError, reason_of
-from cacl.loaders.decode import demux, open_video, video_stream
-from cacl.loaders.prepared import read_stretch
-from cacl.loaders.storage import Place
+from cacl.loaders.decode.fragments import read_stretch
+from cacl.loaders.decode.raw import demux, open_video, video_stream
+from cacl.loaders.decode.storage import Place
 
 VOP_START = b"\0\0\1\xb6"
 """Begins a frame of MPEG-4 part 2; the two bits after it are the type of the frame."""

@@ -30,8 +30,8 @@ from av.video.stream import VideoStream
 
 from cacl.clips import SeekPoint, VideoRecord
 from cacl.errors import DataError, reason_of
-from cacl.loaders.decode import CONCEALING, demux, films, frames_from, open_video, video_stream
-from cacl.loaders.yuv import as_planar_420, mark, rgb_matrix
+from cacl.loaders.decode.raw import CONCEALING, demux, films, frames_from, open_video, video_stream
+from cacl.loaders.decode.yuv import as_planar_420, mark, rgb_matrix
 
 MIN_SIDE = 2
 """Pixels: the smallest crop is one sample of 4:2:0 chroma."""
