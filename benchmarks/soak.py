@@ -31,7 +31,7 @@ from cacl.loaders.build import build_backend
 from cacl.loaders.catalog import Catalog, scan
 from cacl.loaders.index import IndexWriter, Prepared
 from cacl.loaders.layouts import Entry
-from cacl.loaders.sampling import TrainingPlanner
+from cacl.loaders.sampling.sampler import TrainingPlanner
 
 VIDEOS, CLIPS, BATCH = 10_000, 20_000, 32
 SETTLED = 5_000

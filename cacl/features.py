@@ -20,7 +20,7 @@ from cacl.config import Config
 from cacl.errors import DataError
 from cacl.loaders.build import Backend
 from cacl.loaders.catalog import Catalog
-from cacl.loaders.sampling import evaluation_plans
+from cacl.loaders.sampling.sampler import evaluation_plans
 from cacl.models import CNN3D, VideoTransformer
 
 FeatureOf = Callable[[Tensor, Tensor], Tensor]

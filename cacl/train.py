@@ -29,9 +29,9 @@ from cacl.learner import Learner
 from cacl.loaders import roster
 from cacl.loaders.build import build_backend, choose_backend
 from cacl.loaders.catalog import Catalog, scan
-from cacl.loaders.draws import Draws
 from cacl.loaders.ledger import Ledger
-from cacl.loaders.sampling import STEP, TrainingPlanner
+from cacl.loaders.sampling.rng import Draws
+from cacl.loaders.sampling.sampler import STEP, TrainingPlanner
 from cacl.optim import create_optimizer, learning_rate, learning_rate_of_epoch
 from cacl.report import Report
 

@@ -30,8 +30,8 @@ import av
 import numpy as np
 
 from cacl.errors import DataError, UsageError
-from cacl.loaders.augment import LUMA
-from cacl.loaders.draws import Draws
+from cacl.loaders.sampling.augmentation import LUMA
+from cacl.loaders.sampling.rng import Draws
 
 MOTIONS: dict[str, tuple[int, int, int, int]] = {  # to the right, downwards, clockwise, growing: as seen on the screen
     "left": (-1, 0, 0, 0),

@@ -16,7 +16,7 @@ from cacl.loaders import dali
 from cacl.loaders.build import Backend, build_backend
 from cacl.loaders.catalog import Catalog, scan
 from cacl.loaders.decode.storage import Place
-from cacl.loaders.sampling import TrainingPlanner
+from cacl.loaders.sampling.sampler import TrainingPlanner
 
 Answer: TypeAlias = dict[str, Any]
 CPU = torch.device("cpu")

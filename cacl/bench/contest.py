@@ -29,7 +29,7 @@ from cacl.loaders.catalog import Catalog
 from cacl.loaders.decode.fragments import read_stretch
 from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.storage import Place
-from cacl.loaders.sampling import TrainingPlanner
+from cacl.loaders.sampling.sampler import TrainingPlanner
 from cacl.loaders.threaded import ThreadedBackend
 
 CHECKED_CLIPS, TIMED_CLIPS = 8, 32

@@ -21,7 +21,7 @@ from cacl.clips import ViewPlan
 from cacl.kernels.augment import augment, one_view
 from cacl.kernels.edit_distance import edit_distance_to_identity
 from cacl.loaders import dali
-from cacl.loaders.augment import color_matrix
+from cacl.loaders.sampling.augmentation import color_matrix
 
 
 def problems(device: torch.device) -> list[Problem]:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from cacl import __version__, checkpoint
 from cacl import config as configuration
 from cacl.loaders import synth
-from cacl.loaders.draws import Draws
+from cacl.loaders.sampling.rng import Draws
 
 Finished = subprocess.CompletedProcess[str]
 Run = Callable[..., Finished]

@@ -19,7 +19,7 @@ from cacl.loaders import dali, host, reference
 from cacl.loaders.build import Backend
 from cacl.loaders.catalog import Catalog, scan
 from cacl.loaders.prepare import prepare
-from cacl.loaders.sampling import TrainingPlanner, evaluation_plans
+from cacl.loaders.sampling.sampler import TrainingPlanner, evaluation_plans
 from cacl.loaders.threaded import ThreadedBackend
 from cacl.loaders.transcode import Settings
 from tests.faults.damage import DAMAGES, deleted, overwritten, rotten, truncated

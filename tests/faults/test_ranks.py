@@ -21,7 +21,7 @@ from cacl import checkpoint, distributed
 from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.errors import CaclError
-from cacl.loaders.sampling import epoch_order
+from cacl.loaders.sampling.sampler import epoch_order
 from cacl.train import Trainer, train
 from tests import launch
 from tests.faults.damage import deleted, overwritten, truncated

@@ -22,7 +22,7 @@ from cacl.config import Config, to_toml
 from cacl.errors import CaclError
 from cacl.loaders.build import build_backend
 from cacl.loaders.catalog import scan
-from cacl.loaders.sampling import TrainingPlanner
+from cacl.loaders.sampling.sampler import TrainingPlanner
 from cacl.train import Trainer, train
 from tests.tiny import tiny_config
 

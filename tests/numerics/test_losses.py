@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from cacl.kernels.edit_distance import edit_distance_to_identity
-from cacl.loaders.draws import Draws
-from cacl.loaders.sampling import draw_order
+from cacl.loaders.sampling.rng import Draws
+from cacl.loaders.sampling.sampler import draw_order
 from cacl.losses import contrast_loss, encoders_of, order_classes, order_loss
 
 METHOD = {

@@ -33,12 +33,12 @@ from cacl.evaluate import protocol
 from cacl.features import key_of
 from cacl.learner import Learner
 from cacl.loaders import host, reference
-from cacl.loaders.augment import IDENTITY_COLOR
 from cacl.loaders.catalog import Catalog
 from cacl.loaders.dali import DaliBackend
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.pillow import jittered
-from cacl.loaders.sampling import TrainingPlanner, evaluation_plans
+from cacl.loaders.sampling.augmentation import IDENTITY_COLOR
+from cacl.loaders.sampling.sampler import TrainingPlanner, evaluation_plans
 from cacl.loaders.threaded import LoadClip
 from cacl.losses import contrast_loss
 from cacl.models import C3D, VideoTransformer, create_model

@@ -28,12 +28,12 @@ from cacl.clips import ClipBatch, ClipPlan, VideoRecord, ViewPlan
 from cacl.config import AugmentConfig, ClipConfig, Config, LoaderConfig
 from cacl.errors import ConfigError
 from cacl.loaders import host, reference
-from cacl.loaders.augment import IDENTITY_COLOR, color_matrix
 from cacl.loaders.build import REMOTE_READS, build_backend, choose_backend
 from cacl.loaders.catalog import Catalog
 from cacl.loaders.dali import DaliBackend, obstacle
 from cacl.loaders.decode.probe import probe
-from cacl.loaders.sampling import TrainingPlanner, evaluation_plans
+from cacl.loaders.sampling.augmentation import IDENTITY_COLOR, color_matrix
+from cacl.loaders.sampling.sampler import TrainingPlanner, evaluation_plans
 from cacl.loaders.threaded import LoadClip, ThreadedBackend
 from cacl.loaders.views import DaliViews, KernelViews
 

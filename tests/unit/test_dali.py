@@ -28,12 +28,12 @@ from torch import Tensor
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord, ViewPlan
 from cacl.errors import CaclError, ConfigError
 from cacl.loaders import dali
-from cacl.loaders.augment import IDENTITY_COLOR, color_matrix
 from cacl.loaders.catalog import Catalog
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.raw import upright
 from cacl.loaders.decode.storage import Place
 from cacl.loaders.reference import load_clip
+from cacl.loaders.sampling.augmentation import IDENTITY_COLOR, color_matrix
 from cacl.loaders.threaded import ThreadedBackend
 from tests.conftest import picture
 from tests.gpu import cuda_device

@@ -19,8 +19,8 @@ from cacl.clips import ClipBatch, ViewPlan
 from cacl.config import Config, TransformerConfig, from_dict
 from cacl.encoders import Encoders, shuffle_frames
 from cacl.learner import Learner
-from cacl.loaders.augment import color_matrix
 from cacl.loaders.reference import make_view
+from cacl.loaders.sampling.augmentation import color_matrix
 from cacl.losses import contrast_loss, order_loss
 from cacl.models import VideoTransformer
 from cacl.momentum import follow, momentum_copy

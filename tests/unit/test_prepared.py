@@ -32,7 +32,7 @@ from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.yuv import mark, planes
 from cacl.loaders.prepare import prepare
-from cacl.loaders.sampling import TrainingPlanner
+from cacl.loaders.sampling.sampler import TrainingPlanner
 from cacl.loaders.transcode import Settings
 
 MakeVideo = Callable[..., Path]

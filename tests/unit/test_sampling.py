@@ -14,9 +14,9 @@ from torchvision.transforms.v2 import functional as transforms
 
 from cacl.clips import ClipPlan, VideoRecord
 from cacl.config import AugmentConfig, ClipConfig
-from cacl.loaders.augment import IDENTITY_COLOR, center_view, color_matrix, draw_view
-from cacl.loaders.draws import Draws
-from cacl.loaders.sampling import TrainingPlanner, draw_order, evaluation_plans, fitting_stride
+from cacl.loaders.sampling.augmentation import IDENTITY_COLOR, center_view, color_matrix, draw_view
+from cacl.loaders.sampling.rng import Draws
+from cacl.loaders.sampling.sampler import TrainingPlanner, draw_order, evaluation_plans, fitting_stride
 
 CLIP, AUGMENT = ClipConfig(), AugmentConfig()
 

@@ -34,7 +34,7 @@ from cacl.loaders.decode.yuv import mark
 from cacl.loaders.index import IndexWriter, Prepared
 from cacl.loaders.layouts import Entry
 from cacl.loaders.prepare import prepare
-from cacl.loaders.sampling import TrainingPlanner
+from cacl.loaders.sampling.sampler import TrainingPlanner
 from cacl.loaders.threaded import ThreadedBackend
 from cacl.loaders.transcode import Settings, convert
 

@@ -14,7 +14,7 @@ import pytest
 
 from cacl.errors import DataError, UsageError
 from cacl.loaders import synth
-from cacl.loaders.draws import Draws
+from cacl.loaders.sampling.rng import Draws
 
 OPPOSITES = [("left", "right"), ("up", "down"), ("clockwise", "counter-clockwise"), ("zoom-in", "zoom-out")]
 APPEARANCES = list(synth.TEXTURES)

@@ -14,7 +14,7 @@ import numpy as np
 
 from cacl.clips import VideoRecord, ViewPlan
 from cacl.config import AugmentConfig
-from cacl.loaders.draws import Draws
+from cacl.loaders.sampling.rng import Draws
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 RGB_TO_YIQ = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])  # NTSC, as in FCC 1953

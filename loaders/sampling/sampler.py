@@ -15,8 +15,8 @@ import numpy as np
 
 from cacl.clips import ClipPlan, VideoRecord
 from cacl.config import AugmentConfig, ClipConfig
-from cacl.loaders.augment import center_view, draw_view
-from cacl.loaders.draws import Draws
+from cacl.loaders.sampling.augmentation import center_view, draw_view
+from cacl.loaders.sampling.rng import Draws
 
 EPOCH_ORDER, SAMPLE, STEP = range(3)  # purposes of a draw, second in its key: their streams never meet
 
