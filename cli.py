@@ -18,7 +18,7 @@ from cacl.errors import CaclError
 
 if TYPE_CHECKING:
     from cacl.evaluate import LabelTable
-    from cacl.loaders.catalog import Catalog
+    from cacl.loaders.catalog.scan import Catalog
     from cacl.loaders.prepare import Summary
     from cacl.loaders.verify import Verified
 
@@ -188,7 +188,7 @@ def scan(
 ) -> None:
     """Decode every video of a folder once, and say what is usable, what is not, and why."""
     from cacl import config as configuration
-    from cacl.loaders.catalog import scan as scan_folder
+    from cacl.loaders.catalog.scan import scan as scan_folder
     from cacl.report import Report
 
     config = configuration.override(configuration.from_dict({"data": {"root": root}}), overrides or [])

@@ -26,11 +26,11 @@ import torch
 
 from cacl.bench import machine
 from cacl.config import Config, DataConfig
-from cacl.loaders import index
 from cacl.loaders.build import build_backend
-from cacl.loaders.catalog import Catalog, scan
-from cacl.loaders.index import IndexWriter, Prepared
-from cacl.loaders.layouts import Entry
+from cacl.loaders.catalog import index as index
+from cacl.loaders.catalog.index import IndexWriter, Prepared
+from cacl.loaders.catalog.layouts.discover import Entry
+from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.loaders.sampling.sampler import TrainingPlanner
 
 VIDEOS, CLIPS, BATCH = 10_000, 20_000, 32

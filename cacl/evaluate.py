@@ -25,7 +25,7 @@ from cacl.config import Config
 from cacl.errors import DataError, UsageError
 from cacl.features import FeatureOf
 from cacl.loaders.build import build_backend, choose_backend
-from cacl.loaders.catalog import Catalog, scan
+from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.metrics import recall_at, recall_by_chance
 from cacl.report import Report
 

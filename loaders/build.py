@@ -13,7 +13,7 @@ from cacl.clips import ClipBatch, ClipPlan
 from cacl.config import Config, LoaderConfig
 from cacl.errors import ConfigError
 from cacl.loaders import dali, host, reference
-from cacl.loaders.catalog import Catalog
+from cacl.loaders.catalog.scan import Catalog
 from cacl.loaders.threaded import ThreadedBackend
 
 REMOTE_READS = 16

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cacl.clips import ClipBatch, ClipPlan, Failure, VideoRecord, ViewPlan
 from cacl.errors import CaclError, ConfigError, DataError
-from cacl.loaders.catalog import Catalog
+from cacl.loaders.catalog.scan import Catalog
 from cacl.loaders.decode.remux import cut
 from cacl.loaders.decode.storage import Place
 from cacl.loaders.decode.yuv import matrix_to_rgb

@@ -20,7 +20,7 @@ import numpy as np
 
 from cacl.clips import Fragments, VideoRecord
 from cacl.errors import DataError
-from cacl.loaders.remarks import Remarks
+from cacl.loaders.catalog.notes import Remarks
 
 NAME = "prepare.jsonl"
 FORMAT = "cacl prepare 2"

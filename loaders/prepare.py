@@ -25,14 +25,16 @@ from typing import Any, TypeAlias
 from cacl.clips import VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError, UsageError, reason_of
-from cacl.loaders import index, journal, layouts
-from cacl.loaders.catalog import Catalog, Rejected, Report, scan
+from cacl.loaders import journal
+from cacl.loaders.catalog import index as index
+from cacl.loaders.catalog.index import IndexWriter, Prepared
+from cacl.loaders.catalog.layouts import discover
+from cacl.loaders.catalog.layouts.discover import Listing
+from cacl.loaders.catalog.notes import notes_of, remarks_on
+from cacl.loaders.catalog.scan import Catalog, Rejected, Report, scan
 from cacl.loaders.decode import storage
 from cacl.loaders.decode.probe import probe
-from cacl.loaders.index import IndexWriter, Prepared
 from cacl.loaders.journal import Done, Journal, Refused, Stamp
-from cacl.loaders.layouts import Listing
-from cacl.loaders.remarks import notes_of, remarks_on
 from cacl.loaders.transcode import Converted, Settings, convert
 from cacl.loaders.workers import each
 
@@ -41,7 +43,7 @@ ELSEWHERE = "_elsewhere"
 """Folder of videos whose source path cannot be theirs: outside the root, or too long."""
 MAX_NAME_BYTES = 240
 """Of a source's file name; that of the prepared one is longer, and file systems take 255."""
-NUMBERED_LISTS = {"ucf101": layouts.UCF101_LISTS, "hmdb51": layouts.HMDB51_LISTS}
+NUMBERED_LISTS = {"ucf101": discover.UCF101_LISTS, "hmdb51": discover.HMDB51_LISTS}
 
 Splits: TypeAlias = Mapping[int, Mapping[str, str | None]]
 """By number of the official split and path: the split."""
@@ -110,7 +112,7 @@ def prepare(source: DataConfig, target: Path, settings: Settings, *, workers: in
     if source.test_share:
         raise UsageError("data.test_share holds videos out when a prepared set is opened: leave it out here")
     target = Path(os.path.abspath(target.expanduser()))
-    listing = layouts.find(source)
+    listing = discover.find(source)
     _check_places(listing.root, target)
     splits = _numbered_splits(source, listing)
     with _writing(target):
@@ -164,7 +166,7 @@ def _numbered_splits(source: DataConfig, listing: Listing) -> Splits:
         return {1: {entry.path: entry.split for entry in listing.entries}}
     lists = [*listing.root.glob("*.txt"), *listing.root.glob("*/*.txt")]
     numbers = {int(match["split"]) for file in lists if (match := re.fullmatch(pattern, file.name))}
-    listings = {number: layouts.find(replace(source, split=number)) for number in sorted(numbers)}
+    listings = {number: discover.find(replace(source, split=number)) for number in sorted(numbers)}
     return {number: {entry.path: entry.split for entry in listings[number].entries} for number in listings}
 
 

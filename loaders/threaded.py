@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cacl.clips import ClipBatch, ClipPlan, Failure, VideoRecord
 from cacl.errors import DataError
-from cacl.loaders.catalog import Catalog
+from cacl.loaders.catalog.scan import Catalog
 from cacl.loaders.decode.storage import Place
 from cacl.loaders.memory import Recycler
 

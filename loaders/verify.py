@@ -19,7 +19,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from cacl.errors import CaclError, DataError, reason_of
-from cacl.loaders.catalog import Report
+from cacl.loaders.catalog.scan import Report
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.yuv import mark, planes

@@ -157,14 +157,14 @@ def test_the_wheel_carries_the_readme(wheel: zipfile.ZipFile) -> None:
 
 
 def test_the_unpacked_wheel_imports_from_its_own_place(unpacked: Path, elsewhere: Path) -> None:
-    code = "import cacl, cacl.cli, cacl.loaders.catalog, cacl.kernels as k; print(cacl.__version__); "
-    code += "print(*(m.__file__ for m in (cacl, cacl.cli, cacl.loaders.catalog, k)), sep='\\n')"
+    code = "import cacl, cacl.cli, cacl.loaders.catalog.scan, cacl.kernels as k; print(cacl.__version__); "
+    code += "print(*(m.__file__ for m in (cacl, cacl.cli, cacl.loaders.catalog.scan, k)), sep='\\n')"
     version, *places = run(unpacked, elsewhere, "-c", code).splitlines()
     assert version == __version__
     assert [Path(place).relative_to(unpacked).as_posix() for place in places] == [
         "cacl/__init__.py",
         "cacl/cli.py",
-        "cacl/loaders/catalog.py",
+        "cacl/loaders/catalog/scan.py",
         "cacl/kernels/__init__.py",
     ]
 

@@ -25,7 +25,7 @@ from cacl.config import Config, override
 from cacl.errors import DataError
 from cacl.loaders import host
 from cacl.loaders.build import Backend, build_backend
-from cacl.loaders.catalog import Catalog
+from cacl.loaders.catalog.scan import Catalog
 from cacl.loaders.decode.fragments import read_stretch
 from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.storage import Place

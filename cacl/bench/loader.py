@@ -25,7 +25,7 @@ from cacl.config import Config
 from cacl.errors import CaclError, UsageError
 from cacl.loaders import dali
 from cacl.loaders.build import Backend, build_backend
-from cacl.loaders.catalog import Catalog, scan
+from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.loaders.threaded import LoadClip, ThreadedBackend
 from cacl.report import Report
 

@@ -22,7 +22,7 @@ from cacl.clips import ClipBatch, ClipPlan
 from cacl.config import Config, load
 from cacl.errors import CaclError
 from cacl.loaders.build import Backend, build_backend
-from cacl.loaders.catalog import Catalog, scan
+from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.report import Report
 
 ROOT = Path(__file__).parents[2]

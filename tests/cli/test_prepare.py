@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from cacl.loaders import index, journal
+from cacl.loaders import journal
+from cacl.loaders.catalog import index as index
 
 Finished = subprocess.CompletedProcess[str]
 Run = Callable[..., Finished]

@@ -17,7 +17,7 @@ from cacl.clips import ClipBatch, ClipPlan
 from cacl.config import AugmentConfig, ClipConfig, DataConfig
 from cacl.loaders import dali, host, reference
 from cacl.loaders.build import Backend
-from cacl.loaders.catalog import Catalog, scan
+from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.loaders.prepare import prepare
 from cacl.loaders.sampling.sampler import TrainingPlanner, evaluation_plans
 from cacl.loaders.threaded import ThreadedBackend

@@ -33,7 +33,7 @@ from cacl.evaluate import protocol
 from cacl.features import key_of
 from cacl.learner import Learner
 from cacl.loaders import host, reference
-from cacl.loaders.catalog import Catalog
+from cacl.loaders.catalog.scan import Catalog
 from cacl.loaders.dali import DaliBackend
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.pillow import jittered

@@ -29,7 +29,7 @@ from cacl.config import AugmentConfig, ClipConfig, Config, LoaderConfig
 from cacl.errors import ConfigError
 from cacl.loaders import host, reference
 from cacl.loaders.build import REMOTE_READS, build_backend, choose_backend
-from cacl.loaders.catalog import Catalog
+from cacl.loaders.catalog.scan import Catalog
 from cacl.loaders.dali import DaliBackend, obstacle
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.sampling.augmentation import IDENTITY_COLOR, color_matrix

@@ -17,8 +17,9 @@ import pytest
 from cacl.clips import SeekPoint, VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError
-from cacl.loaders import catalog, layouts
-from cacl.loaders.catalog import Catalog, Rejected, scan
+from cacl.loaders.catalog import scan as catalog
+from cacl.loaders.catalog.layouts import discover
+from cacl.loaders.catalog.scan import Catalog, Rejected, scan
 
 MakeVideo = Callable[..., Path]
 
@@ -404,7 +405,7 @@ import sys, av
 major, minor, micro = av.library_versions["libavcodec"]
 av.library_versions["libavcodec"] = (major, minor, micro + (sys.argv[3] == "another"))
 from cacl.config import DataConfig
-from cacl.loaders.catalog import scan
+from cacl.loaders.catalog.scan import scan
 print([path for path, _ in scan(DataConfig(root=sys.argv[1], cache=sys.argv[2])).rejected])
 """
 
@@ -531,7 +532,7 @@ def test_ut_interaction_without_its_list(footage: Path, tmp_path: Path) -> None:
     for folder in (footage / "ut_interaction").iterdir():
         if folder.is_dir():
             (tmp_path / "root" / folder.name).symlink_to(folder)
-    listing = layouts.find(DataConfig(root=str(tmp_path / "root"), test_share=0.3))
+    listing = discover.find(DataConfig(root=str(tmp_path / "root"), test_share=0.3))
     assert listing.layout == "classes"
     assert {entry.label for entry in listing.entries} == {"handshake", "hug", "kick", "point", "punch", "push"}
     assert 24 <= sum(entry.split == "test" for entry in listing.entries) <= 48

@@ -28,7 +28,7 @@ from torch import Tensor
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord, ViewPlan
 from cacl.errors import CaclError, ConfigError
 from cacl.loaders import dali
-from cacl.loaders.catalog import Catalog
+from cacl.loaders.catalog.scan import Catalog
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.raw import upright
 from cacl.loaders.decode.storage import Place

@@ -11,7 +11,7 @@ import pytest
 from cacl import evaluate
 from cacl.clips import VideoRecord
 from cacl.errors import DataError
-from cacl.loaders.catalog import Catalog
+from cacl.loaders.catalog.scan import Catalog
 
 
 def catalog(*videos: tuple[str | None, str | None]) -> Catalog:

@@ -21,10 +21,10 @@ from safetensors.numpy import save_file
 from cacl.clips import Fragments, VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError
-from cacl.loaders import index
-from cacl.loaders.catalog import scan
-from cacl.loaders.index import Index, IndexWriter, Prepared, PreparedVideos
-from cacl.loaders.layouts import Entry, hold_out
+from cacl.loaders.catalog import index as index
+from cacl.loaders.catalog.index import Index, IndexWriter, Prepared, PreparedVideos
+from cacl.loaders.catalog.layouts.discover import Entry, hold_out
+from cacl.loaders.catalog.scan import scan
 
 ABOUT = {
     "layout": "classes",
@@ -420,7 +420,7 @@ def test_scan_opens_it(tmp_path: Path) -> None:
 GROWTH = """
 import sys
 from cacl.config import DataConfig
-from cacl.loaders.catalog import scan
+from cacl.loaders.catalog.scan import scan
 
 def resident() -> int:
     with open("/proc/self/statm") as statm:

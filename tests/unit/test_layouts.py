@@ -9,8 +9,8 @@ import pytest
 
 from cacl.config import DataConfig
 from cacl.errors import DataError
-from cacl.loaders import layouts
-from cacl.loaders.layouts import Entry, Listing
+from cacl.loaders.catalog.layouts import discover
+from cacl.loaders.catalog.layouts.discover import Entry, Listing
 
 
 def put(root: Path, *names: str) -> None:
@@ -26,7 +26,7 @@ def write(file: Path, *lines: str, end: str = "\n") -> None:
 
 
 def find(root: Path, **data: Any) -> Listing:
-    return layouts.find(DataConfig(root=str(root), **data))
+    return discover.find(DataConfig(root=str(root), **data))
 
 
 def facts(listing: Listing) -> dict[str, tuple[str | None, str | None]]:
@@ -762,9 +762,13 @@ def test_classes_asked_for(tmp_path: Path) -> None:
 
 
 def test_every_suffix_in_any_case_and_nothing_hidden(tmp_path: Path) -> None:
-    put(tmp_path, *(f"{suffix}.{suffix.upper()}" for suffix in layouts.SUFFIXES), *(f"b.{s}" for s in layouts.SUFFIXES))
+    put(
+        tmp_path,
+        *(f"{suffix}.{suffix.upper()}" for suffix in discover.SUFFIXES),
+        *(f"b.{s}" for s in discover.SUFFIXES),
+    )
     put(tmp_path, ".hidden.mp4", ".hidden/a.mp4", "._a.mp4", "mp4", "a.mp4.part", "a.txt", "lost+found/a.mp4")
-    assert len(find(tmp_path).entries) == 2 * len(layouts.SUFFIXES)
+    assert len(find(tmp_path).entries) == 2 * len(discover.SUFFIXES)
     assert not any("hidden" in entry.path for entry in find(tmp_path).entries)
 
 
@@ -842,7 +846,7 @@ def test_an_unreadable_folder_is_named_and_the_others_count(tmp_path: Path) -> N
 
 def test_no_root(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.root is not set"):
-        layouts.find(DataConfig())
+        discover.find(DataConfig())
     with pytest.raises(DataError, match=r"data\.root = .*/gone: does not exist"):
         find(tmp_path / "gone")
 
@@ -887,7 +891,7 @@ def classes(*counts: int) -> list[Entry]:
 
 
 def test_hold_out_takes_its_share_of_each_class_on_average() -> None:
-    held = layouts.hold_out(classes(*[20] * 100), 0.2)
+    held = discover.hold_out(classes(*[20] * 100), 0.2)
     assert {entry.split for entry in held} == {"train", "test"}
     assert 0.18 < sum(entry.split == "test" for entry in held) / len(held) < 0.22
 
@@ -895,26 +899,26 @@ def test_hold_out_takes_its_share_of_each_class_on_average() -> None:
 @pytest.mark.parametrize("share", [0.001, 0.2, 0.5, 0.999])
 def test_hold_out_leaves_two_sides_to_a_class_of_two(share: float) -> None:
     for entries in (classes(2), classes(3), classes(1)):
-        held = [entry.split for entry in layouts.hold_out(entries, share)]
+        held = [entry.split for entry in discover.hold_out(entries, share)]
         assert "train" in held
         assert ("test" in held) == (len(entries) > 1)
 
 
 def test_hold_out_stays_when_other_files_come_and_go() -> None:
-    few = {e.path: e.split for e in layouts.hold_out(classes(*[30] * 20), 0.3)}
-    more = {e.path: e.split for e in layouts.hold_out(classes(*[60] * 40), 0.3)}
+    few = {e.path: e.split for e in discover.hold_out(classes(*[30] * 20), 0.3)}
+    more = {e.path: e.split for e in discover.hold_out(classes(*[60] * 40), 0.3)}
     assert few.items() <= more.items()
-    larger = {e.path for e in layouts.hold_out(classes(*[30] * 20), 0.4) if e.split == "test"}
+    larger = {e.path for e in discover.hold_out(classes(*[30] * 20), 0.4) if e.split == "test"}
     assert {path for path, split in few.items() if split == "test"} <= larger
 
 
 def test_hold_out_is_the_same_everywhere() -> None:
-    held = layouts.hold_out(classes(8), 0.5)
+    held = discover.hold_out(classes(8), 0.5)
     assert " ".join(str(entry.split) for entry in held) == "train train test test test test test test"
 
 
 def test_hold_out_leaves_unlabelled_videos_alone_and_can_take_all() -> None:
-    held = layouts.hold_out([*classes(1, 3), Entry("x.mp4")], 1)
+    held = discover.hold_out([*classes(1, 3), Entry("x.mp4")], 1)
     assert [entry.split for entry in held] == ["test"] * 4 + [None]
 
 

@@ -22,8 +22,9 @@ import pytest
 from cacl.clips import VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError, UsageError
-from cacl.loaders import index, journal
-from cacl.loaders.catalog import Catalog, scan
+from cacl.loaders import journal
+from cacl.loaders.catalog import index as index
+from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.yuv import mark
 from cacl.loaders.prepare import Summary, output, prepare

@@ -25,8 +25,9 @@ from av.video.stream import VideoStream
 from cacl.clips import ClipPlan, VideoRecord
 from cacl.config import AugmentConfig, ClipConfig, DataConfig
 from cacl.errors import DataError
-from cacl.loaders import host, index, reference
-from cacl.loaders.catalog import Catalog, scan
+from cacl.loaders import host, reference
+from cacl.loaders.catalog import index as index
+from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.loaders.decode import fragments
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.raw import decode_frames

@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 from cacl.clips import VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError
-from cacl.loaders.catalog import Catalog, scan
+from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.loaders.decode import mp4
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.raw import decode_frames

@@ -10,9 +10,9 @@ import pytest
 
 from cacl.clips import SeekPoint, VideoRecord
 from cacl.config import DataConfig
-from cacl.loaders.catalog import scan
+from cacl.loaders.catalog.notes import SLOW_FRAMES, notes_of, remarks_on, slowness_of
+from cacl.loaders.catalog.scan import scan
 from cacl.loaders.prepare import prepare
-from cacl.loaders.remarks import SLOW_FRAMES, notes_of, remarks_on, slowness_of
 from cacl.loaders.transcode import Settings
 from tests.unit import streams
 

@@ -9,7 +9,7 @@ import pytest
 
 from cacl.clips import SeekPoint, VideoRecord
 from cacl.loaders import roster
-from cacl.loaders.catalog import Catalog
+from cacl.loaders.catalog.scan import Catalog
 
 
 def record(number: int, split: str | None = "train") -> VideoRecord:

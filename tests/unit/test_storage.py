@@ -26,13 +26,14 @@ import torch
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord
 from cacl.config import AugmentConfig, ClipConfig, DataConfig
 from cacl.errors import DataError
-from cacl.loaders import host, index
-from cacl.loaders.catalog import Catalog, scan
+from cacl.loaders import host
+from cacl.loaders.catalog import index as index
+from cacl.loaders.catalog.index import IndexWriter, Prepared
+from cacl.loaders.catalog.layouts.discover import Entry
+from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.loaders.decode import storage
 from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.yuv import mark
-from cacl.loaders.index import IndexWriter, Prepared
-from cacl.loaders.layouts import Entry
 from cacl.loaders.prepare import prepare
 from cacl.loaders.sampling.sampler import TrainingPlanner
 from cacl.loaders.threaded import ThreadedBackend

@@ -32,10 +32,10 @@ from typing import NamedTuple
 
 from cacl.config import DataConfig
 from cacl.errors import DataError
-from cacl.loaders import lists
-from cacl.loaders.entries import Entry, Names, hold_out, join, once
-from cacl.loaders.folders import SPLITS, read_classes, read_folders, split_in
-from cacl.loaders.lists import KINETICS_COLUMNS, SUFFIXES, Table, Unread
+from cacl.loaders.catalog.layouts import lists as lists
+from cacl.loaders.catalog.layouts.entries import Entry, Names, hold_out, join, once
+from cacl.loaders.catalog.layouts.folders import SPLITS, read_classes, read_folders, split_in
+from cacl.loaders.catalog.layouts.lists import KINETICS_COLUMNS, SUFFIXES, Table, Unread
 
 UCF101_LISTS = r"(train|test)list(?P<split>\d+)\.txt"
 HMDB51_LISTS = r".+_test_split(?P<split>\d+)\.txt"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from cacl.errors import DataError, reason_of
-from cacl.loaders.folders import SPLITS
+from cacl.loaders.catalog.layouts.folders import SPLITS
 
 SUFFIXES = ("avi", "mp4", "mov", "mkv", "webm", "mpg", "mpeg", "m4v", "wmv", "flv", "3gp", "ts", "mts", "ogv")
 """How video files are known, in any case."""

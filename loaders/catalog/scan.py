@@ -24,11 +24,13 @@ import av
 from cacl.clips import SeekPoint, VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError
-from cacl.loaders import index, journal, layouts
+from cacl.loaders import journal
+from cacl.loaders.catalog import index as index
+from cacl.loaders.catalog.index import PreparedVideos
+from cacl.loaders.catalog.layouts import discover
+from cacl.loaders.catalog.notes import notes_of, remarks_on, slowness_of
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.storage import Place, is_remote
-from cacl.loaders.index import PreparedVideos
-from cacl.loaders.remarks import notes_of, remarks_on, slowness_of
 
 CACHE_FORMAT = ("cacl-scan", 5, *av.library_versions["libavformat"], *av.library_versions["libavcodec"])
 """Raise the first number when `probe` judges files differently; another demuxer or decoder may do so as well."""
@@ -139,7 +141,7 @@ def scan(config: DataConfig, *, min_frames: int = 1, threads: int = 0, report: R
             f"data.root = {_local(config.root)}: is a prepared set that is not finished; the `cacl data prepare` "
             "command that began it goes on with it"
         )
-    listing = layouts.find(config)
+    listing = discover.find(config)
     paths = [entry.path for entry in listing.entries]
     cache = _cache_file(config.cache, listing.root)
     outcomes = _outcomes(listing.root, paths, cache, threads or os.cpu_count() or 1, report or (lambda *_: None))

@@ -23,8 +23,8 @@ from safetensors.numpy import save_file
 
 from cacl.clips import Fragments, VideoRecord
 from cacl.errors import DataError, reason_of
+from cacl.loaders.catalog.layouts.entries import Entry, hold_out
 from cacl.loaders.decode import storage
-from cacl.loaders.entries import Entry, hold_out
 
 NAME = "index.safetensors"
 """Of the index in the folder of a prepared set; having one makes a folder a prepared set."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from cacl.errors import DataError
-from cacl.loaders.lists import SUFFIXES
+from cacl.loaders.catalog.layouts.lists import SUFFIXES
 
 
 class Entry(NamedTuple):
