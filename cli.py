@@ -19,8 +19,8 @@ from cacl.errors import CaclError
 if TYPE_CHECKING:
     from cacl.evaluate import LabelTable
     from cacl.loaders.catalog.scan import Catalog
-    from cacl.loaders.prepare import Summary
-    from cacl.loaders.verify import Verified
+    from cacl.loaders.prepared.prepare import Summary
+    from cacl.loaders.prepared.verify import Verified
 
 app = typer.Typer(
     help="Train video encoders without labels, straight from video files.",
@@ -215,9 +215,9 @@ def prepare(
     from functools import partial
 
     from cacl import config as configuration
-    from cacl.loaders.prepare import prepare as prepare_set
-    from cacl.loaders.transcode import Settings
-    from cacl.loaders.verify import verify
+    from cacl.loaders.prepared.prepare import prepare as prepare_set
+    from cacl.loaders.prepared.transcode import Settings
+    from cacl.loaders.prepared.verify import verify
     from cacl.report import Report
 
     config = configuration.override(configuration.from_dict({"data": {"root": str(source)}}), overrides or [])

@@ -16,8 +16,8 @@ from av.video.stream import VideoStream
 from benchmarks.gpu.setting import Answer, Setting
 from benchmarks.make_corpus import FRAMES, HEIGHT, RATE, WIDTH
 from benchmarks.make_corpus import encode as encode_corpus
-from cacl.loaders.prepare import prepare
-from cacl.loaders.transcode import Settings
+from cacl.loaders.prepared.prepare import prepare
+from cacl.loaders.prepared.transcode import Settings
 
 LONG = 1200
 """Frames of the video in which late frames are asked for."""

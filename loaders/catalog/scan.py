@@ -24,13 +24,13 @@ import av
 from cacl.clips import SeekPoint, VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError
-from cacl.loaders import journal
 from cacl.loaders.catalog import index as index
 from cacl.loaders.catalog.index import PreparedVideos
 from cacl.loaders.catalog.layouts import discover
 from cacl.loaders.catalog.notes import notes_of, remarks_on, slowness_of
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.storage import Place, is_remote
+from cacl.loaders.prepared import conversion_log
 
 CACHE_FORMAT = ("cacl-scan", 5, *av.library_versions["libavformat"], *av.library_versions["libavcodec"])
 """Raise the first number when `probe` judges files differently; another demuxer or decoder may do so as well."""
@@ -136,7 +136,7 @@ def scan(config: DataConfig, *, min_frames: int = 1, threads: int = 0, report: R
     """
     if is_remote(config.root) or (_local(config.root) / index.NAME).is_file():
         return _open_prepared(config, min_frames)
-    if (_local(config.root) / journal.NAME).is_file():
+    if (_local(config.root) / conversion_log.NAME).is_file():
         raise DataError(
             f"data.root = {_local(config.root)}: is a prepared set that is not finished; the `cacl data prepare` "
             "command that began it goes on with it"

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from cacl.loaders import journal
 from cacl.loaders.catalog import index as index
+from cacl.loaders.prepared import conversion_log
 
 Finished = subprocess.CompletedProcess[str]
 Run = Callable[..., Finished]
@@ -135,7 +135,7 @@ def test_stopped_by_a_signal(
         text=True,
         start_new_session=True,
     )
-    log = tmp_path / "target" / journal.NAME
+    log = tmp_path / "target" / conversion_log.NAME
     deadline = time.monotonic() + 120
     while not (log.exists() and log.read_bytes().count(b"\n") == 2):
         assert process.poll() is None

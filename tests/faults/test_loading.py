@@ -18,10 +18,10 @@ from cacl.config import AugmentConfig, ClipConfig, DataConfig
 from cacl.loaders import dali, host, reference
 from cacl.loaders.build import Backend
 from cacl.loaders.catalog.scan import Catalog, scan
-from cacl.loaders.prepare import prepare
+from cacl.loaders.prepared.prepare import prepare
+from cacl.loaders.prepared.transcode import Settings
 from cacl.loaders.sampling.sampler import TrainingPlanner, evaluation_plans
 from cacl.loaders.threaded import ThreadedBackend
-from cacl.loaders.transcode import Settings
 from tests.faults.damage import DAMAGES, deleted, overwritten, rotten, truncated
 
 MakeVideo = Callable[..., Path]

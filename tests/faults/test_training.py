@@ -21,8 +21,8 @@ from cacl import checkpoint, evaluate
 from cacl.clips import ClipBatch
 from cacl.config import Config, DataConfig
 from cacl.errors import CaclError, CheckpointError, DataError
-from cacl.loaders.prepare import prepare
-from cacl.loaders.transcode import Settings
+from cacl.loaders.prepared.prepare import prepare
+from cacl.loaders.prepared.transcode import Settings
 from cacl.train import Trainer, train
 from tests.faults.damage import DAMAGES, deleted, overwritten, rotten, truncated
 from tests.tiny import tiny_config

@@ -24,7 +24,7 @@ from cacl.errors import DataError
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.raw import decode_frames, upright
 from cacl.loaders.decode.yuv import plane, planes
-from cacl.loaders.transcode import Settings, convert
+from cacl.loaders.prepared.transcode import Settings, convert
 from tests.conftest import picture
 
 MakeVideo = Callable[..., Path]

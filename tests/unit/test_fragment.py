@@ -20,7 +20,7 @@ from cacl.errors import DataError
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.remux import Cut, cut
 from cacl.loaders.decode.yuv import matrix_to_rgb
-from cacl.loaders.transcode import Settings, convert
+from cacl.loaders.prepared.transcode import Settings, convert
 
 MakeVideo = Callable[..., Path]
 Trimmed = Callable[[Path, Path], Path]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cacl.clips import Fragments, VideoRecord
-from cacl.loaders.journal import NAME, Done, Journal, Refused
+from cacl.loaders.prepared.conversion_log import NAME, Done, Journal, Refused
 
 SETTINGS = {"short_side": 48}
 REFUSED = Refused(path="b\udcff\n.avi", stamp=(0, 1_700_000_000_123_456_789), reason="is empty (0 bytes)")

@@ -22,14 +22,14 @@ import pytest
 from cacl.clips import VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError, UsageError
-from cacl.loaders import journal
 from cacl.loaders.catalog import index as index
 from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.yuv import mark
-from cacl.loaders.prepare import Summary, output, prepare
-from cacl.loaders.transcode import Settings
-from cacl.loaders.verify import VerificationError, verify
+from cacl.loaders.prepared import conversion_log
+from cacl.loaders.prepared.prepare import Summary, output, prepare
+from cacl.loaders.prepared.transcode import Settings
+from cacl.loaders.prepared.verify import VerificationError, verify
 
 MakeVideo = Callable[..., Path]
 SETTINGS = Settings(short_side=48)
@@ -268,7 +268,7 @@ def test_killed_and_gone_on_from(place: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "cacl.cli", "data", "prepare", place / "source", target, "--short-side", "48"]
     )
-    log = target / journal.NAME
+    log = target / conversion_log.NAME
     wait_for(lambda: log.exists() and log.read_bytes().count(b"\n") >= 4)
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.kill()
@@ -355,7 +355,7 @@ def test_interrupted_while_a_source_is_made_anew(place: Path, make_video: MakeVi
 @pytest.mark.parametrize("damage", [b"", b'{"path": "run/a', b"\0" * 50 + b"\n", b"garbage\n", b"no newline", None])
 def test_a_torn_journal(place: Path, damage: bytes | None) -> None:
     """What follows a line that is not whole is not there; without any line it is a new one."""
-    before, log = files(place / "target"), place / "target" / journal.NAME
+    before, log = files(place / "target"), place / "target" / conversion_log.NAME
     lines = log.read_bytes().splitlines(keepends=True)
     if damage == b"no newline":
         damage = lines[3].rstrip(b"\n")
@@ -431,7 +431,7 @@ def test_passing_trouble_is_tried_again(place: Path, monkeypatch: pytest.MonkeyP
         except (OSError, ValueError) as error:
             raise DataError(f"cannot be opened as a video ({error})") from None
 
-    module = "cacl.loaders.prepare"
+    module = "cacl.loaders.prepared.prepare"
     monkeypatch.setattr(f"{module}.each", lambda work, tasks, workers: ((task, work(task)) for task in tasks))
     with monkeypatch.context() as patch:
         patch.setattr(f"{module}.probe", failing)
@@ -581,7 +581,7 @@ def test_other_settings_and_other_sources(place: Path) -> None:
     (place / "source").rename(place / "other")
     with pytest.raises(DataError, match=rf"was begun with source = {place}/source, not {place}/other; "):
         run(place / "other", target)
-    (target / journal.NAME).write_text("something else\n")
+    (target / conversion_log.NAME).write_text("something else\n")
     with pytest.raises(DataError, match=r"its prepare.jsonl is damaged in the first line"):
         run(place / "other", target)
 

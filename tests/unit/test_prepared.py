@@ -32,9 +32,9 @@ from cacl.loaders.decode import fragments
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.yuv import mark, planes
-from cacl.loaders.prepare import prepare
+from cacl.loaders.prepared.prepare import prepare
+from cacl.loaders.prepared.transcode import Settings
 from cacl.loaders.sampling.sampler import TrainingPlanner
-from cacl.loaders.transcode import Settings
 
 MakeVideo = Callable[..., Path]
 SIZES = [(64 + 16 * n, 48 + 2 * n) for n in range(4)]

@@ -25,8 +25,8 @@ from cacl.loaders.decode import mp4
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.remux import cut
-from cacl.loaders.prepare import prepare
-from cacl.loaders.transcode import Settings, convert
+from cacl.loaders.prepared.prepare import prepare
+from cacl.loaders.prepared.transcode import Settings, convert
 from tests.unit import streams
 
 MakeVideo = Callable[..., Path]

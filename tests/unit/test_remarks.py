@@ -12,8 +12,8 @@ from cacl.clips import SeekPoint, VideoRecord
 from cacl.config import DataConfig
 from cacl.loaders.catalog.notes import SLOW_FRAMES, notes_of, remarks_on, slowness_of
 from cacl.loaders.catalog.scan import scan
-from cacl.loaders.prepare import prepare
-from cacl.loaders.transcode import Settings
+from cacl.loaders.prepared.prepare import prepare
+from cacl.loaders.prepared.transcode import Settings
 from tests.unit import streams
 
 MakeVideo = Callable[..., Path]

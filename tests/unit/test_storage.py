@@ -34,10 +34,10 @@ from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.loaders.decode import storage
 from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.yuv import mark
-from cacl.loaders.prepare import prepare
+from cacl.loaders.prepared.prepare import prepare
+from cacl.loaders.prepared.transcode import Settings, convert
 from cacl.loaders.sampling.sampler import TrainingPlanner
 from cacl.loaders.threaded import ThreadedBackend
-from cacl.loaders.transcode import Settings, convert
 
 MakeVideo = Callable[..., Path]
 

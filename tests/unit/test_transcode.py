@@ -21,7 +21,7 @@ from cacl.loaders.decode import mp4
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.raw import decode_frames, upright
 from cacl.loaders.decode.yuv import mark, planes, rgb_matrix
-from cacl.loaders.transcode import Converted, Settings, convert, fitted, working_size
+from cacl.loaders.prepared.transcode import Converted, Settings, convert, fitted, working_size
 
 MakeVideo = Callable[..., Path]
 Trimmed = Callable[[Path, Path], Path]

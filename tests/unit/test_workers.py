@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cacl.loaders.workers import each
+from cacl.loaders.prepared.process_pool import each
 
 DIE = "__import__('os').kill(__import__('os').getpid(), 9)"
 
@@ -60,7 +60,7 @@ def test_nothing_is_left_running_when_it_is_given_up() -> None:
 def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "from cacl.loaders.workers import each\n"
+        "from cacl.loaders.prepared.process_pool import each\n"
         "if __name__ == '__main__':\n"
         "    for _, process in each(eval, [\"__import__('os').getpid()\", \"__import__('time').sleep(60)\"], 1):\n"
         "        print(process, flush=True)\n"
@@ -79,7 +79,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
 
 CTRL_C = """
 import os, signal
-from cacl.loaders.workers import each
+from cacl.loaders.prepared.process_pool import each
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may have it ignored
     process = "__import__('os').getpid()"

@@ -23,8 +23,8 @@ from cacl.loaders.catalog.scan import Report
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.yuv import mark, planes
-from cacl.loaders.prepare import Summary
-from cacl.loaders.transcode import fitted
+from cacl.loaders.prepared.prepare import Summary
+from cacl.loaders.prepared.transcode import fitted
 
 FRAMES = 16
 MAX_STRIDE = 4

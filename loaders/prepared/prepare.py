@@ -25,7 +25,6 @@ from typing import Any, TypeAlias
 from cacl.clips import VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError, UsageError, reason_of
-from cacl.loaders import journal
 from cacl.loaders.catalog import index as index
 from cacl.loaders.catalog.index import IndexWriter, Prepared
 from cacl.loaders.catalog.layouts import discover
@@ -34,9 +33,10 @@ from cacl.loaders.catalog.notes import notes_of, remarks_on
 from cacl.loaders.catalog.scan import Catalog, Rejected, Report, scan
 from cacl.loaders.decode import storage
 from cacl.loaders.decode.probe import probe
-from cacl.loaders.journal import Done, Journal, Refused, Stamp
-from cacl.loaders.transcode import Converted, Settings, convert
-from cacl.loaders.workers import each
+from cacl.loaders.prepared import conversion_log
+from cacl.loaders.prepared.conversion_log import Done, Journal, Refused, Stamp
+from cacl.loaders.prepared.process_pool import each
+from cacl.loaders.prepared.transcode import Converted, Settings, convert
 
 VIDEOS = "videos"
 ELSEWHERE = "_elsewhere"
@@ -155,7 +155,7 @@ def _check_places(root: Path, target: Path) -> None:
         raise UsageError(f"{target}: lies within {root}, or around it; name a folder apart from the videos")
     with _writing(target):
         there = {file.name for file in target.iterdir()} - {"lost+found"} if target.is_dir() else set()
-    if there and journal.NAME not in there:
+    if there and conversion_log.NAME not in there:
         raise UsageError(f"{target}: is not empty, and no prepared set; name a new or empty folder")
 
 
