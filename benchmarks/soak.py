@@ -26,7 +26,7 @@ import torch
 
 from cacl.bench import machine
 from cacl.config import Config, DataConfig
-from cacl.loaders.build import build_backend
+from cacl.loaders.backends.select import build_backend
 from cacl.loaders.catalog import index as index
 from cacl.loaders.catalog.index import IndexWriter, Prepared
 from cacl.loaders.catalog.layouts.discover import Entry

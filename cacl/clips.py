@@ -92,7 +92,7 @@ class ViewPlan:
     color: np.ndarray
     """float32 [3, 4]: out = color[:, :3] @ rgb + color[:, 3], with rgb in [0, 1]; not clamped afterwards."""
     steps: tuple[tuple[str, float], ...] = ()
-    """Afterwards, on the view in 8 bits: steps of `cacl.loaders.pillow` by name, with their factors."""
+    """Afterwards, on the view in 8 bits: steps of `cacl.loaders.backends.pillow_ops` by name, with their factors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from cacl.clips import VideoRecord
 from cacl.config import Config
 from cacl.errors import DataError, UsageError
 from cacl.features import FeatureOf
-from cacl.loaders.build import build_backend, choose_backend
+from cacl.loaders.backends.select import build_backend, choose_backend
 from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.metrics import recall_at, recall_by_chance
 from cacl.report import Report

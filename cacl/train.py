@@ -27,7 +27,7 @@ from cacl.config import Config
 from cacl.errors import CaclError, CheckpointError, ConfigError, UsageError
 from cacl.learner import Learner
 from cacl.loaders import roster
-from cacl.loaders.build import build_backend, choose_backend
+from cacl.loaders.backends.select import build_backend, choose_backend
 from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.loaders.ledger import Ledger
 from cacl.loaders.sampling.rng import Draws

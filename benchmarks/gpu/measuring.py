@@ -17,9 +17,9 @@ from torch import Tensor
 
 from benchmarks.gpu.setting import Answer, Setting
 from cacl.clips import ClipBatch, ClipPlan
-from cacl.loaders import dali
-from cacl.loaders.build import Backend
-from cacl.loaders.reference import decode_rgb
+from cacl.loaders.backends import dali as dali
+from cacl.loaders.backends.reference import decode_rgb
+from cacl.loaders.backends.select import Backend
 
 NEAR = 3
 """Frames before and after the one asked for that a decoded frame is compared with."""

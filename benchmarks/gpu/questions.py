@@ -26,9 +26,9 @@ from cacl.bench.figures import ratios
 from cacl.bench.loader import bench_loader, contenders
 from cacl.clips import ClipBatch
 from cacl.config import Config
-from cacl.loaders import dali
-from cacl.loaders.build import build_backend
-from cacl.loaders.reference import decode_rgb
+from cacl.loaders.backends import dali as dali
+from cacl.loaders.backends.reference import decode_rgb
+from cacl.loaders.backends.select import build_backend
 from cacl.report import Report
 
 MOST_SECONDS = 150

@@ -12,8 +12,8 @@ import torch
 
 from cacl.clips import ClipPlan, VideoRecord
 from cacl.config import Config
-from cacl.loaders import dali
-from cacl.loaders.build import Backend, build_backend
+from cacl.loaders.backends import dali as dali
+from cacl.loaders.backends.select import Backend, build_backend
 from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.loaders.decode.storage import Place
 from cacl.loaders.sampling.sampler import TrainingPlanner

@@ -23,14 +23,14 @@ from cacl.bench.figures import Spread
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord
 from cacl.config import Config, override
 from cacl.errors import DataError
-from cacl.loaders import host
-from cacl.loaders.build import Backend, build_backend
+from cacl.loaders.backends import cpu
+from cacl.loaders.backends.select import Backend, build_backend
+from cacl.loaders.backends.thread_pool import ThreadedBackend
 from cacl.loaders.catalog.scan import Catalog
 from cacl.loaders.decode.fragments import read_stretch
 from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.storage import Place
 from cacl.loaders.sampling.sampler import TrainingPlanner
-from cacl.loaders.threaded import ThreadedBackend
 
 CHECKED_CLIPS, TIMED_CLIPS = 8, 32
 """Clips that are compared with the reference, and clips whose stages are timed one by one."""
@@ -306,7 +306,7 @@ def stages(videos: Videos) -> Stages:
         times.append(time.perf_counter())
         decode_only(place, video, plan, size, out)
         times.append(time.perf_counter())
-        host.load_clip(place, video, plan, size, out)
+        cpu.load_clip(place, video, plan, size, out)
         times.append(time.perf_counter())
         read, decoded, all_of_it = np.diff(times)
         seconds.append((read, decoded - read, all_of_it - decoded))
@@ -326,4 +326,4 @@ def decode_only(place: Place, video: VideoRecord, plan: ClipPlan, size: int, out
 
 def planes_only(place: Place, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
     """What `host` does, up to the planes that views are made of."""
-    host.decode_planes(place, video, plan)
+    cpu.decode_planes(place, video, plan)

@@ -20,7 +20,7 @@ from cacl.bench.trial import COMPILED, OURS, Floor, Problem, Task, Way
 from cacl.clips import ViewPlan
 from cacl.kernels.augment import augment, one_view
 from cacl.kernels.edit_distance import edit_distance_to_identity
-from cacl.loaders import dali
+from cacl.loaders.backends import dali as dali
 from cacl.loaders.sampling.augmentation import color_matrix
 
 

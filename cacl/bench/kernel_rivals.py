@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 
 from cacl.clips import ViewPlan
 from cacl.kernels import edit_distance
-from cacl.loaders.views import DaliViews
+from cacl.loaders.backends.dali_views import DaliViews
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -23,10 +23,10 @@ from cacl.bench.figures import machine_line, number, ratios, show_table, table
 from cacl.bench.rivals import Rival
 from cacl.config import Config
 from cacl.errors import CaclError, UsageError
-from cacl.loaders import dali
-from cacl.loaders.build import Backend, build_backend
+from cacl.loaders.backends import dali as dali
+from cacl.loaders.backends.select import Backend, build_backend
+from cacl.loaders.backends.thread_pool import LoadClip, ThreadedBackend
 from cacl.loaders.catalog.scan import Catalog, scan
-from cacl.loaders.threaded import LoadClip, ThreadedBackend
 from cacl.report import Report
 
 BASELINE = "cacl host"

@@ -21,7 +21,7 @@ from cacl.bench.loader import BASELINE, Result, bench_loader
 from cacl.clips import ClipBatch, ClipPlan
 from cacl.config import Config, load
 from cacl.errors import CaclError
-from cacl.loaders.build import Backend, build_backend
+from cacl.loaders.backends.select import Backend, build_backend
 from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.report import Report
 

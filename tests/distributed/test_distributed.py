@@ -29,7 +29,7 @@ from cacl import checkpoint, cli, distributed, evaluate
 from cacl.clips import ClipBatch
 from cacl.config import Config, to_toml
 from cacl.errors import CaclError
-from cacl.loaders.build import Backend
+from cacl.loaders.backends.select import Backend
 from cacl.models import CNN3D
 from cacl.train import Trainer, train
 from tests import launch

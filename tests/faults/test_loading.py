@@ -15,13 +15,15 @@ import torch
 
 from cacl.clips import ClipBatch, ClipPlan
 from cacl.config import AugmentConfig, ClipConfig, DataConfig
-from cacl.loaders import dali, host, reference
-from cacl.loaders.build import Backend
+from cacl.loaders.backends import cpu
+from cacl.loaders.backends import dali as dali
+from cacl.loaders.backends import reference as reference
+from cacl.loaders.backends.select import Backend
+from cacl.loaders.backends.thread_pool import ThreadedBackend
 from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.loaders.prepared.prepare import prepare
 from cacl.loaders.prepared.transcode import Settings
 from cacl.loaders.sampling.sampler import TrainingPlanner, evaluation_plans
-from cacl.loaders.threaded import ThreadedBackend
 from tests.faults.damage import DAMAGES, deleted, overwritten, rotten, truncated
 
 MakeVideo = Callable[..., Path]
@@ -46,7 +48,7 @@ def with_dali(source: Callable[[], dali.Source]) -> Callable[[Catalog], Backend]
 
 
 BACKENDS: dict[str, Callable[[Catalog], Backend]] = {
-    "host": threaded(host.load_clip),
+    "host": threaded(cpu.load_clip),
     "reference": threaded(reference.load_clip),
     "dali": with_dali(dali.DecodedFrames),
     "dali decodes": with_dali(lambda: dali.CutFiles("cpu")),

@@ -20,7 +20,7 @@ from cacl import checkpoint
 from cacl.clips import ClipBatch
 from cacl.config import Config, to_toml
 from cacl.errors import CaclError
-from cacl.loaders.build import build_backend
+from cacl.loaders.backends.select import build_backend
 from cacl.loaders.catalog.scan import scan
 from cacl.loaders.sampling.sampler import TrainingPlanner
 from cacl.train import Trainer, train

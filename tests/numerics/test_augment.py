@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from cacl.clips import ViewPlan
 from cacl.kernels.augment import augment
-from cacl.loaders.reference import make_view
+from cacl.loaders.backends.reference import make_view
 
 SIZES = [(112, 112), (120, 112), (210, 112), (90, 27), (144, 16), (60, 112), (5, 16)]
 """(side, size)"""

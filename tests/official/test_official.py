@@ -32,14 +32,15 @@ from cacl.errors import ConfigError, UsageError
 from cacl.evaluate import protocol
 from cacl.features import key_of
 from cacl.learner import Learner
-from cacl.loaders import host, reference
+from cacl.loaders.backends import cpu
+from cacl.loaders.backends import reference as reference
+from cacl.loaders.backends.dali import DaliBackend
+from cacl.loaders.backends.pillow_ops import jittered
+from cacl.loaders.backends.thread_pool import LoadClip
 from cacl.loaders.catalog.scan import Catalog
-from cacl.loaders.dali import DaliBackend
 from cacl.loaders.decode.probe import probe
-from cacl.loaders.pillow import jittered
 from cacl.loaders.sampling.augmentation import IDENTITY_COLOR
 from cacl.loaders.sampling.sampler import TrainingPlanner, evaluation_plans
-from cacl.loaders.threaded import LoadClip
 from cacl.losses import contrast_loss
 from cacl.models import C3D, VideoTransformer, create_model
 from cacl.optim import learning_rate_of_epoch
@@ -429,7 +430,7 @@ def loaded(load_clip: LoadClip, video: VideoRecord, plan: ClipPlan, size: int) -
     return out
 
 
-@pytest.mark.parametrize("load_clip", [reference.load_clip, host.load_clip], ids=["reference", "host"])
+@pytest.mark.parametrize("load_clip", [reference.load_clip, cpu.load_clip], ids=["reference", "host"])
 def test_views_are_those_of_the_release_bit_for_bit(film: tuple[VideoRecord, np.ndarray], load_clip: LoadClip) -> None:
     """In half precision, in which views travel."""
     config, (video, pictures) = recipe("clip.frames=8"), film
@@ -451,7 +452,7 @@ def test_views_are_those_of_the_release_bit_for_bit(film: tuple[VideoRecord, np.
 def test_the_centre_view_is_that_of_the_release(film: tuple[VideoRecord, np.ndarray]) -> None:
     config, (video, pictures) = recipe("clip.frames=8"), film
     (plan,) = evaluation_plans([video], [0], 1, config.clip, config.augment, "official")
-    (made,) = loaded(host.load_clip, video, plan, 112)
+    (made,) = loaded(cpu.load_clip, video, plan, 112)
     true = release.view(pictures[list(plan.frame_numbers)], top=8, left=30)  # (171 - 112) / 2 = 29.5, to even
     assert torch.equal(made, true.half())
 
@@ -460,7 +461,7 @@ def test_frames_may_be_resized_without_pillows_jitter(film: tuple[VideoRecord, n
     """Then the colours of the default follow, in which nothing is rounded or clamped."""
     config, (video, pictures) = recipe("clip.frames=8", "augment.arithmetic=linear"), film
     plan = TrainingPlanner([video], config.clip, config.augment, seed=1).plan(0)
-    for want, made in zip(plan.views, loaded(host.load_clip, video, plan, 112), strict=True):
+    for want, made in zip(plan.views, loaded(cpu.load_clip, video, plan, 112), strict=True):
         frames = pictures[list(plan.frame_numbers)]
         plain = release.view(frames, top=want.top, left=want.left, flip=want.flip).double()
         color = torch.from_numpy(want.color).double()
@@ -472,7 +473,7 @@ def test_pillows_jitter_may_follow_a_crop_of_the_frame_as_it_is(film: tuple[Vide
     config, (video, pictures) = recipe("clip.frames=8", "augment.resize=[0, 0]", "clip.size=104"), film
     planner = TrainingPlanner([video], config.clip, config.augment, seed=1)
     plan = next(plan for plan in map(planner.plan, range(20)) if plan.views[0].steps)
-    want, made = plan.views[0], loaded(host.load_clip, video, plan, 104)[0]
+    want, made = plan.views[0], loaded(cpu.load_clip, video, plan, 104)[0]
     assert want.side == 104  # of 120: nothing is resized
     jitter, grey = jitter_of(want.steps)
     frames, place = pictures[list(plan.frame_numbers)], {"top": want.top, "left": want.left, "size": 104}

@@ -27,15 +27,16 @@ from torch import Tensor
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord, ViewPlan
 from cacl.config import AugmentConfig, ClipConfig, Config, LoaderConfig
 from cacl.errors import ConfigError
-from cacl.loaders import host, reference
-from cacl.loaders.build import REMOTE_READS, build_backend, choose_backend
+from cacl.loaders.backends import cpu
+from cacl.loaders.backends import reference as reference
+from cacl.loaders.backends.dali import DaliBackend, obstacle
+from cacl.loaders.backends.dali_views import DaliViews, KernelViews
+from cacl.loaders.backends.select import REMOTE_READS, build_backend, choose_backend
+from cacl.loaders.backends.thread_pool import LoadClip, ThreadedBackend
 from cacl.loaders.catalog.scan import Catalog
-from cacl.loaders.dali import DaliBackend, obstacle
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.sampling.augmentation import IDENTITY_COLOR, color_matrix
 from cacl.loaders.sampling.sampler import TrainingPlanner, evaluation_plans
-from cacl.loaders.threaded import LoadClip, ThreadedBackend
-from cacl.loaders.views import DaliViews, KernelViews
 
 MakeVideo = Callable[..., Path]
 LEVEL = 1 / 255
@@ -148,13 +149,13 @@ def test_host_and_reference_show_the_encoded_pictures(
     rgb = gradients(frame)
     video = save(tmp_path / "video.mkv", rgb, pixels, matrix, full)
     true = truth(rgb, PLAIN, size)
-    ours, theirs = load(host.load_clip, video, PLAIN, size), load(reference.load_clip, video, PLAIN, size)
+    ours, theirs = load(cpu.load_clip, video, PLAIN, size), load(reference.load_clip, video, PLAIN, size)
     check(ours, true, mean=0.5, largest=2.0)
     check(theirs, true, mean=0.6, largest=2.5)
     check(ours, theirs, mean=0.5, largest=2.5)
     # Colours stretch every error by the largest absolute sum of a row of the matrix.
     stretch = max(float(np.abs(v.color[:, :3]).sum(1).max()) for v in COLORED.views)
-    ours, theirs = load(host.load_clip, video, COLORED, size), load(reference.load_clip, video, COLORED, size)
+    ours, theirs = load(cpu.load_clip, video, COLORED, size), load(reference.load_clip, video, COLORED, size)
     check(ours, truth(rgb, COLORED, size), mean=0.5 * stretch, largest=2.0 * stretch)
     check(ours, theirs, mean=0.5 * stretch, largest=2.5 * stretch)
 
@@ -179,7 +180,7 @@ def test_other_pixels_are_converted_truly(tmp_path: Path, pixels: str, matrix: i
     video = save(tmp_path / "video.mkv", rgb, pixels, matrix, full)
     true = truth(rgb, PLAIN, 48)
     check(load(reference.load_clip, video, PLAIN, 48), true, mean=0.6, largest=2.5, bias=0.3)
-    check(load(host.load_clip, video, PLAIN, 48), true, mean=1.0, largest=4.0, bias=0.5)
+    check(load(cpu.load_clip, video, PLAIN, 48), true, mean=1.0, largest=4.0, bias=0.5)
 
 
 @pytest.mark.parametrize("frame", [(96, 72), (97, 71)])
@@ -192,7 +193,7 @@ def test_rotated_pictures(tmp_path: Path, frame: tuple[int, int], rotation: int)
     video = replace(video, rotation=rotation, width=shown.shape[3], height=shown.shape[2])
     true = truth(shown, PLAIN, 32)
     check(load(reference.load_clip, video, PLAIN, 32), true, mean=0.6, largest=2.5)
-    check(load(host.load_clip, video, PLAIN, 32), true, mean=0.6, largest=2.5)
+    check(load(cpu.load_clip, video, PLAIN, 32), true, mean=0.6, largest=2.5)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +233,7 @@ def test_host_is_the_formula(tmp_path: Path, matrix: int, full: bool, size: int)
     terms of float32, of at most 600, by 2**-22 each."""
     video = save(tmp_path / "video.mkv", gradients((96, 64)), "yuvj420p" if full else "yuv420p", matrix, full)
     clip = plan(view(4, 10, 48, flip=True, color=COLOR), view(16, 48, 48))
-    ours = load(host.load_clip, video, clip, size)
+    ours = load(cpu.load_clip, video, clip, size)
     with av.open(video.path) as container:
         decoded = [frame.to_ndarray() for frame in container.decode(video=0)]
     stacked = np.stack([decoded[n] for n in clip.frame_numbers]).astype(np.float64)
@@ -281,7 +282,7 @@ def test_real_footage_where_the_reference_does_not_clamp(footage: Path) -> None:
         clamped = ((frames == 0) | (frames == 255)).any(1, keepdims=True).repeat(3, 1)
         reached = truth(clamped.astype(np.float64), replace(clip, start=0, stride=1, views=plain(clip)), size)
         free = reached.abs() < 1e-9
-        ours, theirs = load(host.load_clip, video, clip, size), load(reference.load_clip, video, clip, size)
+        ours, theirs = load(cpu.load_clip, video, clip, size), load(reference.load_clip, video, clip, size)
         for which, v in enumerate(clip.views):
             some = free[which]
             assert some.float().mean() > 0.25, file.name
@@ -318,7 +319,7 @@ def stream(videos: Catalog, steps: int = 6) -> list[list[ClipPlan]]:
 def batches_of(
     videos: Catalog, plans: Sequence[Sequence[ClipPlan]] | Iterator[list[ClipPlan]], threads: int = 2, prefetch: int = 2
 ) -> Iterator[ClipBatch]:
-    return ThreadedBackend(host.load_clip, videos, size=32, threads=threads, prefetch=prefetch).batches(plans)
+    return ThreadedBackend(cpu.load_clip, videos, size=32, threads=threads, prefetch=prefetch).batches(plans)
 
 
 def decoding_threads() -> list[str]:
@@ -336,7 +337,7 @@ def test_batches_are_complete_in_order_and_the_same(videos: Catalog, threads: in
         assert batch.order.tolist() == [list(p.order) for p in wanted]
         assert [tuple(view.shape) for view in batch.views] == [(len(wanted), 3, 6, 32, 32)] * 2
         for slot, p in enumerate(wanted):
-            alone = load(host.load_clip, videos.videos[p.video], p, 32)
+            alone = load(cpu.load_clip, videos.videos[p.video], p, 32)
             assert torch.equal(
                 torch.stack(batch.views)[:, slot].double(), alone
             )  # bit for bit, and so nothing is missing
@@ -390,7 +391,7 @@ def test_shuffled_copies_are_a_gather(videos: Catalog) -> None:
     (batch,) = batches_of(videos, [wanted])
     gathered = torch.stack(batch.views)[:, 0].index_select(2, batch.order[0].long())
     frames = [
-        load(host.load_clip, videos.videos[p.video], replace(p, start=p.frame_numbers[n], length=1), 32)
+        load(cpu.load_clip, videos.videos[p.video], replace(p, start=p.frame_numbers[n], length=1), 32)
         for p in wanted
         for n in p.order
     ]
@@ -453,7 +454,7 @@ def test_auto_chooses_the_host_and_says_why(videos: Catalog) -> None:
         backend = build_backend(name, videos, Config(clip=ClipConfig(size=32), loader=named), CPU)
         plans = stream(videos)[:1]
         (batch,) = backend.batches(plans)
-        load_clip = {"host": host.load_clip, "reference": reference.load_clip}[name]
+        load_clip = {"host": cpu.load_clip, "reference": reference.load_clip}[name]
         alone = load(load_clip, videos.videos[plans[0][0].video], plans[0][0], 32)
         assert torch.equal(torch.stack(batch.views)[:, 0].double(), alone)
 

@@ -27,14 +27,14 @@ from torch import Tensor
 
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord, ViewPlan
 from cacl.errors import CaclError, ConfigError
-from cacl.loaders import dali
+from cacl.loaders.backends import dali as dali
+from cacl.loaders.backends.reference import load_clip
+from cacl.loaders.backends.thread_pool import ThreadedBackend
 from cacl.loaders.catalog.scan import Catalog
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.raw import upright
 from cacl.loaders.decode.storage import Place
-from cacl.loaders.reference import load_clip
 from cacl.loaders.sampling.augmentation import IDENTITY_COLOR, color_matrix
-from cacl.loaders.threaded import ThreadedBackend
 from tests.conftest import picture
 from tests.gpu import cuda_device
 

@@ -19,7 +19,7 @@ from cacl.clips import ClipBatch, ViewPlan
 from cacl.config import Config, TransformerConfig, from_dict
 from cacl.encoders import Encoders, shuffle_frames
 from cacl.learner import Learner
-from cacl.loaders.reference import make_view
+from cacl.loaders.backends.reference import make_view
 from cacl.loaders.sampling.augmentation import color_matrix
 from cacl.losses import contrast_loss, order_loss
 from cacl.models import VideoTransformer

@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cacl.clips import ViewPlan
+from cacl.loaders.backends.buffer_pool import Recycler, scratch
+from cacl.loaders.backends.cpu import compose
+from cacl.loaders.backends.yuv_to_rgb_resize import mix
 from cacl.loaders.decode.yuv import matrix_to_rgb
-from cacl.loaders.host import compose
-from cacl.loaders.memory import Recycler, scratch
-from cacl.loaders.mix import mix
 from cacl.loaders.sampling.augmentation import IDENTITY_COLOR, color_matrix
 
 STRONG, GREY = color_matrix(brightness=1.4, contrast=0.6, saturation=1.4, hue=-0.1), color_matrix(saturation=0.0)

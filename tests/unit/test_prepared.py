@@ -25,7 +25,8 @@ from av.video.stream import VideoStream
 from cacl.clips import ClipPlan, VideoRecord
 from cacl.config import AugmentConfig, ClipConfig, DataConfig
 from cacl.errors import DataError
-from cacl.loaders import host, reference
+from cacl.loaders.backends import cpu
+from cacl.loaders.backends import reference as reference
 from cacl.loaders.catalog import index as index
 from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.loaders.decode import fragments
@@ -225,7 +226,7 @@ def plans(video: VideoRecord, count: int = 5) -> list[ClipPlan]:
     return [planner.plan(number) for number in range(count)]
 
 
-@pytest.mark.parametrize("load_clip", [host.load_clip, reference.load_clip])
+@pytest.mark.parametrize("load_clip", [cpu.load_clip, reference.load_clip])
 def test_views_are_those_of_the_file_read_as_any_other(catalog: Catalog, load_clip: Callable[..., None]) -> None:
     for video in (named(catalog, name) for name in ("a.mp4", "plain.mp4", "odd.webm", "64x48.avi")):
         file = path_of(catalog, video)
@@ -252,7 +253,7 @@ def test_host_and_reference_agree(tmp_path: Path) -> None:
     found = scan(DataConfig(root=str(tmp_path / "set")))
     (video,) = found.videos
     for clip in plans(video, 12):
-        ours, theirs = (load(each.load_clip, path_of(found, video), video, clip, 32) for each in (host, reference))
+        ours, theirs = (load(each.load_clip, path_of(found, video), video, clip, 32) for each in (cpu, reference))
         for a, b, view in zip(ours, theirs, clip.views, strict=True):
             stretch = float(np.abs(view.color[:, :3]).sum(1).max())
             assert (a - b).abs().mean() < 0.5 * stretch * LEVEL

@@ -26,7 +26,8 @@ import torch
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord
 from cacl.config import AugmentConfig, ClipConfig, DataConfig
 from cacl.errors import DataError
-from cacl.loaders import host
+from cacl.loaders.backends import cpu
+from cacl.loaders.backends.thread_pool import ThreadedBackend
 from cacl.loaders.catalog import index as index
 from cacl.loaders.catalog.index import IndexWriter, Prepared
 from cacl.loaders.catalog.layouts.discover import Entry
@@ -37,7 +38,6 @@ from cacl.loaders.decode.yuv import mark
 from cacl.loaders.prepared.prepare import prepare
 from cacl.loaders.prepared.transcode import Settings, convert
 from cacl.loaders.sampling.sampler import TrainingPlanner
-from cacl.loaders.threaded import ThreadedBackend
 
 MakeVideo = Callable[..., Path]
 
@@ -184,7 +184,7 @@ def plans(catalog: Catalog, steps: int = 4) -> list[list[ClipPlan]]:
 
 
 def batches(catalog: Catalog, wanted: list[list[ClipPlan]]) -> list[ClipBatch]:
-    return list(ThreadedBackend(host.load_clip, catalog, size=32, threads=4, prefetch=2).batches(wanted))
+    return list(ThreadedBackend(cpu.load_clip, catalog, size=32, threads=4, prefetch=2).batches(wanted))
 
 
 def bounds(video: VideoRecord, numbers: range) -> tuple[int, int]:

@@ -13,12 +13,12 @@ import numpy as np
 from torch import Tensor
 
 from cacl.clips import ClipPlan, VideoRecord
-from cacl.loaders import reference
+from cacl.loaders.backends import reference as reference
+from cacl.loaders.backends.buffer_pool import scratch
+from cacl.loaders.backends.yuv_to_rgb_resize import mix
 from cacl.loaders.decode.raw import decode_frames, upright
 from cacl.loaders.decode.storage import Place
 from cacl.loaders.decode.yuv import as_planar_420, planes, rgb_matrix
-from cacl.loaders.memory import scratch
-from cacl.loaders.mix import mix
 
 
 def load_clip(place: Place, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:

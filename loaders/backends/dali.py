@@ -21,12 +21,12 @@ from torch import Tensor
 
 from cacl.clips import ClipBatch, ClipPlan, Failure, VideoRecord, ViewPlan
 from cacl.errors import CaclError, ConfigError, DataError
+from cacl.loaders.backends.dali_views import DaliViews, KernelViews, Node, Views
+from cacl.loaders.backends.reference import decode_rgb
 from cacl.loaders.catalog.scan import Catalog
 from cacl.loaders.decode.remux import cut
 from cacl.loaders.decode.storage import Place
 from cacl.loaders.decode.yuv import matrix_to_rgb
-from cacl.loaders.reference import decode_rgb
-from cacl.loaders.views import DaliViews, KernelViews, Node, Views
 
 if TYPE_CHECKING:
     from nvidia.dali.pipeline import Pipeline

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from cacl.clips import ClipBatch, ClipPlan, Failure, VideoRecord
 from cacl.errors import DataError
+from cacl.loaders.backends.buffer_pool import Recycler
 from cacl.loaders.catalog.scan import Catalog
 from cacl.loaders.decode.storage import Place
-from cacl.loaders.memory import Recycler
 
 LoadClip = Callable[[Place, VideoRecord, ClipPlan, int, Sequence[Tensor]], None]
 """(file, record, plan, size, out): fills out, one float16 [3, T, size, size] per view."""

@@ -12,9 +12,11 @@ import torch
 from cacl.clips import ClipBatch, ClipPlan
 from cacl.config import Config, LoaderConfig
 from cacl.errors import ConfigError
-from cacl.loaders import dali, host, reference
+from cacl.loaders.backends import cpu
+from cacl.loaders.backends import dali as dali
+from cacl.loaders.backends import reference as reference
+from cacl.loaders.backends.thread_pool import ThreadedBackend
 from cacl.loaders.catalog.scan import Catalog
-from cacl.loaders.threaded import ThreadedBackend
 
 REMOTE_READS = 16
 """Clips of a remote set that are fetched at once: its threads wait more than they compute."""
@@ -54,5 +56,5 @@ def build_backend(name: str, catalog: Catalog, config: Config, device: torch.dev
         return dali.DaliBackend(
             catalog, size=size, threads=threads, prefetch=prefetch, pipelines=pipelines, device=device, views=views
         )
-    load_clip = {"host": host.load_clip, "reference": reference.load_clip}[name]
+    load_clip = {"host": cpu.load_clip, "reference": reference.load_clip}[name]
     return ThreadedBackend(load_clip, catalog, size=size, threads=threads, prefetch=prefetch)

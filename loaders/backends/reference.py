@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cacl.clips import ClipPlan, VideoRecord, ViewPlan
 from cacl.kernels.augment import one_view
-from cacl.loaders import pillow
+from cacl.loaders.backends import pillow_ops
 from cacl.loaders.decode.raw import decode_frames, upright
 from cacl.loaders.decode.storage import Place
 from cacl.loaders.decode.yuv import EXACT, source_colorspace
@@ -23,7 +23,7 @@ def load_clip(place: Place, video: VideoRecord, plan: ClipPlan, size: int, out: 
     """Fills out, one float16 [3, T, size, size] per view, with the views of one clip, RGB in about [0, 1]."""
     frames = decode_rgb(place, video, plan)
     if plan.resize:
-        frames = pillow.resized(frames.transpose(0, 2, 3, 1), *plan.resize).transpose(0, 3, 1, 2)
+        frames = pillow_ops.resized(frames.transpose(0, 2, 3, 1), *plan.resize).transpose(0, 3, 1, 2)
     frames = torch.from_numpy(frames)
     for view, target in zip(plan.views, out, strict=True):
         target.copy_(make_view(frames, view, size))
@@ -45,4 +45,4 @@ def make_view(frames: Tensor, view: ViewPlan, size: int) -> Tensor:
     if not view.steps:
         return made
     images = (made * 255).round().byte().permute(1, 2, 3, 0).numpy()
-    return torch.from_numpy(pillow.jittered(images, view.steps)).permute(3, 0, 1, 2) / 255
+    return torch.from_numpy(pillow_ops.jittered(images, view.steps)).permute(3, 0, 1, 2) / 255
