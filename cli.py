@@ -242,7 +242,7 @@ def synth(
     as_json: AsJson = False,
 ) -> None:
     """Make a small labelled set of videos in which motion and appearance are independent."""
-    from cacl.loaders.synth import synthesise
+    from cacl.loaders.synthetic import synthesise
     from cacl.report import Report
 
     with Report() as report:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from cacl import __version__, checkpoint
 from cacl import config as configuration
-from cacl.loaders import synth
+from cacl.loaders import synthetic
 from cacl.loaders.sampling.rng import Draws
 
 Finished = subprocess.CompletedProcess[str]
@@ -207,7 +207,7 @@ def test_synth_prints_where_its_list_lies(process: Run, tmp_path: Path) -> None:
     with (root / "labels.csv").open() as rows:
         assert [row["split"] for row in csv.DictReader(rows)] == ["val"] * 48
     assert len(list(root.glob("videos/*.mp4"))) == 48
-    synth._encode(tmp_path / "again.mp4", synth.render("left", "checkerboard", Draws(5, 0, 0)), synth.RATE)
+    synthetic._encode(tmp_path / "again.mp4", synthetic.render("left", "checkerboard", Draws(5, 0, 0)), synthetic.RATE)
     assert (tmp_path / "again.mp4").read_bytes() == (root / "videos/left_checkerboard_00.mp4").read_bytes()
 
 

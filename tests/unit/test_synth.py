@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from cacl.errors import DataError, UsageError
-from cacl.loaders import synth
+from cacl.loaders import synthetic
 from cacl.loaders.sampling.rng import Draws
 
 OPPOSITES = [("left", "right"), ("up", "down"), ("clockwise", "counter-clockwise"), ("zoom-in", "zoom-out")]
-APPEARANCES = list(synth.TEXTURES)
+APPEARANCES = list(synthetic.TEXTURES)
 SMALL = {"frames": 5, "size": (16, 24)}
 
 
@@ -114,8 +114,8 @@ def test_intervals_are_half_open_where_rounding_would_close_them():
 @pytest.mark.parametrize(("motion", "opposite"), OPPOSITES)
 def test_the_videos_of_a_pair_are_each_others_time_reverse(motion: str, opposite: str, appearance: str):
     for number in range(3):
-        forward = synth.render(motion, appearance, Draws(0, number), frames=8, size=(32, 40))
-        backward = synth.render(opposite, appearance, Draws(0, number), frames=8, size=(32, 40))
+        forward = synthetic.render(motion, appearance, Draws(0, number), frames=8, size=(32, 40))
+        backward = synthetic.render(opposite, appearance, Draws(0, number), frames=8, size=(32, 40))
         np.testing.assert_array_equal(forward[::-1], backward)
 
 
@@ -125,8 +125,8 @@ def test_still_scales_are_the_scales_of_a_zoom(appearance: str):
     frames, seen = 5, set()
     for number in range(40):
         videos = {
-            motion: synth.render(motion, appearance, Draws(1, number), frames=frames, size=(16, 24))
-            for motion in synth.MOTIONS
+            motion: synthetic.render(motion, appearance, Draws(1, number), frames=frames, size=(16, 24))
+            for motion in synthetic.MOTIONS
         }
         middle = videos["left"][frames // 2]
         for motion in ("right", "up", "down", "clockwise", "counter-clockwise"):
@@ -144,7 +144,7 @@ def origins(motion: str, amount: float) -> tuple[np.ndarray, np.ndarray]:
 
     The amount is in points, degrees or growth; y points down.
     """
-    height, width = synth.SIZE
+    height, width = synthetic.SIZE
     x = np.arange(width)[None, :] - (width - 1) / 2 + np.zeros((height, 1))
     y = np.arange(height)[:, None] - (height - 1) / 2 + np.zeros((1, width))
     cos, sin, grown = math.cos(math.radians(amount)), math.sin(math.radians(amount)), math.exp(amount)
@@ -180,8 +180,8 @@ AMOUNTS = {
 
 @pytest.mark.parametrize("appearance", APPEARANCES)
 def test_each_motion_explains_its_own_videos_best(appearance: str):
-    for motion, number in itertools.product(synth.MOTIONS, range(2)):
-        video = synth.render(motion, appearance, Draws(2, number)).mean(axis=-1, dtype=np.float32)
+    for motion, number in itertools.product(synthetic.MOTIONS, range(2)):
+        video = synthetic.render(motion, appearance, Draws(2, number)).mean(axis=-1, dtype=np.float32)
         before, after = video[3:-1:12], video[4::12, *INNER]
         errors = {
             guess: min(np.square(sample(before, *origins(guess, amount)) - after).mean() for amount in amounts)
@@ -197,7 +197,7 @@ def test_each_motion_explains_its_own_videos_best(appearance: str):
 
 @pytest.mark.parametrize("appearance", APPEARANCES)
 def test_colours_contrast_and_differ_between_videos(appearance: str):
-    videos = [synth.render("left", appearance, Draws(4, number), frames=1) for number in range(8)]
+    videos = [synthetic.render("left", appearance, Draws(4, number), frames=1) for number in range(8)]
     lumas = [video @ np.array([0.299, 0.587, 0.114]) for video in videos]
     assert all(np.ptp(luma) > 60 for luma in lumas)
     means = np.array([video.mean(axis=(0, 1, 2)) for video in videos])
@@ -205,8 +205,8 @@ def test_colours_contrast_and_differ_between_videos(appearance: str):
 
 
 def test_a_larger_frame_shows_the_same():
-    small = synth.render("clockwise", "noise", Draws(5), frames=3, size=(80, 96))
-    large = synth.render("clockwise", "noise", Draws(5), frames=3, size=(240, 288))
+    small = synthetic.render("clockwise", "noise", Draws(5), frames=3, size=(80, 96))
+    large = synthetic.render("clockwise", "noise", Draws(5), frames=3, size=(240, 288))
     np.testing.assert_allclose(large[:, 1::3, 1::3].astype(int), small, atol=1)
 
 
@@ -216,7 +216,7 @@ def test_a_larger_frame_shows_the_same():
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("made") / "set"
-    synth.synthesise(root, videos_per_pair=(2, 1), **SMALL)
+    synthetic.synthesise(root, videos_per_pair=(2, 1), **SMALL)
     return root
 
 
@@ -233,7 +233,7 @@ def test_the_list_names_every_video_and_is_balanced(made: Path):
     counts = Counter((row["motion"], row["appearance"], row["split"]) for row in rows)
     assert counts == {
         (motion, appearance, split): videos
-        for motion, appearance in itertools.product(synth.MOTIONS, APPEARANCES)
+        for motion, appearance in itertools.product(synthetic.MOTIONS, APPEARANCES)
         for split, videos in (("train", 2), ("test", 1))
     }
     assert all(row["path"].startswith(f"videos/{row['motion']}_{row['appearance']}_") for row in rows)
@@ -241,29 +241,29 @@ def test_the_list_names_every_video_and_is_balanced(made: Path):
 
 
 def test_the_same_setting_gives_the_same_bytes(made: Path, tmp_path: Path):
-    synth.synthesise(tmp_path, videos_per_pair=(2, 1), **SMALL)
+    synthetic.synthesise(tmp_path, videos_per_pair=(2, 1), **SMALL)
     assert contents(tmp_path) == contents(made)
 
 
 def test_encoding_is_deterministic_at_the_default_size(tmp_path: Path):
     """libx264's macroblock tree was not: see `_encode`."""
-    video = synth.render("clockwise", "bricks", Draws(0, 28, 0))
+    video = synthetic.render("clockwise", "bricks", Draws(0, 28, 0))
     paths = [tmp_path / f"{number}.mp4" for number in range(20)]
     for path in paths:
-        synth._encode(path, video, rate=25)
+        synthetic._encode(path, video, rate=25)
     assert len({path.read_bytes() for path in paths}) == 1
 
 
 def test_another_seed_gives_other_videos_and_more_of_them_change_none(made: Path, tmp_path: Path):
-    synth.synthesise(tmp_path / "other", videos_per_pair=(1, 0), seed=1, **SMALL)
-    synth.synthesise(tmp_path / "fewer", videos_per_pair=(1, 0), **SMALL)
+    synthetic.synthesise(tmp_path / "other", videos_per_pair=(1, 0), seed=1, **SMALL)
+    synthetic.synthesise(tmp_path / "fewer", videos_per_pair=(1, 0), **SMALL)
     here, other, fewer = (contents(root / "videos") for root in (made, tmp_path / "other", tmp_path / "fewer"))
     assert all(here[name] != video for name, video in other.items())
     assert all(here[name] == video for name, video in fewer.items())
 
 
 def test_validation_videos_change_no_others(made: Path, tmp_path: Path):
-    synth.synthesise(tmp_path, videos_per_pair=(2, 1, 1), **SMALL)
+    synthetic.synthesise(tmp_path, videos_per_pair=(2, 1, 1), **SMALL)
     here, there = contents(made / "videos"), contents(tmp_path / "videos")
     assert len(there) == len(here) + 48 == len(set(there.values()))
     assert here.items() <= there.items()
@@ -275,13 +275,13 @@ def test_validation_videos_change_no_others(made: Path, tmp_path: Path):
     assert {split: len(names) for split, names in splits.items()} == {"train": 96, "test": 48, "val": 48}
     assert splits["val"] == there.keys() - here.keys()
     with pytest.raises(DataError, match=r"holds a set made with .*\[2, 1\].*, not .*\[2, 1, 1\]"):
-        synth.synthesise(made, videos_per_pair=(2, 1, 1), **SMALL)
+        synthetic.synthesise(made, videos_per_pair=(2, 1, 1), **SMALL)
 
 
 def test_a_video_decodes_to_what_was_rendered(tmp_path: Path):
     path = tmp_path / "video.mp4"
-    video = synth.render("left", "cells", Draws(0))
-    synth._encode(path, video, rate=30)
+    video = synthetic.render("left", "cells", Draws(0))
+    synthetic._encode(path, video, rate=30)
     with av.open(path) as container:
         stream = container.streams.video[0]
         assert stream.codec_context.name == "h264"
@@ -304,7 +304,7 @@ def test_an_unfinished_set_is_completed(made: Path, tmp_path: Path):
     lost.with_suffix(".part").write_bytes(lost.read_bytes()[:100])
     lost.unlink()
     reports = []
-    synth.synthesise(root, videos_per_pair=(2, 1), report=lambda *counts: reports.append(counts), **SMALL)
+    synthetic.synthesise(root, videos_per_pair=(2, 1), report=lambda *counts: reports.append(counts), **SMALL)
     assert reports == [(1, 1)]
     assert contents(root) == contents(made)
 
@@ -312,16 +312,16 @@ def test_an_unfinished_set_is_completed(made: Path, tmp_path: Path):
 def test_other_peoples_folders_are_left_alone(made: Path, tmp_path: Path):
     (tmp_path / "labels.csv").write_text("path,motion\n")
     with pytest.raises(DataError, match="is not empty"):
-        synth.synthesise(tmp_path, **SMALL)
+        synthetic.synthesise(tmp_path, **SMALL)
     assert contents(tmp_path) == {"labels.csv": b"path,motion\n"}
 
     before = contents(made)
     with pytest.raises(DataError, match=r'"seed": 0.*not.*"seed": 1'):
-        synth.synthesise(made, videos_per_pair=(2, 1), seed=1, **SMALL)
+        synthetic.synthesise(made, videos_per_pair=(2, 1), seed=1, **SMALL)
     assert contents(made) == before
 
     with pytest.raises(DataError, match="cannot be written"):
-        synth.synthesise(tmp_path / "labels.csv", **SMALL)
+        synthetic.synthesise(tmp_path / "labels.csv", **SMALL)
 
 
 @pytest.mark.parametrize(
@@ -337,5 +337,5 @@ def test_other_peoples_folders_are_left_alone(made: Path, tmp_path: Path):
 )
 def test_settings_that_give_no_videos_are_refused(setting: dict, tmp_path: Path):
     with pytest.raises(UsageError, match=r"give|must"):
-        synth.synthesise(tmp_path / "set", **setting)
+        synthetic.synthesise(tmp_path / "set", **setting)
     assert not (tmp_path / "set").exists()
