@@ -95,7 +95,7 @@ def train(
     if dry_run:
         _print(configuration.to_dict(resolved), as_json, lambda _: print(configuration.to_toml(resolved), end=""))
         return
-    from cacl.train import train as run_training
+    from cacl.training.trainer import train as run_training
 
     summary = run_training(resolved, resume=resume)
     _print(

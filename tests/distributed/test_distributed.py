@@ -31,11 +31,11 @@ from cacl.config import Config, to_toml
 from cacl.errors import CaclError
 from cacl.loaders.backends.select import Backend
 from cacl.models import CNN3D
-from cacl.train import Trainer, train
+from cacl.training.trainer import Trainer, train
 from tests import launch
 from tests.tiny import tiny_config
 
-training = import_module("cacl.train")
+training = import_module("cacl.training.trainer")
 
 pytestmark = launch.PATIENT
 

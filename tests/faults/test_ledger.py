@@ -15,7 +15,7 @@ from cacl.clips import Failure, VideoRecord
 from cacl.config import from_dict
 from cacl.errors import DataError
 from cacl.loaders.catalog.scan import Catalog
-from cacl.loaders.ledger import IN_A_ROW, NAME, Ledger
+from cacl.training.failure_log import IN_A_ROW, NAME, Ledger
 
 BATCH = 4
 Open = Callable[..., Ledger]

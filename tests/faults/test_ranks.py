@@ -22,12 +22,12 @@ from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.errors import CaclError
 from cacl.loaders.sampling.sampler import epoch_order
-from cacl.train import Trainer, train
+from cacl.training.trainer import Trainer, train
 from tests import launch
 from tests.faults.damage import deleted, overwritten, truncated
 from tests.tiny import tiny_config
 
-training = import_module("cacl.train")
+training = import_module("cacl.training.trainer")
 
 pytestmark = launch.PATIENT
 

@@ -23,11 +23,11 @@ from cacl.config import Config, DataConfig
 from cacl.errors import CaclError, CheckpointError, DataError
 from cacl.loaders.prepared.prepare import prepare
 from cacl.loaders.prepared.transcode import Settings
-from cacl.train import Trainer, train
+from cacl.training.trainer import Trainer, train
 from tests.faults.damage import DAMAGES, deleted, overwritten, rotten, truncated
 from tests.tiny import tiny_config
 
-training = import_module("cacl.train")
+training = import_module("cacl.training.trainer")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -21,10 +21,10 @@ from cacl import config as configuration
 from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.errors import CaclError
-from cacl.train import Interrupted, Trainer, train
+from cacl.training.trainer import Interrupted, Trainer, train
 from tests.tiny import tiny_config
 
-training = import_module("cacl.train")
+training = import_module("cacl.training.trainer")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -23,7 +23,7 @@ from cacl.errors import CaclError
 from cacl.loaders.backends.select import build_backend
 from cacl.loaders.catalog.scan import scan
 from cacl.loaders.sampling.sampler import TrainingPlanner
-from cacl.train import Trainer, train
+from cacl.training.trainer import Trainer, train
 from tests.tiny import tiny_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -43,9 +43,9 @@ from cacl.loaders.sampling.augmentation import IDENTITY_COLOR
 from cacl.loaders.sampling.sampler import TrainingPlanner, evaluation_plans
 from cacl.losses import contrast_loss
 from cacl.models import C3D, VideoTransformer, create_model
-from cacl.optim import learning_rate_of_epoch
 from cacl.report import Report
-from cacl.train import Trainer, training_videos
+from cacl.training.optim import learning_rate_of_epoch
+from cacl.training.trainer import Trainer, training_videos
 from tests.official import release
 
 RECIPE = Path(__file__).parents[2] / "configs/official.toml"

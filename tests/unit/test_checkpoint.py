@@ -17,7 +17,7 @@ from cacl.checkpoint import Checkpoint, EncoderWeights
 from cacl.config import Config
 from cacl.errors import CheckpointError
 from cacl.models import TimmEmbedder
-from cacl.train import Trainer
+from cacl.training.trainer import Trainer
 from tests.tiny import tiny_batch, tiny_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")

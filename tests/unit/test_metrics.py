@@ -17,7 +17,7 @@ from cacl.config import OptimConfig
 from cacl.errors import ConfigError
 from cacl.features import frame_difference, mean_frame
 from cacl.metrics import QUERIES_AT_ONCE, recall_at, recall_by_chance
-from cacl.optim import create_optimizer, learning_rate
+from cacl.training.optim import create_optimizer, learning_rate
 
 # ------------------------------------------------------------------------------------------------------- recall
 

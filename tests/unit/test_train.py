@@ -23,11 +23,11 @@ from cacl import config as configuration
 from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.errors import CaclError, CheckpointError
-from cacl.train import Trainer, train
+from cacl.training.trainer import Trainer, train
 from tests.keys import another, changed, keys, value_of
 from tests.tiny import tiny_batch, tiny_config
 
-training = import_module("cacl.train")
+training = import_module("cacl.training.trainer")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -26,14 +26,14 @@ from cacl.clips import ClipBatch, to_device
 from cacl.config import Config
 from cacl.errors import CaclError, CheckpointError, ConfigError, UsageError
 from cacl.learner import Learner
-from cacl.loaders import roster
 from cacl.loaders.backends.select import build_backend, choose_backend
 from cacl.loaders.catalog.scan import Catalog, scan
-from cacl.loaders.ledger import Ledger
 from cacl.loaders.sampling.rng import Draws
 from cacl.loaders.sampling.sampler import STEP, TrainingPlanner
-from cacl.optim import create_optimizer, learning_rate, learning_rate_of_epoch
 from cacl.report import Report
+from cacl.training import run_manifest
+from cacl.training.failure_log import Ledger
+from cacl.training.optim import create_optimizer, learning_rate, learning_rate_of_epoch
 
 MAY_CHANGE = (
     "name",
@@ -177,7 +177,7 @@ def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
             )
         if distributed.rank() == 0:
             (run / "config.toml").write_text(configuration.to_toml(config))
-            roster.write(run, catalog)
+            run_manifest.write(run, catalog)
         return _run(trainer, catalog, report)
 
 
@@ -202,7 +202,7 @@ def training_videos(config: Config, report: Report, saved: checkpoint.Checkpoint
     if saved is None or saved.data == chosen.fingerprint:
         return chosen
     # Files that are gone or damaged by now are left to fail, as they would have without the interruption.
-    begun = roster.read(Path(config.run), saved.data, found, chosen)
+    begun = run_manifest.read(Path(config.run), saved.data, found, chosen)
     if begun is None or 1 - len(chosen.videos) / len(begun.videos) > config.data.max_rejected:
         raise CheckpointError(
             f"{config.run} was begun with other training videos than {found.root} holds now: begin another run"
