@@ -272,7 +272,7 @@ def retrieval(
     The configuration is the checkpoint's own; --set data.root=... evaluates on other videos.
     """
     from cacl import config as configuration
-    from cacl.checkpoint import read_encoders
+    from cacl.checkpoints.checkpoint import read_encoders
     from cacl.evaluate import retrieval as run_retrieval
 
     weights = read_encoders(checkpoint)

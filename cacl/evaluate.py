@@ -19,7 +19,7 @@ import torch
 
 from cacl import config as configuration
 from cacl import distributed, features
-from cacl.checkpoint import EncoderWeights
+from cacl.checkpoints.checkpoint import EncoderWeights
 from cacl.clips import VideoRecord
 from cacl.config import Config
 from cacl.errors import DataError, UsageError

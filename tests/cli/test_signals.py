@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cacl import checkpoint
+from cacl.checkpoints import checkpoint as checkpoint
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -25,7 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cacl import checkpoint, cli, distributed, evaluate
+from cacl import cli, distributed, evaluate
+from cacl.checkpoints import checkpoint as checkpoint
 from cacl.clips import ClipBatch
 from cacl.config import Config, to_toml
 from cacl.errors import CaclError

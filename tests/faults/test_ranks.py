@@ -17,7 +17,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cacl import checkpoint, distributed
+from cacl import distributed
+from cacl.checkpoints import checkpoint as checkpoint
 from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.errors import CaclError

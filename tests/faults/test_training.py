@@ -17,7 +17,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cacl import checkpoint, evaluate
+from cacl import evaluate
+from cacl.checkpoints import checkpoint as checkpoint
 from cacl.clips import ClipBatch
 from cacl.config import Config, DataConfig
 from cacl.errors import CaclError, CheckpointError, DataError

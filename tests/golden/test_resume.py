@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cacl import checkpoint
 from cacl import config as configuration
+from cacl.checkpoints import checkpoint as checkpoint
 from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.errors import CaclError

@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cacl.bench.loader import bench_loader
-from cacl.checkpoint import encoders_of
+from cacl.checkpoints.checkpoint import encoders_of
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord, ViewPlan
 from cacl.config import Config, differences, load, to_dict
 from cacl.encoders import Encoders

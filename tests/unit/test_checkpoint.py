@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cacl import checkpoint
-from cacl.checkpoint import Checkpoint, EncoderWeights
+from cacl.checkpoints import checkpoint as checkpoint
+from cacl.checkpoints.checkpoint import Checkpoint, EncoderWeights
 from cacl.config import Config
 from cacl.errors import CheckpointError
 from cacl.models import TimmEmbedder
