@@ -159,7 +159,7 @@ class ModelConfig:
 @section
 class ContrastConfig:
     pairs: Literal["cross", "authors", "within", "cnn", "transformer", "none"] = "cross"
-    """Which positives count: see `cacl.losses`. `none` trains on the frame order alone."""
+    """Which positives count: see `cacl.method.losses`. `none` trains on the frame order alone."""
     negatives: Literal["queue", "batch", "both"] = "queue"
     """What positives are held against: keys of earlier videos, as published; the other videos of the batch, of all
     processes, where both sides of a pair learn; or the mean of both losses."""

@@ -15,7 +15,7 @@ from cacl.config import TransformerConfig, from_dict
 from cacl.errors import ConfigError
 from cacl.models.cnn3d import C3D, CNN3D, CNNS, ResNet3D
 from cacl.models.heads import ContrastHead, OrderHead
-from cacl.models.transformer import LightEmbedder, TimmEmbedder, VideoTransformer
+from cacl.models.video_transformer import LightEmbedder, TimmEmbedder, VideoTransformer
 
 __all__ = [
     "C3D",

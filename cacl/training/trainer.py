@@ -26,11 +26,11 @@ from cacl.checkpoints import checkpoint as checkpoint
 from cacl.clips import ClipBatch, to_device
 from cacl.config import Config
 from cacl.errors import CaclError, CheckpointError, ConfigError, UsageError
-from cacl.learner import Learner
 from cacl.loaders.backends.select import build_backend, choose_backend
 from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.loaders.sampling.rng import Draws
 from cacl.loaders.sampling.sampler import STEP, TrainingPlanner
+from cacl.method.cacl import Learner
 from cacl.report import Report
 from cacl.training import run_manifest
 from cacl.training.failure_log import Ledger

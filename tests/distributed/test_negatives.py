@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cacl import distributed
 from cacl.clips import ClipBatch
-from cacl.losses import contrast_loss
+from cacl.method.losses import contrast_loss
 from cacl.training.trainer import Trainer
 from tests import launch
 from tests.numerics.test_losses import (

@@ -13,7 +13,7 @@ from torch import Tensor
 from cacl.kernels.edit_distance import edit_distance_to_identity
 from cacl.loaders.sampling.rng import Draws
 from cacl.loaders.sampling.sampler import draw_order
-from cacl.losses import contrast_loss, encoders_of, order_classes, order_loss
+from cacl.method.losses import contrast_loss, encoders_of, order_classes, order_loss
 
 METHOD = {
     "authors": (("f_q", "f_k", "f_q"), ("f_q", "t_q", "f_q"), ("f_q", "t_k", "f_q"), ("t_q", "t_k", "f_q")),

@@ -27,11 +27,9 @@ from cacl.bench.loader import bench_loader
 from cacl.checkpoints.checkpoint import encoders_of
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord, ViewPlan
 from cacl.config import Config, differences, load, to_dict
-from cacl.encoders import Encoders
 from cacl.errors import ConfigError, UsageError
 from cacl.evaluate import protocol
 from cacl.features import key_of
-from cacl.learner import Learner
 from cacl.loaders.backends import cpu
 from cacl.loaders.backends import reference as reference
 from cacl.loaders.backends.dali import DaliBackend
@@ -41,7 +39,9 @@ from cacl.loaders.catalog.scan import Catalog
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.sampling.augmentation import IDENTITY_COLOR
 from cacl.loaders.sampling.sampler import TrainingPlanner, evaluation_plans
-from cacl.losses import contrast_loss
+from cacl.method.cacl import Learner
+from cacl.method.dual_encoder import Encoders
+from cacl.method.losses import contrast_loss
 from cacl.models import C3D, VideoTransformer, create_model
 from cacl.report import Report
 from cacl.training.optim import learning_rate_of_epoch

@@ -17,14 +17,14 @@ from torch.nn import functional as F
 
 from cacl.clips import ClipBatch, ViewPlan
 from cacl.config import Config, TransformerConfig, from_dict
-from cacl.encoders import Encoders, shuffle_frames
-from cacl.learner import Learner
 from cacl.loaders.backends.reference import make_view
 from cacl.loaders.sampling.augmentation import color_matrix
-from cacl.losses import contrast_loss, order_loss
+from cacl.method.cacl import Learner
+from cacl.method.dual_encoder import Encoders, shuffle_frames
+from cacl.method.ema import follow, momentum_copy
+from cacl.method.key_queue import KeyQueue
+from cacl.method.losses import contrast_loss, order_loss
 from cacl.models import VideoTransformer
-from cacl.momentum import follow, momentum_copy
-from cacl.queue import KeyQueue
 
 FRAMES, SIZE, DIM = 4, 16, 8
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cacl.config import Config
-from cacl.losses import encoders_of
+from cacl.method.losses import encoders_of
 from cacl.models import CNNS, ContrastHead, OrderHead, VideoTransformer
 
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from cacl import distributed
 from cacl.clips import ClipBatch, to_device
 from cacl.config import Config
-from cacl.encoders import Encoders, shuffle_frames
-from cacl.losses import LossParts, contrast_loss, order_loss
-from cacl.momentum import follow, momentum_copy
-from cacl.queue import KeyQueue
+from cacl.method.dual_encoder import Encoders, shuffle_frames
+from cacl.method.ema import follow, momentum_copy
+from cacl.method.key_queue import KeyQueue
+from cacl.method.losses import LossParts, contrast_loss, order_loss
 
 
 class Learner(nn.Module):
