@@ -17,7 +17,7 @@ from cacl import __version__
 from cacl.errors import CaclError
 
 if TYPE_CHECKING:
-    from cacl.evaluate import LabelTable
+    from cacl.evaluation.retrieval import LabelTable
     from cacl.loaders.catalog.scan import Catalog
     from cacl.loaders.prepared.prepare import Summary
     from cacl.loaders.prepared.verify import Verified
@@ -273,7 +273,7 @@ def retrieval(
     """
     from cacl import config as configuration
     from cacl.checkpoints.checkpoint import read_encoders
-    from cacl.evaluate import retrieval as run_retrieval
+    from cacl.evaluation.retrieval import retrieval as run_retrieval
 
     weights = read_encoders(checkpoint)
     config = configuration.override(weights.config, overrides or [])
@@ -357,7 +357,7 @@ def _print_tables(tables: Sequence[LabelTable]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from cacl.evaluate import RANKS, SPLITS
+    from cacl.evaluation.retrieval import RANKS, SPLITS
 
     for table in tables:
         shown = Table(

@@ -23,7 +23,7 @@ MAY_IMPORT = {
 }
 """All of cacl that a module, or the modules of a package, may import."""
 
-COMMANDS = {"cacl.training.trainer", "cacl.evaluate", "cacl.bench", "cacl.profile"}
+COMMANDS = {"cacl.training.trainer", "cacl.evaluation.retrieval", "cacl.bench", "cacl.profile"}
 METHOD = ["learner", "encoders", "losses", "momentum", "queue", "optim", "models", "kernels"]
 """What computes. It knows neither files nor commands."""
 
@@ -131,7 +131,7 @@ def test_nothing_measured_knows_what_measures_it() -> None:
 
 def test_the_method_knows_neither_files_nor_commands() -> None:
     method = [module for module in GRAPH if any(within(module, f"cacl.{part}") for part in METHOD)]
-    above = {"cacl.loaders", "cacl.report", "cacl.checkpoints.checkpoint", "cacl.features", *COMMANDS}
+    above = {"cacl.loaders", "cacl.report", "cacl.checkpoints.checkpoint", "cacl.evaluation.features", *COMMANDS}
     assert not {f"{m} imports {name}" for m in method for name in of_cacl(m) if any(within(name, a) for a in above)}
 
 

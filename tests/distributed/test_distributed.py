@@ -25,11 +25,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cacl import cli, distributed, evaluate
+from cacl import cli, distributed
 from cacl.checkpoints import checkpoint as checkpoint
 from cacl.clips import ClipBatch
 from cacl.config import Config, to_toml
 from cacl.errors import CaclError
+from cacl.evaluation import retrieval
 from cacl.loaders.backends.select import Backend
 from cacl.models import CNN3D
 from cacl.training.trainer import Trainer, train
@@ -167,7 +168,7 @@ def retrieved(run: Path, features: Path) -> dict[str, Any]:
     """The tables, and the clips that this rank decoded, with what they show."""
     clips: list[tuple[int, int]] = []
     views: list[Tensor] = []
-    build = evaluate.build_backend
+    build = retrieval.build_backend
 
     class Observed:
         def __init__(self, backend: Backend) -> None:
@@ -180,10 +181,10 @@ def retrieved(run: Path, features: Path) -> dict[str, Any]:
                 yield batch
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "build_backend", lambda *a, **k: Observed(build(*a, **k)))
+        patch.setattr(retrieval, "build_backend", lambda *a, **k: Observed(build(*a, **k)))
         weights = checkpoint.read_encoders(run)
         config = dataclasses.replace(weights.config, data=dataclasses.replace(weights.config.data, layout="csv"))
-        tables = evaluate.retrieval(weights, config, ["label"], features)
+        tables = retrieval.retrieval(weights, config, ["label"], features)
     return {"tables": [table.to_json() for table in tables], "clips": clips, "views": views}
 
 

@@ -17,11 +17,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from cacl import evaluate
 from cacl.checkpoints import checkpoint as checkpoint
 from cacl.clips import ClipBatch
 from cacl.config import Config, DataConfig
 from cacl.errors import CaclError, CheckpointError, DataError
+from cacl.evaluation import retrieval
 from cacl.loaders.prepared.prepare import prepare
 from cacl.loaders.prepared.transcode import Settings
 from cacl.training.trainer import Trainer, train
@@ -264,16 +264,16 @@ def test_an_evaluation_takes_all_clips_or_none(
         file.parent.joinpath("ab"[number % 2]).mkdir(exist_ok=True)
         file.rename(file.parent / "ab"[number % 2] / file.name)
     train(config)
-    build = evaluate.build_backend
+    build = retrieval.build_backend
 
     def damaging(*arguments: Any, **options: Any) -> Any:
         overwritten(Path(config.data.root) / "b/3.mp4")
         return build(*arguments, **options)
 
-    monkeypatch.setattr(evaluate, "build_backend", damaging)
+    monkeypatch.setattr(retrieval, "build_backend", damaging)
     weights = checkpoint.read_encoders(Path(config.run))
     with pytest.raises(DataError, match=rf"{config.data.root}/b/3\.mp4: "):
-        evaluate.retrieval(weights, config, ["label"], tmp_path / "features")
+        retrieval.retrieval(weights, config, ["label"], tmp_path / "features")
     assert not list((tmp_path / "features").rglob("finished"))
 
 

@@ -28,8 +28,8 @@ from cacl.checkpoints.checkpoint import encoders_of
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord, ViewPlan
 from cacl.config import Config, differences, load, to_dict
 from cacl.errors import ConfigError, UsageError
-from cacl.evaluate import protocol
-from cacl.features import key_of
+from cacl.evaluation.features import key_of
+from cacl.evaluation.retrieval import protocol
 from cacl.loaders.backends import cpu
 from cacl.loaders.backends import reference as reference
 from cacl.loaders.backends.dali import DaliBackend

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cacl import evaluate
 from cacl.clips import VideoRecord
 from cacl.errors import DataError
+from cacl.evaluation import retrieval
 from cacl.loaders.catalog.scan import Catalog
 
 
@@ -39,7 +39,7 @@ def test_the_baseline_of_size_and_length_tells_near_from_far() -> None:
     there would be one number left, whose cosine is 1 or -1 and nothing between."""
     lengths = [10, 12, 15, 20, 30, 60, 61, 200]
     videos = catalog(*[("train", "run")] * len(lengths)).videos
-    values = evaluate._size_and_length([replace(v, frames=n) for v, n in zip(videos, lengths, strict=True)])
+    values = retrieval._size_and_length([replace(v, frames=n) for v, n in zip(videos, lengths, strict=True)])
     values /= np.linalg.norm(values, axis=1, keepdims=True)
     likeness = values @ values.T
     assert (np.diff(likeness[-1]) > 0).all()
@@ -48,7 +48,7 @@ def test_the_baseline_of_size_and_length_tells_near_from_far() -> None:
 
 def test_positions_of_a_split() -> None:
     videos = catalog(("train", "a"), ("val", "a"), (None, None), ("train", "b"), ("test", "a"))
-    assert [evaluate._positions(videos, split) for split in ("train", "val", "test")] == [[0, 3], [1], [4]]
+    assert [retrieval._positions(videos, split) for split in ("train", "val", "test")] == [[0, 3], [1], [4]]
 
 
 @pytest.mark.parametrize(
@@ -63,15 +63,15 @@ def test_positions_of_a_split() -> None:
 )
 def test_a_split_that_is_not_there(splits: list[str | None], wanted: str, message: str) -> None:
     with pytest.raises(DataError, match=rf"^/set: no usable video belongs {message}"):
-        evaluate._positions(catalog(*((split, "a") for split in splits)), wanted)
+        retrieval._positions(catalog(*((split, "a") for split in splits)), wanted)
 
 
 def test_labels_are_asked_of_queries_and_gallery_only() -> None:
     videos = catalog(("train", "a"), (None, None), ("val", "b"), ("test", None), ("train", "b"))
-    assert evaluate._column(videos, "label", [2], [0, 4]) == ["a", "", "b", "", "b"]
+    assert retrieval._column(videos, "label", [2], [0, 4]) == ["a", "", "b", "", "b"]
     with pytest.raises(DataError, match=r"^/set: 1 of 1 test videos have no 'label', 3\.mp4 .*; --queries val takes"):
-        evaluate._column(videos, "label", [3], [0, 4])
+        retrieval._column(videos, "label", [3], [0, 4])
     with pytest.raises(DataError, match=r"^/set: 2 of 2 training videos have no 'who', 0\.mp4 among them$"):
-        evaluate._column(videos, "who", [3], [0, 4])
+        retrieval._column(videos, "who", [3], [0, 4])
     with pytest.raises(DataError, match=r"^/set: its videos have no 'whom'; --label takes one of who$"):
-        evaluate._column(videos, "whom", [2], [0, 4])
+        retrieval._column(videos, "whom", [2], [0, 4])

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from cacl.config import OptimConfig
 from cacl.errors import ConfigError
-from cacl.features import frame_difference, mean_frame
-from cacl.metrics import QUERIES_AT_ONCE, recall_at, recall_by_chance
+from cacl.evaluation.features import frame_difference, mean_frame
+from cacl.evaluation.metrics import QUERIES_AT_ONCE, recall_at, recall_by_chance
 from cacl.training.optim import create_optimizer, learning_rate
 
 # ------------------------------------------------------------------------------------------------------- recall

@@ -18,15 +18,16 @@ import numpy as np
 import torch
 
 from cacl import config as configuration
-from cacl import distributed, features
+from cacl import distributed
 from cacl.checkpoints.checkpoint import EncoderWeights
 from cacl.clips import VideoRecord
 from cacl.config import Config
 from cacl.errors import DataError, UsageError
-from cacl.features import FeatureOf
+from cacl.evaluation import features as features
+from cacl.evaluation.features import FeatureOf
+from cacl.evaluation.metrics import recall_at, recall_by_chance
 from cacl.loaders.backends.select import build_backend, choose_backend
 from cacl.loaders.catalog.scan import Catalog, scan
-from cacl.metrics import recall_at, recall_by_chance
 from cacl.report import Report
 
 RANKS = (1, 5, 10, 20, 50)
