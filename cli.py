@@ -122,7 +122,7 @@ def bench_loader(
     from cacl import config as configuration
     from cacl.bench import loader
     from cacl.bench.figures import claim
-    from cacl.report import Report
+    from cacl.reporting.console import Report
 
     resolved = configuration.load(config, overrides or [])
     if out:
@@ -158,7 +158,7 @@ def bench_kernels(
     """Time the kernels beside how others compute the same, and tell what they take of each kind of GPU."""
     from cacl.bench import kernels
     from cacl.bench.figures import claim
-    from cacl.report import Report
+    from cacl.reporting.console import Report
 
     if out:
         claim(out)
@@ -189,7 +189,7 @@ def scan(
     """Decode every video of a folder once, and say what is usable, what is not, and why."""
     from cacl import config as configuration
     from cacl.loaders.catalog.scan import scan as scan_folder
-    from cacl.report import Report
+    from cacl.reporting.console import Report
 
     config = configuration.override(configuration.from_dict({"data": {"root": root}}), overrides or [])
     with Report() as report:
@@ -218,7 +218,7 @@ def prepare(
     from cacl.loaders.prepared.prepare import prepare as prepare_set
     from cacl.loaders.prepared.transcode import Settings
     from cacl.loaders.prepared.verify import verify
-    from cacl.report import Report
+    from cacl.reporting.console import Report
 
     config = configuration.override(configuration.from_dict({"data": {"root": str(source)}}), overrides or [])
     settings = Settings(short_side=short_side, gop=gop, crf=crf)
@@ -243,7 +243,7 @@ def synth(
 ) -> None:
     """Make a small labelled set of videos in which motion and appearance are independent."""
     from cacl.loaders.synthetic import synthesise
-    from cacl.report import Report
+    from cacl.reporting.console import Report
 
     with Report() as report:
         path = synthesise(

@@ -29,7 +29,7 @@ from cacl.config import Config
 from cacl.loaders.backends import dali as dali
 from cacl.loaders.backends.reference import decode_rgb
 from cacl.loaders.backends.select import build_backend
-from cacl.report import Report
+from cacl.reporting.console import Report
 
 MOST_SECONDS = 150
 """For one question."""

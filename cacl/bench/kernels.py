@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from cacl.bench import machine, picture
+from cacl.bench import machine
 from cacl.bench.figures import Spread, machine_line, number, ratios, show_table, table
 from cacl.bench.kernel_problems import problems
 from cacl.bench.launches import LAUNCHES
@@ -24,7 +24,8 @@ from cacl.bench.resources import CAPABILITIES, compile_ahead
 from cacl.bench.trial import COMPILED, OURS, Block, Figures, Problem, Row, Task, solved
 from cacl.errors import CaclError, UsageError
 from cacl.kernels.dispatch import INTERPRETED
-from cacl.report import Report
+from cacl.reporting import charts
+from cacl.reporting.console import Report
 
 OPERATIONS = tuple(LAUNCHES)
 PACKAGES = ("cacl", "torch", "triton", "numpy", "rapidfuzz", "torchvision", "nvidia-dali-cuda130")
@@ -213,7 +214,7 @@ def _show_resources(result: Result) -> None:
 def save(result: Result, folder: Path) -> None:
     """Writes bench_kernels.json and, for people, bench_kernels.png."""
     (folder / "bench_kernels.json").write_text(json.dumps(result.to_json(), indent=2) + "\n")
-    picture.draw_ratios(
+    charts.draw_ratios(
         folder / "bench_kernels.png",
         title="Time of a call, relative to cacl",
         subtitle=["to the right of 1: slower than cacl, on a logarithmic axis", *_setting(result)],
@@ -222,16 +223,16 @@ def save(result: Result, folder: Path) -> None:
     )
 
 
-def _bars(block: Block) -> list[picture.Bar]:
+def _bars(block: Block) -> list[charts.Bar]:
     bars, ours = [], block.rows[0].figures
     for row in block.rows:
         series = int(row.way == OURS)
         if row.figures and ours:
             spread = Spread.of(ratios(row.figures.each_seconds, ours.each_seconds))
             note = f"{number(spread.median)} ({_ms(row.figures.seconds.median)} ms)"
-            bars.append(picture.Bar(row.way, series, spread.median, spread.min, spread.max, note))
+            bars.append(charts.Bar(row.way, series, spread.median, spread.min, spread.max, note))
         elif not row.reason.startswith("skipped"):
-            bars.append(picture.Bar(row.way, series, note=row.reason or "nothing to compare it with"))
+            bars.append(charts.Bar(row.way, series, note=row.reason or "nothing to compare it with"))
     return bars
 
 

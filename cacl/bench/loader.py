@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from cacl.bench import contest, machine, picture, rivals
+from cacl.bench import contest, machine, rivals
 from cacl.bench.contest import Contender, Decodes, Figures, Row, Run, Stages, Videos, entries, stages
 from cacl.bench.figures import machine_line, number, ratios, show_table, table
 from cacl.bench.rivals import Rival
@@ -27,7 +27,8 @@ from cacl.loaders.backends import dali as dali
 from cacl.loaders.backends.select import Backend, build_backend
 from cacl.loaders.backends.thread_pool import LoadClip, ThreadedBackend
 from cacl.loaders.catalog.scan import Catalog, scan
-from cacl.report import Report
+from cacl.reporting import charts
+from cacl.reporting.console import Report
 
 BASELINE = "cacl host"
 PACKAGES = ("cacl", "torch", "torchvision", "av", "pillow", "torchcodec", "decord2", "nvidia-dali-cuda130")
@@ -273,9 +274,9 @@ def save(result: Result, folder: Path) -> None:
         if row.reason.startswith("skipped"):
             continue
         values = asdict(row.figures.clips_per_second) if row.figures else {}
-        bars.append(picture.Bar(row.loader, kinds.index(row.files), **values, note=row.reason))
+        bars.append(charts.Bar(row.loader, kinds.index(row.files), **values, note=row.reason))
     (folder / "bench_loader.json").write_text(json.dumps(result.to_json(), indent=2) + "\n")
-    picture.draw(
+    charts.draw(
         folder / "bench_loader.png",
         title="Clips per second, ready to train on",
         subtitle=_setting(result),

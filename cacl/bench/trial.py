@@ -16,7 +16,7 @@ import torch
 from cacl.bench.figures import Spread, ratios
 from cacl.bench.gauge import Call, Yardstick, calls_of, memory_of, seconds_of, wait
 from cacl.errors import reason_of
-from cacl.report import Report
+from cacl.reporting.console import Report
 
 OURS = "cacl"
 """The way whose failure is an error."""

@@ -28,7 +28,7 @@ from cacl.evaluation.features import FeatureOf
 from cacl.evaluation.metrics import recall_at, recall_by_chance
 from cacl.loaders.backends.select import build_backend, choose_backend
 from cacl.loaders.catalog.scan import Catalog, scan
-from cacl.report import Report
+from cacl.reporting.console import Report
 
 RANKS = (1, 5, 10, 20, 50)
 

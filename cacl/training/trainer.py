@@ -31,7 +31,7 @@ from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.loaders.sampling.rng import Draws
 from cacl.loaders.sampling.sampler import STEP, TrainingPlanner
 from cacl.method.cacl import Learner
-from cacl.report import Report
+from cacl.reporting.console import Report
 from cacl.training import run_manifest
 from cacl.training.failure_log import Ledger
 from cacl.training.optim import create_optimizer, learning_rate, learning_rate_of_epoch

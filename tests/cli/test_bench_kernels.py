@@ -22,7 +22,7 @@ from cacl.bench.kernels import OPERATIONS, Result, bench_kernels
 from cacl.bench.launches import LAUNCHES
 from cacl.bench.trial import COMPILED, OURS, Floor, Problem, Task, Way
 from cacl.errors import CaclError
-from cacl.report import Report
+from cacl.reporting.console import Report
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")

@@ -23,7 +23,7 @@ from cacl.config import Config, load
 from cacl.errors import CaclError
 from cacl.loaders.backends.select import Backend, build_backend
 from cacl.loaders.catalog.scan import Catalog, scan
-from cacl.report import Report
+from cacl.reporting.console import Report
 
 ROOT = Path(__file__).parents[2]
 FRAMES = 24

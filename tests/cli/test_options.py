@@ -10,7 +10,7 @@ from typing import Any
 import av
 import pytest
 
-from cacl.report import Report
+from cacl.reporting.console import Report
 
 Finished = subprocess.CompletedProcess[str]
 Run = Callable[..., Finished]

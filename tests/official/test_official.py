@@ -43,7 +43,7 @@ from cacl.method.cacl import Learner
 from cacl.method.dual_encoder import Encoders
 from cacl.method.losses import contrast_loss
 from cacl.models import C3D, VideoTransformer, create_model
-from cacl.report import Report
+from cacl.reporting.console import Report
 from cacl.training.optim import learning_rate_of_epoch
 from cacl.training.trainer import Trainer, training_videos
 from tests.official import release

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from cacl.bench.picture import MARGIN, PAPER, Bar, draw, draw_ratios
+from cacl.reporting.charts import MARGIN, PAPER, Bar, draw, draw_ratios
 
 SIZES = ", ".join(f"{16 * n}x{12 * n}" for n in range(1, 41))
 LONG = "a sentence that goes on for very long, " * 12
