@@ -67,8 +67,8 @@ def _share_the_cores() -> None:
     wheels, 300,000 times). Where another process uses one of the cores, even a niced one, they spin away the time that
     the awaited thread needs, and training becomes many times slower. Asleep, they take some microseconds to wake up:
     a tenth of the speed beside free cores, nothing beside a GPU, for which the CPU only starts kernels. Decoding has
-    threads of its own. docs/training.md has the figures of benchmarks/busy_core.py. Whoever sets the variable is left
-    alone; GOMP_SPINCOUNT counts for more.
+    threads of its own. docs/training.md has the figures of benchmarks/scripts/busy_core.py. Whoever sets the variable
+    is left alone; GOMP_SPINCOUNT counts for more.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -120,18 +120,18 @@ def bench_loader(
 ) -> None:
     """Time the loaders beside those that people write with torch's DataLoader, on the same clips of the same videos."""
     from cacl import config as configuration
-    from cacl.bench import loader
-    from cacl.bench.figures import claim
+    from cacl.benchmarks.harness.stats import claim
+    from cacl.benchmarks.loader import command
     from cacl.reporting.console import Report
 
     resolved = configuration.load(config, overrides or [])
     if out:
         claim(out)
     with Report() as report:
-        result = loader.bench_loader(raw, prepared, resolved, clips=clips, repeats=repeats, report=report)
+        result = command.bench_loader(raw, prepared, resolved, clips=clips, repeats=repeats, report=report)
     if out:
-        loader.save(result, out)
-    _print(result.to_json(), as_json, lambda _: loader.show(result))
+        command.save(result, out)
+    _print(result.to_json(), as_json, lambda _: command.show(result))
     result.check()
 
 
@@ -156,25 +156,25 @@ def bench_kernels(
     as_json: AsJson = False,
 ) -> None:
     """Time the kernels beside how others compute the same, and tell what they take of each kind of GPU."""
-    from cacl.bench import kernels
-    from cacl.bench.figures import claim
+    from cacl.benchmarks.harness.stats import claim
+    from cacl.benchmarks.kernels import command
     from cacl.reporting.console import Report
 
     if out:
         claim(out)
     with Report() as report:
-        result = kernels.bench_kernels(
+        result = command.bench_kernels(
             operations or [],
             repeats=repeats,
             device=device,
             report=report,
             compile=compile,
             seconds=math.inf if seconds is None else seconds,
-            so_far=lambda result: kernels.save(result, out) if out else None,
+            so_far=lambda result: command.save(result, out) if out else None,
         )
     if out:
-        kernels.save(result, out)
-    _print(result.to_json(), as_json, lambda _: kernels.show(result))
+        command.save(result, out)
+    _print(result.to_json(), as_json, lambda _: command.show(result))
     result.check()
 
 

@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("nvidia.dali")
 
-from benchmarks.gpu.questions import QUESTIONS
+from cacl.benchmarks.gpu.questions import QUESTIONS
 
 ROOT = Path(__file__).parents[1]
 NEEDS_GPU = ["affinity", "memory", "xvid"]

@@ -23,18 +23,23 @@ MAY_IMPORT = {
 }
 """All of cacl that a module, or the modules of a package, may import."""
 
-COMMANDS = {"cacl.training.trainer", "cacl.evaluation.retrieval", "cacl.bench", "cacl.profile"}
+COMMANDS = {"cacl.training.trainer", "cacl.evaluation.retrieval", "cacl.benchmarks", "cacl.profile"}
 METHOD = ["learner", "encoders", "losses", "momentum", "queue", "optim", "models", "kernels"]
 """What computes. It knows neither files nor commands."""
+
+
+PLACES = {"cacl": "cacl", "cacl.loaders": "loaders", "cacl.kernels": "kernels", "cacl.benchmarks": "benchmarks"}
 
 
 def sources() -> dict[str, Path]:
     """The file of every module; the links inside cacl/ are left out, what they lead to is found in its own place."""
     found = {"cacl.cli": ROOT / "cli.py"}
-    for package, folder in {"cacl": "cacl", "cacl.loaders": "loaders", "cacl.kernels": "kernels"}.items():
+    for package, folder in PLACES.items():
         for path in (ROOT / folder).rglob("*.py"):
             parts = path.relative_to(ROOT / folder).with_suffix("").parts
-            if package == "cacl" and parts[0] in ("loaders", "kernels", "cli"):
+            if package == "cacl.benchmarks" and parts[0] in ("gpu", "scripts"):
+                continue  # scripts of a checkout
+            if package == "cacl" and parts[0] in ("benchmarks", "loaders", "kernels", "cli"):
                 continue
             found[".".join([package, *(part for part in parts if part != "__init__")])] = path
     return found
@@ -79,7 +84,8 @@ def test_the_graph_is_there() -> None:
 
 
 def test_imports_are_seen_wherever_they_stand() -> None:
-    source = "from .clips import A\nfrom . import errors\nimport os.path\ndef f():\n    if g:\n        from cacl import cli\n"
+    source = "from .clips import A\nfrom . import errors\nimport os.path\n"
+    source += "def f():\n    if g:\n        from cacl import cli\n"
     found = set(imported("cacl.config", source, {"cacl.clips", "cacl.errors", "cacl.cli"}))
     assert found == {"cacl.clips", "cacl.errors", "os.path", "cacl.cli"}
 
@@ -125,8 +131,8 @@ def test_only_the_command_line_imports_commands(command: str) -> None:
 
 def test_nothing_measured_knows_what_measures_it() -> None:
     """Not even the other commands."""
-    assert "cacl.bench.loader" in users("cacl.bench")
-    assert not {user for user in users("cacl.bench") if user != "cacl.cli" and not within(user, "cacl.bench")}
+    assert "cacl.benchmarks.loader.command" in users("cacl.benchmarks")
+    assert not {user for user in users("cacl.benchmarks") if user != "cacl.cli" and not within(user, "cacl.benchmarks")}
 
 
 def test_the_method_knows_neither_files_nor_commands() -> None:

@@ -17,8 +17,15 @@ from cacl import __version__
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-PLACES = {"cacl": "cacl", "cacl.loaders": "loaders", "cacl.kernels": "kernels"}
-LINKS = {"cacl/loaders": "../loaders", "cacl/kernels": "../kernels", "cacl/cli.py": "../cli.py"}
+PLACES = {"cacl": "cacl", "cacl.loaders": "loaders", "cacl.kernels": "kernels", "cacl.benchmarks": "benchmarks"}
+NOT_INSTALLED = ("benchmarks/gpu/", "benchmarks/scripts/")
+"""Scripts of a checkout."""
+LINKS = {
+    "cacl/loaders": "../loaders",
+    "cacl/kernels": "../kernels",
+    "cacl/benchmarks": "../benchmarks",
+    "cacl/cli.py": "../cli.py",
+}
 
 LARGEST_BYTES = 1_000_000
 MACHINE_PATH = re.compile(r"(?<![\w.~}$])/(?:home|Users|root|tmp|var/tmp|var/folders)/\w")
@@ -75,7 +82,12 @@ def module_files(files: list[str]) -> dict[str, str]:
     found = {"cacl/cli.py": "cli.py"}
     for name in files:
         folder = name.split("/")[0]
-        if name.endswith(".py") and folder in PLACES.values() and name not in LINKS:
+        if (
+            name.endswith(".py")
+            and folder in PLACES.values()
+            and name not in LINKS
+            and not name.startswith(NOT_INSTALLED)
+        ):
             found[name if folder == "cacl" else f"cacl/{name}"] = name
     return found
 

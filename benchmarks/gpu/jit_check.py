@@ -25,7 +25,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from cacl.bench.resources import SHARED_LIMIT
+from cacl.benchmarks.kernels.resources import SHARED_LIMIT
 from cacl.kernels import augment, contrast, edit_distance, symmetric
 from cacl.kernels.contrast import DTYPES
 

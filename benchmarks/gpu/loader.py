@@ -27,10 +27,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.questions import MOST_SECONDS, QUESTIONS, attempt
-from benchmarks.gpu.setting import CPU, Answer, Setting
-from cacl.bench import machine
-from cacl.bench.loader import PACKAGES
+from cacl.benchmarks.gpu.questions import MOST_SECONDS, QUESTIONS, attempt
+from cacl.benchmarks.gpu.setting import CPU, Answer, Setting
+from cacl.benchmarks.harness import machine
+from cacl.benchmarks.loader.command import PACKAGES
 from cacl.config import Config, DataConfig, override
 
 LEAST_SECONDS = 5

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.setting import Answer, Setting
+from cacl.benchmarks.gpu.setting import Answer, Setting
 from cacl.clips import ClipBatch, ClipPlan
-from cacl.loaders.backends import dali as dali
+from cacl.loaders.backends import dali
 from cacl.loaders.backends.reference import decode_rgb
 from cacl.loaders.backends.select import Backend
 

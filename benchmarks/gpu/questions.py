@@ -17,16 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.gpu.measuring import arrays, differences, frames_shown, graph_of, milliseconds, pace
-from benchmarks.gpu.setting import CPU, Answer, KeptFrames, Setting, Skipped, UploadedFrames
-from benchmarks.gpu.videos import encode, textures, videos
 from cacl import create_model
-from cacl.bench.contest import Contender
-from cacl.bench.figures import ratios
-from cacl.bench.loader import bench_loader, contenders
+from cacl.benchmarks.gpu.measuring import arrays, differences, frames_shown, graph_of, milliseconds, pace
+from cacl.benchmarks.gpu.setting import CPU, Answer, KeptFrames, Setting, Skipped, UploadedFrames
+from cacl.benchmarks.gpu.videos import encode, textures, videos
+from cacl.benchmarks.harness.contest import Contender
+from cacl.benchmarks.harness.stats import ratios
+from cacl.benchmarks.loader.command import bench_loader, contenders
 from cacl.clips import ClipBatch
 from cacl.config import Config
-from cacl.loaders.backends import dali as dali
+from cacl.loaders.backends import dali
 from cacl.loaders.backends.reference import decode_rgb
 from cacl.loaders.backends.select import build_backend
 from cacl.reporting.console import Report

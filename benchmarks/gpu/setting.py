@@ -12,7 +12,7 @@ import torch
 
 from cacl.clips import ClipPlan, VideoRecord
 from cacl.config import Config
-from cacl.loaders.backends import dali as dali
+from cacl.loaders.backends import dali
 from cacl.loaders.backends.select import Backend, build_backend
 from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.loaders.decode.storage import Place

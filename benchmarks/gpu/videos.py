@@ -13,9 +13,9 @@ import av
 import numpy as np
 from av.video.stream import VideoStream
 
-from benchmarks.gpu.setting import Answer, Setting
-from benchmarks.make_corpus import FRAMES, HEIGHT, RATE, WIDTH
-from benchmarks.make_corpus import encode as encode_corpus
+from cacl.benchmarks.gpu.setting import Answer, Setting
+from cacl.benchmarks.scripts.make_corpus import FRAMES, HEIGHT, RATE, WIDTH
+from cacl.benchmarks.scripts.make_corpus import encode as encode_corpus
 from cacl.loaders.prepared.prepare import prepare
 from cacl.loaders.prepared.transcode import Settings
 

@@ -15,12 +15,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cacl.bench import gauge, kernel_problems, kernels
-from cacl.bench.contrast_problems import contrast_problem, symmetric_problem
-from cacl.bench.kernel_problems import augment_problem, edit_distance_problem, problems, wagner_fischer
-from cacl.bench.kernels import OPERATIONS, Result, bench_kernels
-from cacl.bench.launches import LAUNCHES
-from cacl.bench.trial import COMPILED, OURS, Floor, Problem, Task, Way
+from cacl.benchmarks.harness import timing
+from cacl.benchmarks.harness.trial import COMPILED, OURS, Floor, Problem, Task, Way
+from cacl.benchmarks.kernels import command
+from cacl.benchmarks.kernels import problems as kernel_problems
+from cacl.benchmarks.kernels.command import OPERATIONS, Result, bench_kernels
+from cacl.benchmarks.kernels.contrast_problems import contrast_problem, symmetric_problem
+from cacl.benchmarks.kernels.launches import LAUNCHES
+from cacl.benchmarks.kernels.problems import augment_problem, edit_distance_problem, problems, wagner_fischer
 from cacl.errors import CaclError
 from cacl.reporting.console import Report
 
@@ -34,9 +36,9 @@ Run = Callable[..., Finished]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short measurements, and one kernel compiled ahead of time for one GPU."""
-    monkeypatch.setattr(gauge, "MEASUREMENT", 0.005)
-    monkeypatch.setattr(kernels, "CAPABILITIES", (90,))
-    monkeypatch.setattr(kernels, "LAUNCHES", {name: lambda: iter(()) for name in OPERATIONS} | AUGMENT)
+    monkeypatch.setattr(timing, "MEASUREMENT", 0.005)
+    monkeypatch.setattr(command, "CAPABILITIES", (90,))
+    monkeypatch.setattr(command, "LAUNCHES", {name: lambda: iter(()) for name in OPERATIONS} | AUGMENT)
 
 
 AUGMENT = {"augment": LAUNCHES["augment"]}
@@ -62,7 +64,7 @@ OF_PACKAGES = {"authors' way", "rapidfuzz, 1 worker", "rapidfuzz, all cores", "D
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "bench_kernels", partial(bench_kernels, of_device=tiny))
+    monkeypatch.setattr(command, "bench_kernels", partial(bench_kernels, of_device=tiny))
 
 
 @pytest.mark.usefixtures("small")
@@ -146,7 +148,7 @@ def test_nothing_is_begun_without_time(capsys: pytest.CaptureFixture[str]) -> No
         result = bench_kernels(["augment"], repeats=1, device="cpu", report=report, of_device=tiny, seconds=-1)
     assert (result.blocks, result.resources) == ((), ())
     assert list(result.left_out) == [f"augment: {p.setting}" for p in tiny(CPU) if p.operation == "augment"]
-    kernels.show(result)
+    command.show(result)
     out = capsys.readouterr().out
     assert all(f"no time for {name}\n" in out for name in result.left_out)
     assert "no time left, and none was compiled ahead of time" in out
@@ -211,7 +213,7 @@ def way(name: str, call: Callable[[], Any], **changes: Any) -> Way:
 
 def problem(*ways: Way) -> Problem:
     """Whose solution is 1."""
-    floor = Floor(1, "nothing", gauge.Yardstick("none", 1, lambda: None))
+    floor = Floor(1, "nothing", timing.Yardstick("none", 1, lambda: None))
     task = Task(ways, lambda found: {"value": abs(found - 1)}, "the difference", floor)
     return Problem("contrast", "one", lambda: task)
 
@@ -257,7 +259,7 @@ def test_a_way_that_is_wrong_gets_no_figure() -> None:
 @pytest.mark.parametrize("wrong", [way(OURS, lambda: 0.0), way(OURS, breaks)])
 def test_ours_must_be_right(cacl: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wrong: Way) -> None:
     of_device = partial(bench_kernels, of_device=lambda _: [problem(wrong, way("another", lambda: 1.0))])
-    monkeypatch.setattr(kernels, "bench_kernels", of_device)
+    monkeypatch.setattr(command, "bench_kernels", of_device)
     done = cacl("bench-kernels", "--repeats", 1, "--device", "cpu", "--out", tmp_path, "--json")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f"cacl: contrast, one: {OURS} ")
@@ -301,10 +303,10 @@ def test_the_recurrence() -> None:
 def test_in_the_interpreter_nothing_is_compiled(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(kernels, "INTERPRETED", True)
+    monkeypatch.setattr(command, "INTERPRETED", True)
     result = measured(way(OURS, lambda: 1.0))
     assert result.resources == ()
-    kernels.show(result)
+    command.show(result)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "TRITON_INTERPRET=1" in line]
     assert "none was compiled" in line
 
@@ -315,7 +317,7 @@ def test_in_the_interpreter_nothing_is_compiled(
 @pytest.mark.parametrize("mebibytes", [16, 64])
 def test_memory_is_seen(mebibytes: int) -> None:
     """Other threads of the process only ever add to it: the least of several times is that of the call."""
-    seen = [gauge.memory_of(lambda: torch.ones(mebibytes, 2**18), CPU) for _ in range(5)]
+    seen = [timing.memory_of(lambda: torch.ones(mebibytes, 2**18), CPU) for _ in range(5)]
     if seen[0] is None:
         pytest.skip("this system does not tell")
     assert min(x for x in seen if x is not None) / 2**20 == pytest.approx(mebibytes, abs=3)
@@ -336,10 +338,10 @@ class Clock:
 
 def test_the_time_of_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(0.25)
-    monkeypatch.setattr(gauge, "time", clock)
-    monkeypatch.setattr(gauge, "MEASUREMENT", 1.1)
-    assert gauge.calls_of(clock.call, CPU) == 5
-    assert gauge.seconds_of(clock.call, 5, CPU) == 0.25
+    monkeypatch.setattr(timing, "time", clock)
+    monkeypatch.setattr(timing, "MEASUREMENT", 1.1)
+    assert timing.calls_of(clock.call, CPU) == 5
+    assert timing.seconds_of(clock.call, 5, CPU) == 0.25
 
 
 class Work(TorchDispatchMode):
@@ -363,13 +365,13 @@ class Work(TorchDispatchMode):
 @pytest.mark.parametrize(
     ("yardstick", "cores"),
     [
-        (gauge.multiplying(CPU, torch.float32), 1),
-        (gauge.copying(CPU), 1),
-        *((gauge.computing(CPU, bits), torch.get_num_threads()) for bits in (8, 64)),  # a core each
+        (timing.multiplying(CPU, torch.float32), 1),
+        (timing.copying(CPU), 1),
+        *((timing.computing(CPU, bits), torch.get_num_threads()) for bits in (8, 64)),  # a core each
     ],
     ids=lambda value: getattr(value, "what", ""),
 )
-def test_a_yardstick_does_the_work_that_it_says(yardstick: gauge.Yardstick, cores: int) -> None:
+def test_a_yardstick_does_the_work_that_it_says(yardstick: timing.Yardstick, cores: int) -> None:
     with Work() as work:
         yardstick.call()
     assert yardstick.work == cores * work.done > 0

@@ -16,8 +16,8 @@ import torch
 from av.video.frame import PictureType
 from PIL import Image
 
-from cacl.bench.contest import Contender
-from cacl.bench.loader import BASELINE, Result, bench_loader
+from cacl.benchmarks.harness.contest import Contender
+from cacl.benchmarks.loader.command import BASELINE, Result, bench_loader
 from cacl.clips import ClipBatch, ClipPlan
 from cacl.config import Config, load
 from cacl.errors import CaclError

@@ -8,7 +8,7 @@ import pytest
 import torch
 import triton
 
-from cacl.bench.resources import CAPABILITIES, SHARED_LIMIT, Resources, compile_ahead
+from cacl.benchmarks.kernels.resources import CAPABILITIES, SHARED_LIMIT, Resources, compile_ahead
 from cacl.kernels.contrast import (
     FINISHING_ELEMENTS,
     backward_kernel,

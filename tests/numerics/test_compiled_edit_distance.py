@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cacl.bench.resources import CAPABILITIES, SHARED_LIMIT, compile_ahead
+from cacl.benchmarks.kernels.resources import CAPABILITIES, SHARED_LIMIT, compile_ahead
 from cacl.kernels.edit_distance import OPTIONS, PAIRS, ROWS, WORD, general_kernel, to_identity_kernel
 
 BATCH = 1001

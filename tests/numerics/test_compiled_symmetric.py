@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from cacl.bench.resources import CAPABILITIES, SHARED_LIMIT, Resources, compile_ahead
+from cacl.benchmarks.kernels.resources import CAPABILITIES, SHARED_LIMIT, Resources, compile_ahead
 from cacl.kernels import symmetric
 from cacl.kernels.symmetric import gradient_kernel, gradient_tiling, logsumexp_kernel, logsumexp_tiling
 

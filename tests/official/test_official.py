@@ -23,7 +23,7 @@ from av.video.stream import VideoStream
 from PIL import Image
 from torch import Tensor, nn
 
-from cacl.bench.loader import bench_loader
+from cacl.benchmarks.loader.command import bench_loader
 from cacl.checkpoints.checkpoint import encoders_of
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord, ViewPlan
 from cacl.config import Config, differences, load, to_dict

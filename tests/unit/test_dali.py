@@ -27,7 +27,7 @@ from torch import Tensor
 
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord, ViewPlan
 from cacl.errors import CaclError, ConfigError
-from cacl.loaders.backends import dali as dali
+from cacl.loaders.backends import dali
 from cacl.loaders.backends.reference import load_clip
 from cacl.loaders.backends.thread_pool import ThreadedBackend
 from cacl.loaders.catalog.scan import Catalog

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from cacl.bench.figures import ratios
+from cacl.benchmarks.harness.stats import ratios
 
 
 def test_a_machine_that_changes_its_speed_changes_no_ratio() -> None:

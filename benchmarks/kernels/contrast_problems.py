@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cacl.bench import kernel_rivals as rivals
-from cacl.bench.gauge import Call, multiplying
-from cacl.bench.trial import COMPILED, OURS, Floor, Problem, Task, Way
+from cacl.benchmarks.harness.timing import Call, multiplying
+from cacl.benchmarks.harness.trial import COMPILED, OURS, Floor, Problem, Task, Way
+from cacl.benchmarks.rivals import kernels as rivals
 from cacl.kernels import contrast
 from cacl.kernels.symmetric import symmetric_contrast
 

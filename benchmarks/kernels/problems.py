@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cacl.bench import kernel_rivals as rivals
-from cacl.bench.contrast_problems import contrast_problem, symmetric_problem
-from cacl.bench.gauge import computing, copying
-from cacl.bench.rivals import obstacle
-from cacl.bench.trial import COMPILED, OURS, Floor, Problem, Task, Way
+from cacl.benchmarks.harness.timing import computing, copying
+from cacl.benchmarks.harness.trial import COMPILED, OURS, Floor, Problem, Task, Way
+from cacl.benchmarks.kernels.contrast_problems import contrast_problem, symmetric_problem
+from cacl.benchmarks.rivals import kernels as rivals
+from cacl.benchmarks.rivals.loaders import obstacle
 from cacl.clips import ViewPlan
 from cacl.kernels.augment import augment, one_view
 from cacl.kernels.edit_distance import edit_distance_to_identity
-from cacl.loaders.backends import dali as dali
+from cacl.loaders.backends import dali
 from cacl.loaders.sampling.augmentation import color_matrix
 
 

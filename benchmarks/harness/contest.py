@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cacl.bench import machine
-from cacl.bench.figures import Spread
+from cacl.benchmarks.harness import machine
+from cacl.benchmarks.harness.stats import Spread
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord
 from cacl.config import Config, override
 from cacl.errors import DataError

@@ -17,13 +17,15 @@ from typing import Any
 
 import torch
 
-from cacl.bench import contest, machine, rivals
-from cacl.bench.contest import Contender, Decodes, Figures, Row, Run, Stages, Videos, entries, stages
-from cacl.bench.figures import machine_line, number, ratios, show_table, table
-from cacl.bench.rivals import Rival
+from cacl.benchmarks.harness import contest as contest
+from cacl.benchmarks.harness import machine
+from cacl.benchmarks.harness.contest import Contender, Decodes, Figures, Row, Run, Stages, Videos, entries, stages
+from cacl.benchmarks.harness.stats import machine_line, number, ratios, show_table, table
+from cacl.benchmarks.rivals import loaders
+from cacl.benchmarks.rivals.loaders import Rival
 from cacl.config import Config
 from cacl.errors import CaclError, UsageError
-from cacl.loaders.backends import dali as dali
+from cacl.loaders.backends import dali
 from cacl.loaders.backends.select import Backend, build_backend
 from cacl.loaders.backends.thread_pool import LoadClip, ThreadedBackend
 from cacl.loaders.catalog.scan import Catalog, scan
@@ -58,10 +60,10 @@ class Result:
 def contenders(config: Config) -> list[Contender]:
     """Ours, the ceiling of `host`, and the rivals."""
     cuda = torch.device("cuda")
-    decoders: list[tuple[str, rivals.Decode, Decodes, str]] = [
-        ("PyAV", rivals.pyav_frames, "stretch", ""),
-        ("TorchCodec", rivals.torchcodec_frames, "unknown", rivals.obstacle("torchcodec", "torchcodec")),
-        ("decord2", rivals.decord_frames, "unknown", rivals.obstacle("decord", "decord2")),
+    decoders: list[tuple[str, loaders.Decode, Decodes, str]] = [
+        ("PyAV", loaders.pyav_frames, "stretch", ""),
+        ("TorchCodec", loaders.torchcodec_frames, "unknown", loaders.obstacle("torchcodec", "torchcodec")),
+        ("decord2", loaders.decord_frames, "unknown", loaders.obstacle("decord", "decord2")),
     ]
     return [
         Contender(
@@ -92,7 +94,7 @@ def contenders(config: Config) -> list[Contender]:
             Contender(
                 name=f"{name} + DataLoader",
                 how="tuned: needed frames, torchvision v2 on bytes, the colours of a view in one product",
-                build=partial(Rival, partial(rivals.tuned, decode)),
+                build=partial(Rival, partial(loaders.tuned, decode)),
                 decodes=decodes,
                 obstacle=obstacle,
             )
@@ -101,13 +103,13 @@ def contenders(config: Config) -> list[Contender]:
         Contender(
             name="PyAV + ColorJitter",
             how="the same with torchvision's ColorJitter and RandomGrayscale, in a DataLoader",
-            build=partial(Rival, partial(rivals.usual, rivals.pyav_frames)),
+            build=partial(Rival, partial(loaders.usual, loaders.pyav_frames)),
             own_colors=True,
         ),
         Contender(
             name="authors' way",
             how="the whole file to PIL images, these one by one to four stacks, in a DataLoader",
-            build=partial(Rival, rivals.authors),
+            build=partial(Rival, loaders.authors),
             files=("raw",),
             decodes="file",
         ),
@@ -119,7 +121,7 @@ def _backend(name: str, device: torch.device, catalog: Catalog, config: Config) 
 
 
 def _part_of_host(load_clip: LoadClip, catalog: Catalog, config: Config) -> Backend:
-    threads, prefetch = rivals.cores(config), config.loader.prefetch
+    threads, prefetch = loaders.cores(config), config.loader.prefetch
     return ThreadedBackend(load_clip, catalog, size=config.clip.size, threads=threads, prefetch=prefetch)
 
 
@@ -171,7 +173,7 @@ def bench_loader(
             "batch": batch,
             "clips": clips // batch * batch,
             "repeats": repeats,
-            "threads": rivals.cores(config),
+            "threads": loaders.cores(config),
             "prefetch": config.loader.prefetch,
         },
         machine=machine.describe(PACKAGES)

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from cacl.bench.figures import Spread, ratios
-from cacl.bench.gauge import Call, Yardstick, calls_of, memory_of, seconds_of, wait
+from cacl.benchmarks.harness.stats import Spread, ratios
+from cacl.benchmarks.harness.timing import Call, Yardstick, calls_of, memory_of, seconds_of, wait
 from cacl.errors import reason_of
 from cacl.reporting.console import Report
 

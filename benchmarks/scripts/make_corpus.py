@@ -1,6 +1,6 @@
 """Makes videos like those of UCF101 from real footage, for `cacl bench-loader`: 320x240, 180 frames, in class folders.
 
-python benchmarks/make_corpus.py FOOTAGE OUT [--videos N] [--codec xvid|h264]
+python benchmarks/scripts/make_corpus.py FOOTAGE OUT [--videos N] [--codec xvid|h264]
 
 `xvid` is what UCF101 and HMDB51 hold: MPEG-4 part 2 in AVI with packed B-frames, about 500 kb/s, key frames up to 250
 frames apart. `h264` is what Kinetics holds: libx264 in MP4, likewise. The same footage gives the same bytes.

@@ -1,6 +1,6 @@
 """Do weight gradients of 3D convolutions reproduce on this CPU? The reason why bf16 is refused there.
 
-python benchmarks/bf16_on_cpu.py > benchmarks/results/bf16_on_cpu.json
+python benchmarks/scripts/bf16_on_cpu.py > benchmarks/results/bf16_on_cpu.json
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How much of its speed does training on a CPU keep while one of the cores has other work?
 
-    python benchmarks/busy_core.py > benchmarks/results/busy_core.json
+    python benchmarks/scripts/busy_core.py > benchmarks/results/busy_core.json
 
 `cacl train` with configs/demo.toml, on videos of `cacl data synth`: alone and beside one busy process of the lowest
 priority, with threads that wait asleep (as the command line sets it) and with threads that spin (as OpenMP does when
@@ -25,10 +25,10 @@ from typing import Any
 import torch
 
 from cacl import config as configuration
-from cacl.bench import machine
-from cacl.bench.figures import Spread
+from cacl.benchmarks.harness import machine
+from cacl.benchmarks.harness.stats import Spread
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PRESET = ROOT / "configs" / "demo.toml"
 PACKAGES = ("cacl", "torch", "av", "numpy", "numba")
 THREADS = {

@@ -1,6 +1,6 @@
 """Does the loader hold still over a long run, and does a large set open at once?
 
-    python benchmarks/soak.py PREPARED > benchmarks/results/soak.json
+    python benchmarks/scripts/soak.py PREPARED > benchmarks/results/soak.json
 
 PREPARED is a set that `cacl data prepare` made. Its videos are linked into a set of 10,000, over which the `host`
 backend loads 20,000 clips while memory, descriptors and threads are counted; and an index of a million videos is
@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from cacl.bench import machine
+from cacl.benchmarks.harness import machine
 from cacl.config import Config, DataConfig
 from cacl.loaders.backends.select import build_backend
 from cacl.loaders.catalog import index as index

@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
-from cacl.bench import machine
-from cacl.bench.figures import Spread, machine_line, number, ratios, show_table, table
-from cacl.bench.kernel_problems import problems
-from cacl.bench.launches import LAUNCHES
-from cacl.bench.resources import CAPABILITIES, compile_ahead
-from cacl.bench.trial import COMPILED, OURS, Block, Figures, Problem, Row, Task, solved
+from cacl.benchmarks.harness import machine
+from cacl.benchmarks.harness.stats import Spread, machine_line, number, ratios, show_table, table
+from cacl.benchmarks.harness.trial import COMPILED, OURS, Block, Figures, Problem, Row, Task, solved
+from cacl.benchmarks.kernels.launches import LAUNCHES
+from cacl.benchmarks.kernels.problems import problems
+from cacl.benchmarks.kernels.resources import CAPABILITIES, compile_ahead
 from cacl.errors import CaclError, UsageError
 from cacl.kernels.dispatch import INTERPRETED
 from cacl.reporting import charts
