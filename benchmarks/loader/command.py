@@ -17,8 +17,7 @@ from typing import Any
 
 import torch
 
-from cacl.benchmarks.harness import contest as contest
-from cacl.benchmarks.harness import machine
+from cacl.benchmarks.harness import contest, machine
 from cacl.benchmarks.harness.contest import Contender, Decodes, Figures, Row, Run, Stages, Videos, entries, stages
 from cacl.benchmarks.harness.stats import machine_line, number, ratios, show_table, table
 from cacl.benchmarks.rivals import loaders

@@ -27,7 +27,7 @@ import torch
 from cacl.benchmarks.harness import machine
 from cacl.config import Config, DataConfig
 from cacl.loaders.backends.select import build_backend
-from cacl.loaders.catalog import index as index
+from cacl.loaders.catalog import index
 from cacl.loaders.catalog.index import IndexWriter, Prepared
 from cacl.loaders.catalog.layouts.discover import Entry
 from cacl.loaders.catalog.scan import Catalog, scan

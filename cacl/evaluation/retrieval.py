@@ -23,7 +23,7 @@ from cacl.checkpoints.checkpoint import EncoderWeights
 from cacl.clips import VideoRecord
 from cacl.config import Config
 from cacl.errors import DataError, UsageError
-from cacl.evaluation import features as features
+from cacl.evaluation import features
 from cacl.evaluation.features import FeatureOf
 from cacl.evaluation.metrics import recall_at, recall_by_chance
 from cacl.loaders.backends.select import build_backend, choose_backend

@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cacl import config as configuration
 from cacl import distributed
-from cacl.checkpoints import checkpoint as checkpoint
+from cacl.checkpoints import checkpoint
 from cacl.clips import ClipBatch, to_device
 from cacl.config import Config
 from cacl.errors import CaclError, CheckpointError, ConfigError, UsageError

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from cacl.clips import ClipPlan, VideoRecord
-from cacl.loaders.backends import reference as reference
+from cacl.loaders.backends import reference
 from cacl.loaders.backends.buffer_pool import scratch
 from cacl.loaders.backends.yuv_to_rgb_resize import mix
 from cacl.loaders.decode.raw import decode_frames, upright

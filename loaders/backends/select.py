@@ -12,9 +12,7 @@ import torch
 from cacl.clips import ClipBatch, ClipPlan
 from cacl.config import Config, LoaderConfig
 from cacl.errors import ConfigError
-from cacl.loaders.backends import cpu
-from cacl.loaders.backends import dali as dali
-from cacl.loaders.backends import reference as reference
+from cacl.loaders.backends import cpu, dali, reference
 from cacl.loaders.backends.thread_pool import ThreadedBackend
 from cacl.loaders.catalog.scan import Catalog
 

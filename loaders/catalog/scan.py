@@ -24,7 +24,7 @@ import av
 from cacl.clips import SeekPoint, VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError
-from cacl.loaders.catalog import index as index
+from cacl.loaders.catalog import index
 from cacl.loaders.catalog.index import PreparedVideos
 from cacl.loaders.catalog.layouts import discover
 from cacl.loaders.catalog.notes import notes_of, remarks_on, slowness_of

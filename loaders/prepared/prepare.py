@@ -25,7 +25,7 @@ from typing import Any, TypeAlias
 from cacl.clips import VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError, UsageError, reason_of
-from cacl.loaders.catalog import index as index
+from cacl.loaders.catalog import index
 from cacl.loaders.catalog.index import IndexWriter, Prepared
 from cacl.loaders.catalog.layouts import discover
 from cacl.loaders.catalog.layouts.discover import Listing

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from cacl import __version__
 from cacl import config as configuration
-from cacl.checkpoints import checkpoint as checkpoint
+from cacl.checkpoints import checkpoint
 from cacl.loaders import synthetic
 from cacl.loaders.sampling.rng import Draws
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cacl.loaders.catalog import index as index
+from cacl.loaders.catalog import index
 from cacl.loaders.prepared import conversion_log
 
 Finished = subprocess.CompletedProcess[str]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cacl.checkpoints import checkpoint as checkpoint
+from cacl.checkpoints import checkpoint
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -15,8 +15,7 @@ import torch
 
 from cacl.clips import ClipBatch, ClipPlan
 from cacl.config import AugmentConfig, ClipConfig, DataConfig
-from cacl.loaders.backends import cpu, dali
-from cacl.loaders.backends import reference as reference
+from cacl.loaders.backends import cpu, dali, reference
 from cacl.loaders.backends.select import Backend
 from cacl.loaders.backends.thread_pool import ThreadedBackend
 from cacl.loaders.catalog.scan import Catalog, scan

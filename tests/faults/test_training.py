@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cacl.checkpoints import checkpoint as checkpoint
+from cacl.checkpoints import checkpoint
 from cacl.clips import ClipBatch
 from cacl.config import Config, DataConfig
 from cacl.errors import CaclError, CheckpointError, DataError

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cacl import config as configuration
-from cacl.checkpoints import checkpoint as checkpoint
+from cacl.checkpoints import checkpoint
 from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.errors import CaclError

@@ -16,7 +16,7 @@ import torch
 from av.video.stream import VideoStream
 from torch import Tensor, nn
 
-from cacl.checkpoints import checkpoint as checkpoint
+from cacl.checkpoints import checkpoint
 from cacl.clips import ClipBatch
 from cacl.config import Config, to_toml
 from cacl.errors import CaclError

@@ -30,8 +30,7 @@ from cacl.config import Config, differences, load, to_dict
 from cacl.errors import ConfigError, UsageError
 from cacl.evaluation.features import key_of
 from cacl.evaluation.retrieval import protocol
-from cacl.loaders.backends import cpu
-from cacl.loaders.backends import reference as reference
+from cacl.loaders.backends import cpu, reference
 from cacl.loaders.backends.dali import DaliBackend
 from cacl.loaders.backends.pillow_ops import jittered
 from cacl.loaders.backends.thread_pool import LoadClip

@@ -27,8 +27,7 @@ from torch import Tensor
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord, ViewPlan
 from cacl.config import AugmentConfig, ClipConfig, Config, LoaderConfig
 from cacl.errors import ConfigError
-from cacl.loaders.backends import cpu
-from cacl.loaders.backends import reference as reference
+from cacl.loaders.backends import cpu, reference
 from cacl.loaders.backends.dali import DaliBackend, obstacle
 from cacl.loaders.backends.dali_views import DaliViews, KernelViews
 from cacl.loaders.backends.select import REMOTE_READS, build_backend, choose_backend

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cacl.checkpoints import checkpoint as checkpoint
+from cacl.checkpoints import checkpoint
 from cacl.checkpoints.checkpoint import Checkpoint, EncoderWeights
 from cacl.config import Config
 from cacl.errors import CheckpointError

@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 from cacl.clips import Fragments, VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError
-from cacl.loaders.catalog import index as index
+from cacl.loaders.catalog import index
 from cacl.loaders.catalog.index import Index, IndexWriter, Prepared, PreparedVideos
 from cacl.loaders.catalog.layouts.discover import Entry, hold_out
 from cacl.loaders.catalog.scan import scan

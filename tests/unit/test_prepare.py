@@ -22,7 +22,7 @@ import pytest
 from cacl.clips import VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError, UsageError
-from cacl.loaders.catalog import index as index
+from cacl.loaders.catalog import index
 from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.yuv import mark

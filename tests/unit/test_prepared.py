@@ -25,9 +25,8 @@ from av.video.stream import VideoStream
 from cacl.clips import ClipPlan, VideoRecord
 from cacl.config import AugmentConfig, ClipConfig, DataConfig
 from cacl.errors import DataError
-from cacl.loaders.backends import cpu
-from cacl.loaders.backends import reference as reference
-from cacl.loaders.catalog import index as index
+from cacl.loaders.backends import cpu, reference
+from cacl.loaders.catalog import index
 from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.loaders.decode import fragments
 from cacl.loaders.decode.probe import probe

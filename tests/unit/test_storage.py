@@ -28,7 +28,7 @@ from cacl.config import AugmentConfig, ClipConfig, DataConfig
 from cacl.errors import DataError
 from cacl.loaders.backends import cpu
 from cacl.loaders.backends.thread_pool import ThreadedBackend
-from cacl.loaders.catalog import index as index
+from cacl.loaders.catalog import index
 from cacl.loaders.catalog.index import IndexWriter, Prepared
 from cacl.loaders.catalog.layouts.discover import Entry
 from cacl.loaders.catalog.scan import Catalog, scan

@@ -32,7 +32,7 @@ from typing import NamedTuple
 
 from cacl.config import DataConfig
 from cacl.errors import DataError
-from cacl.loaders.catalog.layouts import lists as lists
+from cacl.loaders.catalog.layouts import lists
 from cacl.loaders.catalog.layouts.entries import Entry, Names, hold_out, join, once
 from cacl.loaders.catalog.layouts.folders import SPLITS, read_classes, read_folders, split_in
 from cacl.loaders.catalog.layouts.lists import KINETICS_COLUMNS, SUFFIXES, Table, Unread
