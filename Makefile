@@ -20,7 +20,7 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels/triton
 
 test-lowest:
 	$(MAKE) test BIN=.venv-lowest/bin READY=.venv-lowest/.ready

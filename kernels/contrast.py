@@ -363,7 +363,7 @@ class Tiling(NamedTuple):
 
 def tiling(d: int, dtype: torch.dtype) -> Tiling:
     """The largest that no GPU since Ampere runs out of registers or shared memory with, as told by the assembler in
-    tests/numerics/test_compiled_contrast.py."""
+    tests/kernels/test_compiled_contrast.py."""
     width = max(16, triton.next_power_of_2(d))
     if dtype == torch.float32:
         return {512: Tiling(16, 16, 64, 8, 2), 256: Tiling(16, 32, 64, 8, 2), 128: Tiling(32, 32, 64, 8, 2)}.get(

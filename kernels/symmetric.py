@@ -300,7 +300,7 @@ def gradient_kernel(
         store_rows(out, sums[i] * (inverse * unit / finer), row, remaining, i * SLICE, D, SLICE)
 
 
-# Tiles as elsewhere, where they fit into the registers of all GPUs: tests/numerics/test_compiled_symmetric.py.
+# Tiles as elsewhere, where they fit into the registers of all GPUs: tests/kernels/test_compiled_symmetric.py.
 
 
 def logsumexp_tiling(d: int, dtype: torch.dtype) -> Tiling:

@@ -13,6 +13,8 @@ import pytest
 import torch
 from av.video.stream import VideoStream
 
+from tests.launch import ROOT
+
 
 @pytest.fixture(scope="session")
 def make_video() -> Callable[..., Path]:
@@ -107,7 +109,7 @@ def picture(number: int, size: tuple[int, int]) -> np.ndarray:
 def footage() -> Path:
     """A folder of real videos (`formats/`, `ut_interaction/`) that does not come with the repository."""
     named = os.environ.get("CACL_TEST_FOOTAGE")
-    place = Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
+    place = Path(named) if named else ROOT.parent / "shared" / "data"
     if named:
         assert place.is_dir(), f"CACL_TEST_FOOTAGE={named} is no folder"
     elif not place.is_dir():

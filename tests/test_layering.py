@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.launch import ROOT
 
 LEAVES = {"cacl.errors", "cacl.config", "cacl.clips"}
 MAY_IMPORT = {

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from cacl import __version__
+from tests.launch import ROOT
 
-ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PLACES = {"cacl": "cacl", "cacl.loaders": "loaders", "cacl.kernels": "kernels", "cacl.benchmarks": "benchmarks"}
 NOT_INSTALLED = ("benchmarks/gpu/", "benchmarks/scripts/")

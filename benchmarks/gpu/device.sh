@@ -49,9 +49,9 @@ print("what keeps DALI from running:", dali.obstacle(torch.device("cuda", 0)))'
 }
 
 # In many processes, since compiling takes most of the time; what is timed comes later, alone.
-kernels() { $PYTHON -m pytest -q -p no:cacheprovider -rfE -n 12 tests/kernels --junitxml="$OUT/kernels.xml"; }
+kernels() { $PYTHON -m pytest -q -p no:cacheprovider -rfE -n 12 tests/kernels/triton --junitxml="$OUT/kernels.xml"; }
 
-dali() { $PYTHON -m pytest -q -p no:cacheprovider -rfE -n 6 -m gpu tests/unit/test_dali.py; }
+dali() { $PYTHON -m pytest -q -p no:cacheprovider -rfE -n 6 -m gpu tests/loaders/backends/test_dali.py; }
 
 nvdec() {
     local quick=(); [[ $DEVICE == cpu ]] && quick=(--quick)
@@ -89,12 +89,12 @@ loader() {
 
 sanitize() {
     compute-sanitizer --tool memcheck --error-exitcode 9 --launch-timeout 60 $PYTHON -m pytest -q -x \
-        -p no:cacheprovider tests/kernels/test_augment.py -k "sizes or edges or whole or lengths"
+        -p no:cacheprovider tests/kernels/triton/test_augment.py -k "sizes or edges or whole or lengths"
 }
 
 race() {
     compute-sanitizer --tool racecheck --error-exitcode 9 $PYTHON -m pytest -q -x -p no:cacheprovider \
-        tests/kernels/test_edit_distance.py -k sequences_of_any_number
+        tests/kernels/triton/test_edit_distance.py -k sequences_of_any_number
 }
 
 # The driver's video decoder may lie where the loader does not look.

@@ -3,7 +3,7 @@ does not compile or fit.
 
     python -m benchmarks.gpu.jit_check [--capability 90] [--few]
 
-The tests of resources (tests/numerics/test_compiled_*.py) compile a few launches in full. This goes through Triton's
+The tests of resources (tests/kernels/test_compiled_*.py) compile a few launches in full. This goes through Triton's
 own launcher, up to the launch: with the sizes that it specialises, 1 and multiples of 16, and for many shapes.
 Not under TRITON_INTERPRET=1.
 """

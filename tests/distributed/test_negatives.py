@@ -22,7 +22,7 @@ from cacl.clips import ClipBatch
 from cacl.method.losses import contrast_loss
 from cacl.training.trainer import Trainer
 from tests import launch
-from tests.numerics.test_losses import (
+from tests.method.test_losses import (
     METHOD,
     SMALL_GRADIENT,
     SMALL_LOSS,

@@ -1,18 +1,23 @@
-"""The kernels against the formula in float64, and against memory that is not theirs."""
+"""The contrast with a queue on a CPU against the formula in float64, and what the operation promises torch."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cacl.kernels import contrast
-from cacl.kernels.contrast import queue_contrast, scan
-from tests.contrast_truth import (
+from cacl.kernels.contrast import ELEMENTS, MOST_SPLITS, ROWS, queue_contrast, splits_of, tiling
+from tests.kernels.contrast_truth import (
     DTYPES,
+    LEARNABLE,
     LONG,
     SIZES,
     Given,
@@ -24,271 +29,345 @@ from tests.contrast_truth import (
     drawn,
     formula,
     made,
-    unit,
 )
-from tests.gpu import cuda_device
 
+CPU = torch.device("cpu")
 ORDINARY = Size(40, 3, 1001, 33, 0.07)
-"""Several parts of the queue, and rests everywhere."""
 
 
-@pytest.fixture(autouse=True)
-def kernels_for_small_contrasts_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which on a GPU torch makes."""
-    monkeypatch.setattr(contrast, "SMALL", 0)
-
-
-def given_on(device: torch.device, size: Size = ORDINARY, dtype: torch.dtype = torch.float32) -> Given:
-    return Given(*(x.to(device) for x in drawn(size, dtype)))
+@pytest.fixture
+def poisoned() -> Iterator[None]:
+    """Memory that nobody wrote holds NaN: torch fills it so in its deterministic mode."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 # --- The formula
 
 
+@pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_contrast_and_gradients_are_those_of_the_formula(device: torch.device, size: Size, dtype: torch.dtype) -> None:
-    check(given_on(device, size, dtype))
+@pytest.mark.parametrize("size", [*SIZES, LONG], ids=str)
+def test_contrast_and_gradients_are_those_of_the_formula(size: Size, dtype: torch.dtype) -> None:
+    check(drawn(size, dtype))
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_long_queue(device: torch.device, dtype: torch.dtype) -> None:
-    check(given_on(device, LONG, dtype))
+@pytest.mark.parametrize("size", [*SIZES, LONG], ids=str)
+def test_float64_is_contrasted_in_float64(size: Size) -> None:
+    given = drawn(size, torch.float64)
+    given = given._replace(temperature=torch.tensor(size.temperature, dtype=torch.float64))
+    true, results = formula(given), made(given)
+    rounding = 1e-13 / size.temperature**2
+    for name, x in results.items():
+        assert x.dtype == torch.float64
+        torch.testing.assert_close(x, getattr(true, name), rtol=1e-11, atol=rounding, msg=name)
+    assert torch.equal(queue_contrast(*given[:3], size.temperature).loss, results["loss"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_loss_of_half_precision_is_nearer_than_that_of_plain_torch(dtype: torch.dtype) -> None:
+    """By a factor of hundreds."""
+    given = drawn(ORDINARY, dtype)
+    true, plain = formula(given).loss, formula(given, dtype).loss
+    assert 200 * (made(given)["loss"] - true).abs().max() < (plain - true).abs().max()
 
 
 @pytest.mark.parametrize(
     "learnt", [("anchors",), ("positives",), ("temperature",), ("anchors", "positives"), ("anchors", "temperature")]
 )
-def test_only_the_gradients_that_are_wanted(device: torch.device, learnt: tuple[str, ...]) -> None:
-    check(given_on(device), learnt)
+def test_only_the_gradients_that_are_wanted(learnt: tuple[str, ...]) -> None:
+    check(drawn(ORDINARY, torch.float32), learnt)
+
+
+def test_similarity_and_highest_carry_no_gradient() -> None:
+    given = drawn(ORDINARY, torch.float32)
+    result = queue_contrast(given.anchors.requires_grad_(), given.positives, given.queue, 0.07)
+    assert [x.requires_grad for x in result] == [True, False, True, False]
 
 
 @pytest.mark.parametrize("unused", ["d_loss", "d_logsumexp"])
-def test_gradient_through_one_of_the_two_outputs(device: torch.device, unused: str) -> None:
-    given = given_on(device)
+def test_gradient_through_one_of_the_two_outputs(unused: str) -> None:
+    given = drawn(ORDINARY, torch.float32)
     results = check(given._replace(**{unused: torch.zeros_like(getattr(given, unused))}))
     assert results["d_positives"].any() == (unused == "d_logsumexp")
 
 
-def test_gradient_of_the_mean(device: torch.device) -> None:
-    """It comes in as one number that is repeated."""
-    given = given_on(device)
-    anchors, positives = given.anchors.requires_grad_(), given.positives.requires_grad_()
-    queue_contrast(anchors, positives, given.queue, given.temperature).loss.mean().backward()
-    repeated = torch.full_like(given.d_loss, 1 / given.d_loss.numel())
-    expected = made(given._replace(d_loss=repeated, d_logsumexp=torch.zeros_like(given.d_logsumexp)))
-    for x, name in ((anchors, "d_anchors"), (positives, "d_positives")):
-        assert x.grad is not None
-        assert torch.equal(x.grad, expected[name])
+@pytest.mark.parametrize("temperature", [0.5, torch.tensor(0.5), torch.tensor([0.5]), torch.tensor([[0.5]]).double()])
+def test_temperature_in_any_form(temperature: float | Tensor) -> None:
+    given = drawn(ORDINARY._replace(temperature=0.5), torch.float32)
+    result = queue_contrast(*given[:3], temperature)
+    for x, expected in zip(result, queue_contrast(*given[:4]), strict=True):
+        assert torch.equal(x, expected)
+    if isinstance(temperature, Tensor):
+        learnt = temperature.clone().requires_grad_()
+        queue_contrast(*given[:3], learnt).loss.backward(given.d_loss)
+        assert learnt.grad is not None
+        assert learnt.grad.shape == temperature.shape
+        expected = made(given._replace(d_logsumexp=torch.zeros_like(given.d_logsumexp)), ["temperature"])
+        assert learnt.grad.item() == expected["d_temperature"].item()
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_many_keys_of_small_weight_count(device: torch.device, dtype: torch.dtype) -> None:
-    """They have e^-17.6 of the weight of the nearest, which is less than half precision knows. Nothing else reaches
-    into the second dimension."""
-    given = given_on(device, Size(3, 1, 1001, 16, 0.05), dtype)
-    axis, across = torch.eye(2, 16, dtype=torch.float64)
-    cosine = 1 - 17.6 * 0.05
-    queue = (cosine * axis + (1 - cosine**2) ** 0.5 * across).repeat(1001, 1)
-    queue[::32] = axis
-    given = given._replace(anchors=axis.repeat(3, 1).to(given.anchors), queue=queue.to(given.queue))
-    check(given._replace(d_loss=torch.zeros_like(given.d_loss)))
+def test_gradients_are_finite_differences() -> None:
+    given = drawn(Size(4, 2, 7, 5, 0.5), torch.float64)
+    leaves = [getattr(given, name).double().requires_grad_() for name in LEARNABLE]
 
+    def differentiable(anchors: Tensor, positives: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
+        result = queue_contrast(anchors, positives, given.queue, temperature)
+        return result.loss, result.logsumexp
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_equal_nearest_keys_share_the_weight(device: torch.device, dtype: torch.dtype) -> None:
-    """In one tile, in the next, and in other parts of the queue."""
-    given = given_on(device, dtype=dtype)
-    given.queue[[0, 1, 70, 500, 1000]] = given.anchors[5]
-    results = check(given)
-    assert results["logsumexp"][5] > results["highest"][5] + 1.6  # log(5)
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_positive_that_is_the_nearest_key(device: torch.device, dtype: torch.dtype) -> None:
-    given = given_on(device, dtype=dtype)
-    given.positives[:, 1] = given.anchors
-    given.queue[: len(given.anchors)] = given.anchors
-    results = check(given)
-    assert (results["loss"][:, 1] > 0.693).all()  # log(2)
-    torch.testing.assert_close(results["similarity"][:, 1] / given.temperature, results["highest"], rtol=1e-6, atol=0)
+    assert torch.autograd.gradcheck(differentiable, leaves)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("temperature", [0.001, 0.01])
 @pytest.mark.parametrize("side", [1, -1])
-def test_keys_that_are_all_alike_or_opposite_do_not_overflow(
-    device: torch.device, side: int, temperature: float, dtype: torch.dtype
-) -> None:
-    check_extremes(device, side, temperature, dtype)
-
-
-# --- Its memory, and that of others
-
-
-def padded(x: Tensor) -> Tensor:
-    """As rows amid others."""
-    room = x.new_full((len(x) + 12, *x.shape[1:]), float("nan"))
-    room[5:-7] = x
-    return room[5:-7]
-
-
-def spaced(x: Tensor) -> Tensor:
-    """Every second row, every third element."""
-    room = x.new_full((2 * len(x), *x.shape[1:-1], 3 * x.shape[-1]), float("nan"))
-    room[::2, ..., 1::3] = x
-    return room[::2, ..., 1::3]
-
-
-def transposed(x: Tensor) -> Tensor:
-    room = x.new_full((x.shape[-1] + 3, *x.shape[:-1]), float("nan"))
-    room[2:-1] = x.movedim(-1, 0)
-    return room[2:-1].movedim(0, -1)
+def test_keys_that_are_all_alike_or_opposite_do_not_overflow(side: int, temperature: float, dtype: torch.dtype) -> None:
+    check_extremes(CPU, side, temperature, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("place", [padded, spaced, transposed])
-def test_memory_around_the_inputs_does_not_matter(
-    device: torch.device, place: Callable[[Tensor], Tensor], dtype: torch.dtype
-) -> None:
-    given = given_on(device, Size(37, 3, 331, 33, 0.07), dtype)
-    moved = given._replace(**{name: place(getattr(given, name)) for name in ("anchors", "positives", "queue")})
-    assert moved.queue.is_contiguous() == (place is padded)
-    check(moved)
+def test_a_positive_that_is_one_of_several_nearest_keys(dtype: torch.dtype) -> None:
+    given = drawn(ORDINARY, dtype)
+    given.positives[:, 1] = given.anchors
+    for first in (0, 40, 900):
+        given.queue[first : first + 40] = given.anchors
+    results = check(given)
+    assert (results["logsumexp"] > results["highest"] + 1.098).all()  # log(3)
+    assert (results["loss"][:, 1] > 1.386).all()  # log(4)
+    torch.testing.assert_close(results["similarity"][:, 1] / given.temperature, results["highest"], rtol=1e-6, atol=0)
 
 
-def test_gradients_that_come_in_from_anywhere(device: torch.device) -> None:
-    given = given_on(device)
-    check(given._replace(d_loss=transposed(given.d_loss), d_logsumexp=given.d_logsumexp[:1].expand(40)))
+def test_a_loss_next_to_nothing_keeps_its_digits() -> None:
+    axis = torch.eye(1, 8)
+    losses = queue_contrast(axis, axis[:, None], -axis, torch.tensor(0.1)).loss
+    assert losses.item() == pytest.approx(2.0611536e-09, rel=1e-5)  # e^-20
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_second_call_makes_the_same_bits(device: torch.device, dtype: torch.dtype) -> None:
-    first, second = (made(given_on(device, dtype=dtype)) for _ in range(2))
-    for name, x in first.items():
-        assert torch.equal(x, second[name]), name
+def test_no_anchors() -> None:
+    check_no_anchors(drawn(ORDINARY, torch.float32))
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_other_anchors_of_the_call_do_not_matter(device: torch.device, dtype: torch.dtype) -> None:
-    given = given_on(device, dtype=dtype)
-    others = torch.arange(len(given.anchors), device=device) != 17
-    alone = {name: getattr(given, name).clone() for name in ("anchors", "positives", "d_loss", "d_logsumexp")}
-    for x in alone.values():
-        x[others] = float("nan")
-    together, single = made(given), made(given._replace(**alone))
-    for name in together.keys() - {"d_temperature"}:
-        assert torch.equal(together[name][17], single[name][17]), name
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_any_number_of_anchors_makes_the_same(device: torch.device, dtype: torch.dtype) -> None:
-    """But for rounding: the fewer they are, the more parts the queue has."""
-    given = given_on(device, Size(40, 2, 500, 33, 0.07), dtype)
-    together = made(given)
-    limits = allowed(given, formula(given))
-    for rows in (slice(0, 1), slice(6, 9)):
-        part = {name: getattr(given, name)[rows] for name in ("anchors", "positives", "d_loss", "d_logsumexp")}
-        few = made(given._replace(**part))
-        for name in together.keys() - {"d_temperature"}:
-            error = (few[name].double() - together[name][rows].double()).abs().cpu()
-            assert (error <= getattr(limits, name)[rows]).all(), name
-
-
-# --- Its edges
-
-
-def test_no_anchors(device: torch.device) -> None:
-    check_no_anchors(given_on(device))
-
-
-def test_no_positives(device: torch.device) -> None:
-    given = given_on(device)
+def test_no_positives() -> None:
+    given = drawn(ORDINARY, torch.float32)
     check(given._replace(positives=given.positives[:, :0], d_loss=given.d_loss[:, :0]))
 
 
+def test_other_anchors_of_the_call_do_not_matter() -> None:
+    """But for rounding, which is that of products of matrices of another shape."""
+    given = drawn(ORDINARY, torch.float32)
+    together, limits = made(given), allowed(given, formula(given))
+    for rows in (slice(0, 1), slice(17, 30)):
+        part = {name: getattr(given, name)[rows] for name in ("anchors", "positives", "d_loss", "d_logsumexp")}
+        few = made(given._replace(**part))
+        for name in together.keys() - {"d_temperature"}:
+            assert ((few[name] - together[name][rows]).abs() <= getattr(limits, name)[rows]).all(), name
+
+
+# --- In parts
+
+
+@pytest.mark.parametrize("keys", [ELEMENTS // ROWS - 1, ELEMENTS // ROWS, ELEMENTS // ROWS + 1])
+@pytest.mark.parametrize("anchors", [ROWS - 1, ROWS, ROWS + 1])
+def test_anchors_and_keys_around_what_is_taken_at_once(anchors: int, keys: int) -> None:
+    check(drawn(Size(anchors, 1, keys, 5, 0.07), torch.float32))
+
+
+@pytest.mark.parametrize(("rows", "elements"), [(1, 1), (8, 40), (7, 143), (16, 7), (100, 100_000)])
+def test_parts_of_any_size_make_the_same(monkeypatch: pytest.MonkeyPatch, rows: int, elements: int) -> None:
+    """But for rounding."""
+    given = drawn(Size(33, 2, 64, 16, 0.07), torch.float32)
+    whole, limits = made(given), allowed(given, formula(given))
+    monkeypatch.setattr(contrast, "ROWS", rows)
+    monkeypatch.setattr(contrast, "ELEMENTS", elements)
+    for name, x in check(given).items():
+        assert ((x - whole[name]).abs() <= getattr(limits, name)).all(), name
+
+
+NEEDED = """
+import sys
+import torch
+import torch.nn.functional as F
+from cacl.kernels.contrast import queue_contrast
+
+def resident(what):
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
+
+def ours(anchors, positives, queue):
+    return queue_contrast(anchors, positives, queue, 0.07).loss
+
+def plain(anchors, positives, queue):
+    logits = anchors @ queue.T / 0.07
+    return F.softplus(torch.logsumexp(logits, 1, keepdim=True) - (anchors[:, None] * positives).sum(2) / 0.07)
+
+contrast = {"ours": ours, "plain": plain}[sys.argv[1]]
+
+def drawn(anchors, keys):
+    shapes = (anchors, 128), (anchors, 1, 128), (keys, 128)
+    tensors = [F.normalize(torch.randn(shape), dim=-1) for shape in shapes]
+    return tensors[0].requires_grad_(), tensors[1].requires_grad_(), tensors[2]
+
+contrast(*drawn(8, 64)).mean().backward()  # loads what it needs of torch
+inputs = drawn(2048, 65536)
+before = resident("VmRSS")
+contrast(*inputs).mean().backward()
+print(resident("VmHWM") - before)
+"""
+"""MiB of memory that are resident at the highest, less those with the inputs alone."""
+
+
+def needed(contrast_of: str) -> float:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-c", NEEDED, contrast_of]
+    done = subprocess.run(
+        command, env=environment | {"OMP_NUM_THREADS": "1"}, check=True, capture_output=True, text=True
+    )
+    return float(done.stdout)
+
+
+def test_memory_does_not_grow_with_anchors_times_keys() -> None:
+    ours, plain = needed("ours"), needed("plain")
+    print(f"2048 anchors, 65536 keys of 128 dimensions: {ours:.0f} MiB, and {plain:.0f} the plain way")
+    assert ours < 100, "512 anchors with all keys alone make 128"
+    assert plain > 1024
+
+
+# --- The operations
+
+
+def operands(size: Size = ORDINARY) -> Given:
+    return drawn(size, torch.float32)
+
+
+def test_torch_takes_the_operation() -> None:
+    torch.library.opcheck(torch.ops.cacl.queue_contrast.default, operands()[:4])
+
+
+@pytest.mark.parametrize("positives_too", [True, False])
+def test_torch_takes_the_operation_of_the_backward_pass(positives_too: bool) -> None:
+    given = operands()
+    _, similarity, logsumexp, _, mean = torch.ops.cacl.queue_contrast(*given[:4])
+    arguments = given.d_loss, given.d_logsumexp, given.anchors, given.positives, given.temperature
+    torch.library.opcheck(
+        torch.ops.cacl.queue_contrast_backward.default, (*arguments, similarity, logsumexp, mean, positives_too)
+    )
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_parts_of_the_queue_join_to_the_whole(device: torch.device, dtype: torch.dtype) -> None:
-    given = given_on(device, dtype=dtype)
-    highest, total, mean = scan(given.anchors, given.queue, given.temperature)
-    assert len(highest) > 1
-    assert mean.shape == (*highest.shape, given.anchors.shape[1])
-    true = formula(given)
-    logsumexp = torch.logsumexp(highest.cpu().double() * math.log(2) + total.cpu().double().log(), 0)
-    assert ((logsumexp - true.logsumexp).abs() <= allowed(given, true).logsumexp).all()
+@pytest.mark.parametrize("dynamic", [None, True])
+def test_compiled_for_batches_of_any_size(dynamic: bool | None, dtype: torch.dtype) -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(queue_contrast, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    for batch in (5, 3, 9):
+        given = drawn(Size(batch, 2, 70, 16, 0.07), dtype)
+        expected = made(given)
+        results = made(given, contrast_of=compiled)
+        assert results.keys() == expected.keys()
+        for name, x in results.items():
+            assert torch.equal(x, expected[name]), name
 
 
-def test_operations(device: torch.device) -> None:
-    given = given_on(device, Size(5, 2, 70, 33, 0.07))
-    forward = torch.ops.cacl.queue_contrast.default
-    torch.library.opcheck(forward, given[:4])
-    _, similarity, logsumexp, _, mean = forward(*given[:4])
-    for positives_too in (True, False):
-        arguments = given.d_loss, given.d_logsumexp, given.anchors, given.positives, given.temperature
-        torch.library.opcheck(
-            torch.ops.cacl.queue_contrast_backward.default, (*arguments, similarity, logsumexp, mean, positives_too)
-        )
+def test_one_graph_serves_batches_of_any_size() -> None:
+    torch.compiler.reset()
+    graphs = 0
+
+    def counted(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., Any]:
+        nonlocal graphs
+        graphs += 1
+        return graph.forward
+
+    compiled = torch.compile(queue_contrast, fullgraph=True, backend=counted, dynamic=True)
+    for batch in (5, 3, 9):
+        made(drawn(Size(batch, 2, 70, 16, 0.07), torch.float32), contrast_of=compiled)
+    assert graphs == 1
 
 
-def test_compiled(device: torch.device) -> None:
-    given = given_on(device, Size(5, 2, 70, 33, 0.07))
-    compiled = torch.compile(queue_contrast, fullgraph=True, backend="aot_eager")
+def test_autocast_changes_nothing() -> None:
+    given = operands()
     expected = made(given)
-    for name, x in made(given, contrast_of=compiled).items():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (given.anchors @ given.queue.T).dtype == torch.bfloat16
+        results = made(given)
+    for name, x in results.items():
         assert torch.equal(x, expected[name]), name
 
 
-# --- What only a GPU can show
+# --- Errors
+
+WRONG: list[tuple[str, Callable[[Given], tuple[Any, ...]]]] = [
+    ("the queue requires a gradient", lambda g: (*g[:2], g.queue.clone().requires_grad_(), 0.07)),
+    ("queue torch.float16: give tensors of one dtype", lambda g: (*g[:2], g.queue.half(), 0.07)),
+    ("positives torch.bfloat16, .* one dtype", lambda g: (g.anchors, g.positives.bfloat16(), g.queue, 0.07)),
+    ("queue meta: give tensors of one device", lambda g: (*g[:2], g.queue.to("meta"), 0.07)),
+    ("anchors meta, .* one device", lambda g: (g.anchors.to("meta"), *g[1:3], 0.07)),
+    ("anchors torch.int64: give float32", lambda g: (*(x.long() for x in g[:3]), 0.07)),
+    ("anchors torch.float8_e4m3fn: give", lambda g: (*(x.to(torch.float8_e4m3fn) for x in g[:3]), 0.07)),
+    (r"queue \[0, 16\].* K from 1 on", lambda g: (*g[:2], g.queue[:0], 0.07)),
+    (r"queue \[9, 15\]", lambda g: (*g[:2], g.queue[:, :15], 0.07)),
+    (r"queue \[9\]", lambda g: (*g[:2], g.queue[:, 0], 0.07)),
+    (r"positives \[5, 16\]", lambda g: (g.anchors, g.positives[:, 0], g.queue, 0.07)),
+    (r"positives \[4, 2, 16\]", lambda g: (g.anchors, g.positives[1:], g.queue, 0.07)),
+    (r"positives \[5, 2, 15\]", lambda g: (g.anchors, g.positives[..., 1:], g.queue, 0.07)),
+    (r"anchors \[5\]", lambda g: (g.anchors[:, 0], *g[1:3], 0.07)),
+    (r"anchors \[1, 5, 16\]", lambda g: (g.anchors[None], *g[1:3], 0.07)),
+    ("D from 1 to 512", lambda g: (*(x.repeat_interleave(33, -1)[..., :513] for x in g[:3]), 0.07)),
+    ("D from 1 to 512", lambda g: (*(x[..., :0] for x in g[:3]), 0.07)),
+    (r"temperature \[2\] on cpu: give a number", lambda g: (*g[:3], torch.tensor([0.07, 0.1]))),
+    (r"temperature \[5, 1\] on cpu", lambda g: (*g[:3], torch.full((5, 1), 0.07))),
+    (r"temperature \[\] on meta.* on cpu", lambda g: (*g[:3], g.temperature.to("meta"))),
+]
 
 
-@pytest.mark.gpu
-def test_gpu_small_contrasts_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    device = cuda_device()
-    monkeypatch.setattr(contrast, "SMALL", 10**12)
-    torch.use_deterministic_algorithms(False)  # in which cuBLAS wants a variable of the environment
-    for dtype in DTYPES:
-        for size in (*SIZES, LONG):
-            check(given_on(device, size, dtype))
+@pytest.mark.parametrize(("message", "wrong"), WRONG, ids=[message for message, _ in WRONG])
+def test_errors(message: str, wrong: Callable[[Given], tuple[Any, ...]]) -> None:
+    with pytest.raises(ValueError, match=message):
+        queue_contrast(*wrong(drawn(Size(5, 2, 9, 16, 0.07), torch.float32)))
 
 
-@pytest.mark.gpu
-def test_gpu_is_not_waited_for() -> None:
-    given = given_on(cuda_device())
-    anchors, positives = given.anchors.requires_grad_(), given.positives.requires_grad_()
-    queue_contrast(anchors, positives, given.queue, 0.07).loss.mean().backward()  # compiles
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        queue_contrast(anchors, positives, given.queue, 0.07).loss.mean().backward()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+def test_errors_on_a_gpu() -> None:
+    """Shown by tensors that have a device and no memory."""
+    with FakeTensorMode():
+        inputs = (
+            torch.empty(5, 16, device="cuda"),
+            torch.empty(5, 2, 16, device="cuda"),
+            torch.empty(9, 16, device="cuda"),
+        )
+        assert queue_contrast(*inputs, 0.07).loss.device.type == "cuda"
+        with pytest.raises(ValueError, match=r"temperature \[\] on cpu: .* on cuda:0"):
+            queue_contrast(*inputs, torch.tensor(0.07))
+        with pytest.raises(ValueError, match=r"anchors torch\.float64: give float32"):
+            queue_contrast(inputs[0].double(), inputs[1].double(), inputs[2].double(), 0.07)
 
 
-@pytest.mark.gpu
-def test_gpu_memory_does_not_grow_with_anchors_times_keys() -> None:
-    device = cuda_device()
-    anchors, queue = (unit(torch.randn(n, 128, device=device)).bfloat16() for n in (2048, 65_536))
-    anchors.requires_grad_()
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    queue_contrast(anchors, anchors.detach()[:, None], queue, 0.07).loss.mean().backward()
-    needed = torch.cuda.max_memory_allocated(device) - before
-    print(f"{needed / 2**20:.0f} MiB, and {2048 * 65_536 * 4 / 2**20:.0f} for the logits alone")
-    assert needed < 64 * 2**20
+# --- How the kernels divide the queue
 
 
-@pytest.mark.gpu
-def test_gpu_queue_of_more_elements_than_32_bits_count() -> None:
-    """All keys but the last are zero."""
-    device = cuda_device()
-    keys = 2**31 // 128 + 1000
-    anchors = torch.eye(1, 128, dtype=torch.bfloat16, device=device).requires_grad_()
-    queue = torch.zeros(keys, 128, dtype=torch.bfloat16, device=device)
-    queue[-1, 0] = 1
-    result = queue_contrast(anchors, anchors.detach()[:, None], queue, 0.05)
-    result.logsumexp.sum().backward()
-    zeros = (keys - 1) / math.exp(20)
-    assert result.highest.item() == pytest.approx(20, rel=1e-6)
-    assert result.logsumexp.item() == pytest.approx(20 + math.log1p(zeros), rel=1e-6)
-    assert anchors.grad is not None
-    assert anchors.grad[0, 0].item() == pytest.approx(20 / (1 + zeros), rel=1e-2)
-    assert not anchors.grad[0, 1:].any()
+@pytest.mark.parametrize("multiprocessors", [1, 8, 108, 132, 148])
+def test_every_part_of_the_queue_has_tiles(multiprocessors: int) -> None:
+    for blocks in (1, 2, 3, 16, 17, 100, 1000):
+        for tiles in (*range(1, 150), 1024, 1093, 4096, 100_003):
+            splits = splits_of(blocks, tiles, multiprocessors)
+            assert 1 <= splits <= MOST_SPLITS
+            assert splits == 1 or splits * contrast.FEWEST_TILES <= tiles
+            # as `scan` deals them out
+            of_split = -(-tiles // splits)
+            assert -(-tiles // of_split) == splits, (blocks, tiles)
+
+
+@pytest.mark.parametrize("multiprocessors", [1, 8, 108, 132, 148])
+def test_no_other_number_of_parts_is_sooner_done(multiprocessors: int) -> None:
+    def rounds(blocks: int, tiles: int, splits: int) -> int:
+        return -(-blocks * splits // multiprocessors) * -(-tiles // splits)
+
+    for blocks in (1, 16, 17, 131, 133, 1000):
+        for tiles in (1, 7, 64, 1024, 1093):
+            chosen = rounds(blocks, tiles, splits_of(blocks, tiles, multiprocessors))
+            for splits in range(1, min(MOST_SPLITS, tiles // contrast.FEWEST_TILES) + 1):
+                assert chosen <= rounds(blocks, tiles, splits)
+
+
+def test_2048_anchors_keep_128_of_132_multiprocessors_busy() -> None:
+    tile = tiling(128, torch.bfloat16)
+    blocks = 2048 // tile.rows
+    assert blocks * splits_of(blocks, 65_536 // tile.keys, 132) == 128

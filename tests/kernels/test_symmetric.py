@@ -1,22 +1,21 @@
-"""The kernels of the symmetric contrast against the formula in float64, and against memory that is not theirs."""
+"""The symmetric contrast as torch computes it on a CPU, against the formula in float64; the kernels have their own
+tests."""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import torch
 from torch import Tensor
 
 from cacl.kernels import symmetric
-from cacl.kernels.dispatch import INTERPRETED
 from cacl.kernels.symmetric import symmetric_contrast
-from tests.gpu import cuda_device
-from tests.symmetric_truth import (
+from tests.kernels.symmetric_truth import (
     DTYPES,
     LEARNABLE,
-    Given,
     Size,
     check,
     check_extremes,
@@ -30,150 +29,182 @@ from tests.symmetric_truth import (
     padded,
     spaced,
     transposed,
-    unit,
     weighed,
 )
 
-# Of numbers that are not finite: in rows beyond the last, which are not stored, and where tests ask for them.
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.runtime.interpreter")
-
-SIZES = [Size(2, 3, 0.07), Size(5, 16, 0.01), Size(64, 100, 1.0), Size(65, 512, 0.07), Size(129, 252, 0.07)]
-"""One to many blocks of rows, tiles of columns and slices of dimensions; full ones and not."""
-if (
-    not INTERPRETED
-):  # which takes minutes; parts of the columns are below, in `test_rows_at_any_place_among_the_columns`
-    SIZES += [Size(63, 128, 0.01), Size(300, 33, 0.01), Size(507, 128, 0.07), Size(507, 16, 1.0)]
-    SIZES += [Size(64, 512, 0.01), Size(129, 3, 1.0), Size(300, 100, 0.07)]
-ORDINARY = Size(140, 33, 0.07)
-"""Several blocks, parts of the columns where there are few, and rests everywhere."""
+CPU = torch.device("cpu")
+TEMPERATURES = (0.01, 0.07, 1.0)
+ORDINARY = Size(40, 33, 0.07)
+WANTED = [names for count in (1, 2) for names in itertools.combinations(LEARNABLE, count)]
 
 
 @pytest.fixture(autouse=True)
-def kernels_for_small_contrasts_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which on a GPU torch makes."""
-    monkeypatch.setattr(symmetric, "SMALL", 0)
-
-
-def given_on(device: torch.device, size: Size = ORDINARY, dtype: torch.dtype = torch.float32) -> Given:
-    return Given(*(x.to(device) for x in drawn(size, dtype)))
+def poisoned() -> Iterator[None]:
+    """Memory that nobody wrote holds NaN: torch fills it so in its deterministic mode."""
+    assert torch.utils.deterministic.fill_uninitialized_memory  # pyright: ignore[reportAttributeAccessIssue]
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 # --- The formula
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_contrast_and_gradients_are_those_of_the_formula(device: torch.device, size: Size, dtype: torch.dtype) -> None:
-    check(given_on(device, size, dtype))
+@pytest.mark.parametrize("samples", [1, 2, 5, 63, 64, 65, 129, 300, 507])
+@pytest.mark.parametrize("dim", [3, 16, 33, 100, 128, 252, 512])
+def test_contrast_and_gradients_are_those_of_the_formula(dim: int, samples: int) -> None:
+    for temperature, dtype in itertools.product(TEMPERATURES, DTYPES):
+        check(drawn(Size(samples, dim, temperature), dtype))
 
 
-@pytest.mark.parametrize(
-    "learnt", [("first",), ("second",), ("temperature",), ("first", "second"), ("second", "temperature")]
-)
-def test_only_the_gradients_that_are_wanted(device: torch.device, learnt: tuple[str, ...]) -> None:
-    given = given_on(device)
+@pytest.mark.parametrize("learnt", WANTED, ids=" and ".join)
+def test_only_the_gradients_that_are_wanted(learnt: tuple[str, ...]) -> None:
+    """And they are the same without the others."""
+    given = drawn(ORDINARY, torch.float32)
     whole = made(given)
     for name, x in check(given, learnt).items():
         assert torch.equal(x, whole[name]), name
 
 
+def test_gradient_of_the_mean() -> None:
+    """It comes in as one number that is repeated."""
+    given = drawn(ORDINARY, torch.float32)
+    first, second = given.first.requires_grad_(), given.second.requires_grad_()
+    symmetric_contrast(first, second, given.temperature).loss.mean().backward()
+    expected = made(given._replace(d_loss=torch.full_like(given.d_loss, 1 / len(first))))
+    for x, name in ((first, "d_first"), (second, "d_second")):
+        assert x.grad is not None
+        assert torch.equal(x.grad, expected[name])
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("weights", ["all", "all but one", "every second"])
-def test_losses_of_tiny_weight_count(device: torch.device, weights: str, dtype: torch.dtype) -> None:
-    given = given_on(device, dtype=dtype)
-    tiny = {"all": slice(0, None), "all but one": slice(1, None), "every second": slice(0, None, 2)}[weights]
-    given.d_loss[tiny] *= 1e-6
+def test_losses_of_tiny_weight_count(weights: str, dtype: torch.dtype) -> None:
+    for temperature in TEMPERATURES:
+        given = drawn(Size(65, 33, temperature), dtype)
+        tiny = {"all": slice(0, None), "all but one": slice(1, None), "every second": slice(0, None, 2)}[weights]
+        given.d_loss[tiny] *= 1e-6
+        check(given)
+
+
+def test_gradients_grow_with_the_weights_to_the_bit() -> None:
+    """Down to where float32 ends. Powers of two change nothing but the exponent."""
+    given = drawn(ORDINARY, torch.float32)
+    whole, small = made(given), made(given._replace(d_loss=given.d_loss * 2.0**-60))
+    for name in LEARNABLE:
+        assert torch.equal(whole[f"d_{name}"], small[f"d_{name}"] * 2.0**60), name
+
+
+def test_finite_differences_in_float64() -> None:
+    given = drawn(Size(6, 5, 0.5), torch.float64)
+    inputs = [x.double().requires_grad_() for x in given[:3]]
+    assert torch.autograd.gradcheck(lambda *x: symmetric_contrast(*x).loss, inputs)
+
+
+@pytest.mark.parametrize("elements", [1, 129, 1000, 129 * 128])
+def test_more_rows_than_are_taken_at_once(monkeypatch: pytest.MonkeyPatch, elements: int) -> None:
+    """One, seven, or all but one."""
+    monkeypatch.setattr(symmetric, "ELEMENTS", elements)
+    given = drawn(Size(129, 16, 0.07), torch.float32)
+    assert len(symmetric._parts(given.first, given.second)) > 1
     check(given)
+    compare(given, made_in_parts(given, (100, 29)))
 
 
+def test_vectors_of_any_length() -> None:
+    given = drawn(Size(65, 33, 0.3), torch.float32)
+    lengths = torch.linspace(0, 1, 65)[:, None]
+    check(given._replace(first=given.first * lengths, second=given.second * lengths.flip(0)))
+
+
+def test_any_number_or_tensor_of_one_is_a_temperature() -> None:
+    given = drawn(ORDINARY, torch.float32)
+    expected = check(given)["loss"]
+    exact = given.temperature.double()
+    for temperature in (0.07, given.temperature[None], given.temperature[None, None], exact):
+        assert torch.equal(symmetric_contrast(given.first, given.second, temperature).loss, expected)
+    for leaf in (exact.requires_grad_(), given.temperature[None, None].requires_grad_()):
+        symmetric_contrast(given.first, given.second, leaf).loss.backward(given.d_loss)
+        assert leaf.grad is not None
+        assert (leaf.grad.dtype, leaf.grad.shape) == (leaf.dtype, leaf.shape)
+        assert leaf.grad.item() == pytest.approx(made(given)["d_temperature"].item(), rel=1e-6)
+
+
+# --- Parts of a batch, as processes have them
+
+
+@pytest.mark.parametrize("counts", [(40,), (20, 20), (1, 39), (7, 30, 3), (2, 1, 1, 36)], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_gradients_grow_with_the_weights_to_the_bit(device: torch.device, dtype: torch.dtype) -> None:
-    """Powers of two change nothing but the exponent, in half precision either."""
-    rows = drawn(Size(140, 33, 0.07), dtype).first
-    given = weighed(rows, rows, 0.07, 0, torch.rand(140), torch.rand(140))
-    whole = check_operations(given, device)
-    small = [x * torch.tensor([1, 2.0**-60]) for x in (given.of_rows, given.of_columns)]
-    assert torch.equal(check_operations(given._replace(of_rows=small[0], of_columns=small[1]), device) * 2.0**60, whole)
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_weights_that_are_all_zero(device: torch.device, dtype: torch.dtype) -> None:
-    given = given_on(device, dtype=dtype)
-    results = check(given._replace(d_loss=torch.zeros_like(given.d_loss)))
-    assert not any(results[f"d_{name}"].any() for name in LEARNABLE)
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_many_columns_of_small_weight_count(device: torch.device, dtype: torch.dtype) -> None:
-    """Each has 2**-25 of the weight of the nearest, which half precision rounds to nothing; the sum of all counts."""
-    temperature, axis, across = 0.05, *torch.eye(2, 16, dtype=torch.float64)
-    cosine = 1 - 17.4 * temperature
-    columns = (cosine * axis + (1 - cosine**2) ** 0.5 * across).repeat(1001, 1)
-    columns[500] = axis
-    rows = axis.repeat(3, 1)
-    check_operations(
-        weighed(rows.to(dtype), columns.to(dtype), temperature, 7, torch.ones(3), torch.zeros(1001)), device
-    )
-
-
-# --- Parts of a batch
-
-
-@pytest.mark.parametrize("counts", [(140,), (70, 70), (1, 139), (129, 2, 9)], ids=str)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_processes_with_parts_compute_what_one_does(
-    device: torch.device, dtype: torch.dtype, counts: Sequence[int]
-) -> None:
+def test_processes_with_parts_compute_what_one_does(dtype: torch.dtype, counts: Sequence[int]) -> None:
     """The gradients of each are those of the losses of all."""
-    given = given_on(device, dtype=dtype)
+    given = drawn(ORDINARY, dtype)
     compare(given, made_in_parts(given, counts))
 
 
-def test_a_process_without_rows_takes_part(device: torch.device) -> None:
-    given = given_on(device)
-    compare(given, made_in_parts(given, (100, 0, 40)))
+def test_a_process_without_rows_takes_part() -> None:
+    given = drawn(ORDINARY, torch.float32)
+    compare(given, made_in_parts(given, (17, 0, 23)))
 
 
-@pytest.mark.parametrize("place", [0, 1, 64, 935])
+def test_without_gradients_of_both_sides_less_is_gathered() -> None:
+    """Only what the gradients of one side are made of: the other side, and log-sums and weights of its direction."""
+    given = drawn(ORDINARY, torch.float32)
+    gathered: list[Tensor] = []
+
+    def gather(x: Tensor) -> Tensor:
+        gathered.append(x)
+        return x
+
+    made(given, ("first",), lambda *x: symmetric_contrast(*x, gather=gather))
+    assert [tuple(x.shape) for x in gathered] == [(40, 33), (40, 33), (40, 33), (40, 2)]
+    for x, expected in zip(gathered, (given.second, given.first, given.second), strict=False):
+        assert torch.equal(x, expected)
+
+
+# --- The operations, each on its own
+
+
+@pytest.mark.parametrize("place", [0, 1, 64, 235])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_rows_at_any_place_among_the_columns(device: torch.device, dtype: torch.dtype, place: int) -> None:
-    """These are in several parts, most of which have no row's own."""
-    rows, columns = (drawn(Size(count, 33, 0.07), dtype).first for count in (65, 1000))
-    check_operations(weighed(rows, columns, 0.07, place, torch.randn(65), torch.randn(1000)), device)
+def test_rows_at_any_place_among_the_columns(dtype: torch.dtype, place: int) -> None:
+    rows, columns = (drawn(Size(count, 33, 0.07), dtype).first for count in (65, 300))
+    check_operations(weighed(rows, columns, 0.07, place, torch.randn(65), torch.randn(300)), CPU)
 
 
 # --- Edges
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_one_sample(device: torch.device, dtype: torch.dtype) -> None:
-    check_one_sample(given_on(device, Size(1, 33, 0.07), dtype))
+def test_one_sample(dtype: torch.dtype) -> None:
+    for temperature in TEMPERATURES:
+        check_one_sample(drawn(Size(1, 33, temperature), dtype))
 
 
-def test_no_samples(device: torch.device) -> None:
-    check_no_samples(given_on(device))
+def test_no_samples() -> None:
+    check_no_samples(drawn(ORDINARY, torch.float32))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_video_that_is_twice_in_the_batch(device: torch.device, dtype: torch.dtype) -> None:
-    given = given_on(device, dtype=dtype)
+def test_a_video_that_is_twice_in_the_batch(dtype: torch.dtype) -> None:
+    given = drawn(ORDINARY, dtype)
     for x in (given.first, given.second):
-        x[[11, 139]] = x[5].clone()
-    assert (check(given)["loss"][[5, 11, 139]] > 1.09).all()  # log(3)
+        x[[11, 39]] = x[5].clone()
+    results = check(given)
+    assert (results["loss"][[5, 11, 39]] > 1.09).all()  # log(3)
+    similarity = results["similarity"][5] / given.temperature
+    torch.testing.assert_close(results["highest"][5].maximum(similarity), results["highest"][5], rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("temperature", [0.001, 0.01])
 @pytest.mark.parametrize("kind", ["each its own", "each the next", "all alike", "all opposite"])
-def test_the_most_alike_and_the_most_unlike_do_not_overflow(
-    device: torch.device, kind: str, temperature: float, dtype: torch.dtype
-) -> None:
-    check_extremes(device, kind, temperature, dtype)
+def test_the_most_alike_and_the_most_unlike_do_not_overflow(kind: str, temperature: float, dtype: torch.dtype) -> None:
+    check_extremes(CPU, kind, temperature, dtype)
 
 
 @pytest.mark.parametrize("where", ["first", "second", "d_loss"])
-def test_a_number_that_is_not_finite_is_not_hidden(device: torch.device, where: str) -> None:
-    given = given_on(device)
+def test_a_number_that_is_not_finite_is_not_hidden(where: str) -> None:
+    given = drawn(ORDINARY, torch.float32)
     getattr(given, where)[7] = math.nan
     results = made(given)
     for name in LEARNABLE:
@@ -183,93 +214,100 @@ def test_a_number_that_is_not_finite_is_not_hidden(device: torch.device, where: 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("place", [padded, spaced, transposed])
-def test_memory_around_the_inputs_does_not_matter(
-    device: torch.device, place: Callable[[Tensor], Tensor], dtype: torch.dtype
-) -> None:
-    given = given_on(device, dtype=dtype)
-    moved = given._replace(first=place(given.first), second=place(given.second))
-    assert moved.first.is_contiguous() == (place is padded)
-    check(moved)
+def test_memory_around_the_inputs_does_not_matter(place: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
+    given = drawn(ORDINARY, dtype)
+    check(given._replace(first=place(given.first), second=place(given.second)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_second_call_makes_the_same_bits(device: torch.device, dtype: torch.dtype) -> None:
-    one, other = (made(given_on(device, dtype=dtype)) for _ in range(2))
+def test_a_second_call_makes_the_same_bits(dtype: torch.dtype) -> None:
+    one, other = (made(drawn(Size(300, 33, 0.07), dtype)) for _ in range(2))
     for name, x in one.items():
         assert torch.equal(x, other[name]), name
+
+
+def views(*shape: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Tensor:
+    return torch.ones(shape, dtype=dtype, device=device)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "named"),
+    [
+        (views(5, 3), views(4, 3), r"first \[5, 3\], second \[4, 3\]"),
+        (views(5, 3), views(5, 4), r"first \[5, 3\], second \[5, 4\]"),
+        (views(5), views(5), r"first \[5\], second \[5\]"),
+        (views(5, 3, 2), views(5, 3, 2), r"first \[5, 3, 2\]"),
+        (views(5, 0), views(5, 0), "D from 1 to 512"),
+        (views(5, 513), views(5, 513), "D from 1 to 512"),
+        (views(5, 3), views(5, 3, dtype=torch.float16), "one dtype"),
+        (views(5, 3), views(5, 3, device="meta"), "one device"),
+        (views(5, 3, dtype=torch.int64), views(5, 3, dtype=torch.int64), r"first torch\.int64"),
+        (views(5, 3, dtype=torch.complex64), views(5, 3, dtype=torch.complex64), r"first torch\.complex64"),
+    ],
+)
+def test_what_does_not_fit_is_named(first: Tensor, second: Tensor, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        symmetric_contrast(first, second, 0.07)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "named"),
+    [(torch.ones(2), r"\[2\] on cpu"), (torch.ones(0), r"\[0\] on cpu"), (torch.ones((), device="meta"), "on meta")],
+)
+def test_what_is_no_temperature_is_named(temperature: Tensor, named: str) -> None:
+    with pytest.raises(ValueError, match=f"temperature.*{named}"):
+        symmetric_contrast(views(5, 3), views(5, 3), temperature)
+
+
+def test_metrics_have_no_gradient() -> None:
+    given = drawn(ORDINARY, torch.float32)
+    result = symmetric_contrast(given.first.requires_grad_(), given.second, 0.07)
+    assert result.loss.requires_grad
+    assert not result.similarity.requires_grad
+    assert not result.highest.requires_grad
 
 
 # --- As operations of torch
 
 
-def test_the_operations_are_sound(device: torch.device) -> None:
+def test_the_operations_are_sound() -> None:
     torch.use_deterministic_algorithms(False)  # opcheck compares two calls, unwritten memory included
     rows, columns = (drawn(Size(count, 33, 0.07), torch.float32).first for count in (5, 9))
     given = weighed(rows, columns, 0.07, 2, torch.randn(5), torch.randn(9))
-    inputs = [x.to(device) if isinstance(x, Tensor) else x for x in given]
-    torch.library.opcheck(torch.ops.cacl.batch_logsumexp.default, tuple(inputs[:4]))
-    torch.library.opcheck(torch.ops.cacl.batch_gradient.default, tuple(inputs))
+    torch.library.opcheck(torch.ops.cacl.batch_logsumexp.default, given[:4])
+    torch.library.opcheck(torch.ops.cacl.batch_gradient.default, tuple(given))
 
 
-def test_compiled_it_makes_the_same_bits(device: torch.device) -> None:
+def test_shapes_and_types_are_known_without_values() -> None:
+    for dtype in DTYPES:
+        x = torch.empty(5, 3, dtype=dtype, device="meta", requires_grad=True)
+        result = symmetric_contrast(x, x, 0.07)
+        result.loss.sum().backward()
+        assert x.grad is not None
+        assert (x.grad.shape, x.grad.dtype) == ((5, 3), dtype)
+        assert {(y.shape, y.dtype) for y in result} == {((5,), torch.float32)}
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("autocast", [False, True], ids=["", "autocast"])
+def test_compiled_and_under_autocast_it_makes_the_same_bits(autocast: bool, compiled: bool) -> None:
     torch.compiler.reset()
-    given = given_on(device, Size(5, 33, 0.07))
+    given = drawn(ORDINARY, torch.float32)
     expected = made(given)
-    compiled = torch.compile(symmetric_contrast, fullgraph=True, backend="aot_eager")
-    for name, x in made(given, contrast_of=compiled).items():
+    contrast_of = symmetric_contrast
+    if compiled:
+        contrast_of = torch.compile(contrast_of, fullgraph=True, backend="aot_eager")
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        results = made(given, contrast_of=contrast_of)
+    for name, x in results.items():
         assert torch.equal(x, expected[name]), name
 
 
-# --- What only a GPU can show
-
-
-@pytest.mark.gpu
-def test_gpu_small_contrasts_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    device = cuda_device()
-    monkeypatch.setattr(symmetric, "SMALL", 10**12)
-    for dtype in DTYPES:
-        for size in SIZES:
-            check(given_on(device, size, dtype))
-
-
-@pytest.mark.gpu
-def test_gpu_is_not_waited_for() -> None:
-    given = given_on(cuda_device())
-    first, second = given.first.requires_grad_(), given.second.requires_grad_()
-    symmetric_contrast(first, second, 0.07).loss.mean().backward()  # compiles
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        symmetric_contrast(first, second, 0.07).loss.mean().backward()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
-@pytest.mark.gpu
-def test_gpu_memory_does_not_grow_with_the_square_of_the_batch() -> None:
-    device = cuda_device()
-    first, second = (unit(torch.randn(16_384, 128, device=device)).bfloat16().requires_grad_() for _ in range(2))
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    symmetric_contrast(first, second, 0.07).loss.mean().backward()
-    needed = torch.cuda.max_memory_allocated(device) - before
-    print(f"{needed / 2**20:.0f} MiB, and {16_384**2 * 4 / 2**20:.0f} for the similarities alone")
-    assert needed < 256 * 2**20
-
-
-@pytest.mark.gpu
-def test_gpu_columns_of_more_elements_than_32_bits_count() -> None:
-    """All but the last are zero."""
-    device = cuda_device()
-    count = 2**31 // 128 + 1000
-    rows = torch.eye(1, 128, dtype=torch.bfloat16, device=device)
-    columns = torch.zeros(count, 128, dtype=torch.bfloat16, device=device)
-    columns[-1, 0] = 1
-    temperature = torch.tensor(0.05, device=device)
-    logsumexp, highest = torch.ops.cacl.batch_logsumexp(rows, columns, temperature, 0)
-    zeros = (count - 2) / math.exp(20)
-    assert highest.item() == pytest.approx(20, rel=1e-6)
-    assert logsumexp.item() == pytest.approx(20 + math.log1p(zeros), rel=1e-6)
-    of_rows = torch.stack([logsumexp, torch.ones_like(logsumexp)], 1)
-    gradient = torch.ops.cacl.batch_gradient(rows, columns, temperature, 0, of_rows, torch.zeros(count, 2).to(device))
-    assert gradient[0, 0].item() == pytest.approx(20 / (1 + zeros), rel=1e-2)
-    assert not gradient[0, 1:].any()
+def test_half_precision_under_autocast_keeps_its_type() -> None:
+    given = drawn(ORDINARY, torch.bfloat16)
+    expected = made(given)
+    with torch.autocast("cpu", torch.bfloat16):
+        results = made(given)
+    for name, x in results.items():
+        assert x.dtype == expected[name].dtype
+        assert torch.equal(x, expected[name]), name

@@ -45,9 +45,10 @@ from cacl.models import C3D, VideoTransformer, create_model
 from cacl.reporting.console import Report
 from cacl.training.optim import learning_rate_of_epoch
 from cacl.training.trainer import Trainer, training_videos
+from tests.launch import ROOT
 from tests.official import release
 
-RECIPE = Path(__file__).parents[2] / "configs/official.toml"
+RECIPE = ROOT / "configs/official.toml"
 
 CLIP, FRAMES, SIZE = 4, 8, 32  # clips in a batch, frames in a clip, pixels
 SMALL = (

@@ -22,7 +22,7 @@ from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.loaders.prepared.prepare import prepare
 from cacl.loaders.prepared.transcode import Settings
 from cacl.loaders.sampling.sampler import TrainingPlanner, evaluation_plans
-from tests.faults.damage import DAMAGES, deleted, overwritten, rotten, truncated
+from tests.damage import DAMAGES, deleted, overwritten, rotten, truncated
 
 MakeVideo = Callable[..., Path]
 CLIP = ClipConfig(frames=4, stride=2, size=16)

@@ -25,8 +25,8 @@ from cacl.benchmarks.kernels.launches import LAUNCHES
 from cacl.benchmarks.kernels.problems import augment_problem, edit_distance_problem, problems, wagner_fischer
 from cacl.errors import CaclError
 from cacl.reporting.console import Report
+from tests.launch import ROOT
 
-ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 Finished = subprocess.CompletedProcess[str]

@@ -13,8 +13,8 @@ import pytest
 from cacl import config as configuration
 from cacl.config import Config, differences, from_dict, load, override, to_dict, to_toml
 from cacl.errors import ConfigError
+from tests.launch import ROOT
 
-ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
 
 

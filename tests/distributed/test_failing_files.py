@@ -25,7 +25,7 @@ from cacl.errors import CaclError
 from cacl.loaders.sampling.sampler import epoch_order
 from cacl.training.trainer import Trainer, train
 from tests import launch
-from tests.faults.damage import deleted, overwritten, truncated
+from tests.damage import deleted, overwritten, truncated
 from tests.tiny import tiny_config
 
 training = import_module("cacl.training.trainer")

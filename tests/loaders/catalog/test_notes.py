@@ -14,7 +14,7 @@ from cacl.loaders.catalog.notes import SLOW_FRAMES, notes_of, remarks_on, slowne
 from cacl.loaders.catalog.scan import scan
 from cacl.loaders.prepared.prepare import prepare
 from cacl.loaders.prepared.transcode import Settings
-from tests.unit import streams
+from tests.loaders.decode import streams
 
 MakeVideo = Callable[..., Path]
 

@@ -24,8 +24,8 @@ from cacl.errors import CaclError
 from cacl.loaders.backends.select import Backend, build_backend
 from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.reporting.console import Report
+from tests.launch import ROOT
 
-ROOT = Path(__file__).parents[2]
 FRAMES = 24
 SMALL = ["clip.frames=4", "clip.stride=2", "clip.size=32", "train.batch=2", "loader.threads=2"]
 SET = [part for setting in SMALL for part in ("--set", setting)]

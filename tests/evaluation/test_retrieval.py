@@ -1,4 +1,4 @@
-"""What retrieval makes of videos, splits and labels; the whole command is tested in tests/cli."""
+"""What retrieval makes of videos, splits and labels; the whole command is tested in tests/commands."""
 
 from __future__ import annotations
 

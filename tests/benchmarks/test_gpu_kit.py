@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.launch import ROOT
+
 SLIM = [sys.executable, str(ROOT / "benchmarks" / "gpu" / "slim_wheels.py")]
 DEVICE = ["bash", str(ROOT / "benchmarks" / "gpu" / "device.sh")]
 PTX, ELF = 1, 2

@@ -36,6 +36,7 @@ from cacl.loaders.catalog.scan import Catalog
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.sampling.augmentation import IDENTITY_COLOR, color_matrix
 from cacl.loaders.sampling.sampler import TrainingPlanner, evaluation_plans
+from tests.launch import ROOT
 
 MakeVideo = Callable[..., Path]
 LEVEL = 1 / 255
@@ -429,13 +430,13 @@ def test_threads_of_the_caller_are_left_alone(videos: Catalog) -> None:
 def test_threads_of_a_fresh_process_are_left_alone(videos: Catalog) -> None:
     """torch settles the number of a thread at its first parallel operation, which may come after the loader's."""
     code = (
-        "import sys, torch; from pathlib import Path; from tests.unit import test_backends as t\n"
+        "import sys, torch; from pathlib import Path; from tests.loaders.backends import test_backends as t\n"
         "videos = t.catalog(*(t.probe(Path(name)) for name in sys.argv[1:]))\n"
         "list(t.batches_of(videos, t.stream(videos))); print(torch.get_num_threads())"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     command = [sys.executable, "-c", code, *(v.path for v in videos.videos)]
-    place = Path(__file__).parents[2]
+    place = ROOT
     run = subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "2"
 

@@ -25,7 +25,7 @@ from cacl.evaluation import retrieval
 from cacl.loaders.prepared.prepare import prepare
 from cacl.loaders.prepared.transcode import Settings
 from cacl.training.trainer import Trainer, train
-from tests.faults.damage import DAMAGES, deleted, overwritten, rotten, truncated
+from tests.damage import DAMAGES, deleted, overwritten, rotten, truncated
 from tests.tiny import tiny_config
 
 training = import_module("cacl.training.trainer")

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from tests.launch import ROOT
+
 pytest.importorskip("nvidia.dali")
 
 from cacl.benchmarks.gpu.questions import QUESTIONS
 
-ROOT = Path(__file__).parents[1]
 NEEDS_GPU = ["affinity", "memory", "xvid"]
 
 

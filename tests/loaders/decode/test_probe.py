@@ -27,7 +27,7 @@ from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.remux import cut
 from cacl.loaders.prepared.prepare import prepare
 from cacl.loaders.prepared.transcode import Settings, convert
-from tests.unit import streams
+from tests.loaders.decode import streams
 
 MakeVideo = Callable[..., Path]
 BASELINE = {"profile": "baseline"}
