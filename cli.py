@@ -36,7 +36,7 @@ eval_app = typer.Typer(help="Measure what a trained encoder is worth.", no_args_
 app.add_typer(data_app, name="data")
 app.add_typer(eval_app, name="eval")
 
-ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="TOML file; see configs/.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="TOML file; see cacl/recipes/.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a key, such as optim.lr=0.1.")
 ]

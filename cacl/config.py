@@ -1,6 +1,6 @@
 """The configuration of a run: one frozen dataclass per section, read from TOML, checked at once, written back in full.
 
-    config = load(Path("configs/demo.toml"), overrides=["optim.lr=0.1"])
+    config = load(Path("cacl/recipes/demo.toml"), overrides=["optim.lr=0.1"])
 
 Every value has one home here, with its meaning beside it. Unknown keys are errors that name the nearest known one.
 """

@@ -140,6 +140,12 @@ def test_the_wheel_holds_every_module_as_it_is_edited(files: list[str], wheel: z
     assert not [place for place in packed if wheel.read(place) != (ROOT / modules[place]).read_bytes()]
 
 
+def test_the_wheel_holds_the_recipes(files: list[str], wheel: zipfile.ZipFile) -> None:
+    recipes = [name for name in files if name.startswith("cacl/recipes/")]
+    assert "cacl/recipes/demo.toml" in recipes
+    assert not [name for name in recipes if wheel.read(name) != (ROOT / name).read_bytes()]
+
+
 def test_the_wheel_adds_one_name_to_an_environment(wheel: zipfile.ZipFile) -> None:
     assert {name.split("/")[0] for name in wheel.namelist()} == {
         "cacl",

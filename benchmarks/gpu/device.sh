@@ -66,7 +66,7 @@ videos() {
 
 demo() {
     run() {
-        $PYTHON -m cacl.cli train --config configs/demo.toml --set data.root="$WORK/videos" --set train.device="$DEVICE" \
+        $PYTHON -m cacl.cli train --config cacl/recipes/demo.toml --set data.root="$WORK/videos" --set train.device="$DEVICE" \
             --set run="$WORK/$1" "${@:2}" 2>&1 | tail -8
     }
     time run host

@@ -2,7 +2,7 @@
 
     python benchmarks/scripts/busy_core.py > benchmarks/results/busy_core.json
 
-`cacl train` with configs/demo.toml, on videos of `cacl data synth`: alone and beside one busy process of the lowest
+`cacl train` with cacl/recipes/demo.toml, on videos of `cacl data synth`: alone and beside one busy process of the lowest
 priority, with threads that wait asleep (as the command line sets it) and with threads that spin (as OpenMP does when
 it is not told). The four runs take turns, each in a process of its own; ratios are taken within a repeat. A table goes
 to stderr. It takes about ten minutes on two cores, which should have nothing else to do; `--steps 2` less than half.
@@ -29,7 +29,7 @@ from cacl.benchmarks.harness import machine
 from cacl.benchmarks.harness.stats import Spread
 
 ROOT = Path(__file__).parents[2]
-PRESET = ROOT / "configs" / "demo.toml"
+PRESET = ROOT / "cacl/recipes/demo.toml"
 PACKAGES = ("cacl", "torch", "av", "numpy", "numba")
 THREADS = {
     "asleep": ["-m", "cacl.cli"],

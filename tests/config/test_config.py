@@ -15,7 +15,7 @@ from cacl.config import Config, differences, from_dict, load, override, to_dict,
 from cacl.errors import ConfigError
 from tests.launch import ROOT
 
-CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
+CONFIGS = sorted((ROOT / "cacl/recipes").glob("*.toml"))
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
