@@ -120,13 +120,13 @@ def bench_loader(
 ) -> None:
     """Time the loaders beside those that people write with torch's DataLoader, on the same clips of the same videos."""
     from cacl import config as configuration
-    from cacl.benchmarks.harness.stats import claim
+    from cacl.benchmarks.harness.stats import make_output_dir
     from cacl.benchmarks.loader import command
     from cacl.reporting.console import Report
 
     resolved = configuration.load(config, overrides or [])
     if out:
-        claim(out)
+        make_output_dir(out)
     with Report() as report:
         result = command.bench_loader(raw, prepared, resolved, clips=clips, repeats=repeats, report=report)
     if out:
@@ -156,12 +156,12 @@ def bench_kernels(
     as_json: AsJson = False,
 ) -> None:
     """Time the kernels beside how others compute the same, and tell what they take of each kind of GPU."""
-    from cacl.benchmarks.harness.stats import claim
+    from cacl.benchmarks.harness.stats import make_output_dir
     from cacl.benchmarks.kernels import command
     from cacl.reporting.console import Report
 
     if out:
-        claim(out)
+        make_output_dir(out)
     with Report() as report:
         result = command.bench_kernels(
             operations or [],

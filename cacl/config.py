@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from cacl.errors import ConfigError
 
@@ -29,6 +29,10 @@ NonNegative = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
 AboveZero = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
 
 Init = Literal["normal", "torch"]
+
+
+def _backend_name(value: object) -> object:
+    return "cpu" if value == "host" else value
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -106,8 +110,9 @@ class AugmentConfig:
 
 @section
 class LoaderConfig:
-    backend: Literal["auto", "host", "dali", "reference"] = "auto"
-    """`dali` decodes and augments on the GPU, `host` on the CPU; `reference` is the slow, readable form."""
+    backend: Annotated[Literal["auto", "cpu", "dali", "reference"], BeforeValidator(_backend_name)] = "auto"
+    """`dali` decodes and augments on the GPU, `cpu` on the CPU; `reference` is the slow, readable form. `host` is
+    another name of `cpu`."""
     threads: Count = 0
     """Decoding threads per process; 0: the cores of the machine shared among its processes, or 16 for a remote set."""
     prefetch: Positive = 3
@@ -158,7 +163,7 @@ class ModelConfig:
 
 @section
 class ContrastConfig:
-    pairs: Literal["cross", "authors", "within", "cnn", "transformer", "none"] = "cross"
+    pairs: Literal["cross", "official", "within", "cnn", "transformer", "none"] = "cross"
     """Which positives count: see `cacl.method.losses`. `none` trains on the frame order alone."""
     negatives: Literal["queue", "batch", "both"] = "queue"
     """What positives are held against: keys of earlier videos, as published; the other videos of the batch, of all
@@ -167,11 +172,11 @@ class ContrastConfig:
     """Weight of the contrast."""
     temperature: AboveZero = 0.07
     """T: similarities are divided by it."""
-    queue: Positive = 6400
+    queue_size: Positive = 6400
     """K: keys of earlier videos kept as negatives."""
     momentum: Share = 0.999
     """m: how much of the key encoders stays at each step."""
-    key_groups: Positive = 1
+    shuffle_bn_groups: Positive = 1
     """Shuffled batch norm: key batches are permuted and normalised in this many groups per process, so that batch
     statistics do not give a pair away."""
     key_stack: Literal["same", "reversed"] = "same"
@@ -206,7 +211,7 @@ class OptimConfig:
 class TrainConfig:
     epochs: AboveZero = 300.0
     """Passes over the training videos."""
-    batch: Annotated[int, Field(ge=2, strict=True)] = 64
+    batch_size: Annotated[int, Field(ge=2, strict=True)] = 64
     """Videos per step, over all processes together."""
     device: str = "auto"
     """auto, cpu, cuda, ..."""
@@ -227,7 +232,7 @@ class RetrievalConfig:
     starts: Literal["span", "official"] = "span"
     """`span`: from the first frame to the last, rounded. `official`: the last clip starts T x stride frames before the
     end, starts are rounded down, and videos too short for the stride are seen at stride 1, from their first frame."""
-    batch: Positive = 16
+    batch_size: Positive = 16
     """Clips per forward pass."""
 
 
@@ -313,9 +318,9 @@ def _contradictions(config: Config) -> Iterator[str]:
     if any(augment.resize) and not all(augment.resize):
         yield f"augment.resize = {list(augment.resize)}: give height and width, or [0, 0] to keep frames as they are"
     if config.loader.backend == "dali" and any(augment.resize):
-        yield f'augment.resize = {list(augment.resize)}: loader.backend = "dali" cannot do that, "host" can'
+        yield f'augment.resize = {list(augment.resize)}: loader.backend = "dali" cannot do that, "cpu" can'
     if config.loader.backend == "dali" and augment.arithmetic != "linear":
-        yield f'augment.arithmetic = "{augment.arithmetic}": loader.backend = "dali" cannot do that, "host" can'
+        yield f'augment.arithmetic = "{augment.arithmetic}": loader.backend = "dali" cannot do that, "cpu" can'
     if 0 < clip.window < clip.span:
         yield (
             f"clip.window = {clip.window} is shorter than a clip: clip.frames = {clip.frames} at clip.stride = "
@@ -330,9 +335,12 @@ def _contradictions(config: Config) -> Iterator[str]:
         yield 'contrast.pairs = "none" with order.weight = 0 leaves nothing to train on: raise order.weight'
     if config.contrast.pairs == "transformer" and config.order.weight > 0:
         yield 'contrast.pairs = "transformer" trains no CNN, which order.weight > 0 needs: set order.weight = 0'
-    if config.train.batch % config.contrast.key_groups or config.train.batch == config.contrast.key_groups:
+    if (
+        config.train.batch_size % config.contrast.shuffle_bn_groups
+        or config.train.batch_size == config.contrast.shuffle_bn_groups
+    ):
         yield (
-            f"contrast.key_groups = {config.contrast.key_groups} must divide train.batch = {config.train.batch} "
+            f"contrast.shuffle_bn_groups = {config.contrast.shuffle_bn_groups} must divide train.batch_size = {config.train.batch_size} "
             "into groups of at least 2"
         )
     if config.optim.schedule_per == "epoch" and config.optim.warmup_epochs > 0:

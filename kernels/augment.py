@@ -218,10 +218,10 @@ def augment_kernel(
             column = first_column + j
             weight = row_weight * _weight(column, column_center, slope, side)
             # Weights outside of the crop are 0; what they are multiplied with is any pixel inside of it.
-            place = row_start + tl.minimum(tl.maximum(column, 0), side - 1) * 3
+            rank_offset = row_start + tl.minimum(tl.maximum(column, 0), side - 1) * 3
             updated = ()
             for f in tl.static_range(FRAMES):
-                at = first + tl.minimum(first_frame + f, length - 1) * height * width * 3 + place
+                at = first + tl.minimum(first_frame + f, length - 1) * height * width * 3 + rank_offset
                 for channel in tl.static_range(3):
                     updated = updated + (sums[3 * f + channel] + weight * tl.load(at + channel),)
             sums = updated

@@ -31,7 +31,7 @@ class Contrast(NamedTuple):
     """[N, P]: a . p."""
     logsumexp: Tensor
     """[N]: log(sum_k exp(a . queue_k / T))."""
-    highest: Tensor
+    max_negative_logit: Tensor
     """[N]: the largest a . queue_k / T."""
 
 
@@ -87,10 +87,10 @@ def require_floating(**named: Tensor) -> None:
 class _QueueContrast(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, anchors: Tensor, positives: Tensor, queue: Tensor, temperature: Tensor) -> Any:
-        loss, similarity, logsumexp, highest, mean = _forward(anchors, positives, queue, temperature)
+        loss, similarity, logsumexp, max_negative_logit, mean = _forward(anchors, positives, queue, temperature)
         ctx.save_for_backward(anchors, positives, temperature, similarity, logsumexp, mean)
-        ctx.mark_non_differentiable(similarity, highest)
-        return loss, similarity, logsumexp, highest
+        ctx.mark_non_differentiable(similarity, max_negative_logit)
+        return loss, similarity, logsumexp, max_negative_logit
 
     @staticmethod
     @once_differentiable
@@ -112,32 +112,32 @@ def forward_reference(
     anchors: Tensor, positives: Tensor, queue: Tensor, temperature: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """loss, similarity [N, P]; logsumexp, highest [N]; mean [N, D]: the softmax-weighted average of the queue."""
-    loss, similarity, logsumexp, highest, mean = _empty_forward(anchors, positives, queue, temperature)
+    loss, similarity, logsumexp, max_negative_logit, mean = _empty_forward(anchors, positives, queue, temperature)
     at_once = ROWS if anchors.is_cpu else max(1, len(anchors))
     for first in range(0, len(anchors), at_once):
         rows = slice(first, first + at_once)
         scaled = anchors[rows].to(mean.dtype) / temperature
         keys_at_once = max(1, ELEMENTS // len(scaled)) if anchors.is_cpu else len(queue)
-        logsumexp[rows], highest[rows], mean[rows] = _scan(scaled, queue, keys_at_once)
+        logsumexp[rows], max_negative_logit[rows], mean[rows] = _scan(scaled, queue, keys_at_once)
     similarity.copy_(torch.einsum("nd,npd->np", anchors.to(mean.dtype), positives.to(mean.dtype)))
     # From e^40 on a 1 is nothing beside it, in float64 either.
     loss.copy_(F.softplus(logsumexp[:, None] - similarity / temperature, threshold=40))
-    return loss, similarity, logsumexp, highest, mean
+    return loss, similarity, logsumexp, max_negative_logit, mean
 
 
 def _scan(scaled: Tensor, queue: Tensor, keys_at_once: int) -> tuple[Tensor, Tensor, Tensor]:
     """logsumexp, highest [n] and mean [n, D] for anchors over T, a part of the queue at a time."""
-    highest = scaled.new_full((len(scaled),), float("-inf"))
-    total, mean = torch.zeros_like(highest), torch.zeros_like(scaled)
+    max_negative_logit = scaled.new_full((len(scaled),), float("-inf"))
+    total, mean = torch.zeros_like(max_negative_logit), torch.zeros_like(scaled)
     for keys in queue.split(keys_at_once):
         keys = keys.to(scaled.dtype)
         logits = scaled @ keys.T
-        before, highest = highest, torch.maximum(highest, logits.amax(1))
-        weights = logits.sub_(highest[:, None]).exp_()
-        fade = (before - highest).exp()
+        before, max_negative_logit = max_negative_logit, torch.maximum(max_negative_logit, logits.amax(1))
+        weights = logits.sub_(max_negative_logit[:, None]).exp_()
+        fade = (before - max_negative_logit).exp()
         total = total * fade + weights.sum(1)
         mean = torch.addmm(mean * fade[:, None], weights, keys)
-    return highest + total.log(), highest, mean / total[:, None]
+    return max_negative_logit + total.log(), max_negative_logit, mean / total[:, None]
 
 
 def backward_reference(
@@ -172,7 +172,7 @@ def scan_kernel(
     anchors,
     queue,
     temperature,
-    highest,
+    max_negative_logit,
     total,
     mean,
     n,
@@ -191,7 +191,7 @@ def scan_kernel(
     in registers, which whole ones do not fit."""
     # Whole blocks are counted in 64 bits, what is within one in 32: these numbers stay in registers all along.
     block, split = tl.program_id(0).to(tl.int64) * ROWS, tl.program_id(1).to(tl.int64)
-    rows, place = tl.arange(0, ROWS), tl.arange(0, KEYS)
+    rows, rank_offset = tl.arange(0, ROWS), tl.arange(0, KEYS)
     remaining = (n - block).to(tl.int32)
     begin = split * keys_of_split
     count = tl.minimum(keys_of_split, k - begin).to(tl.int32)
@@ -210,22 +210,22 @@ def scan_kernel(
         part, left = queue + (begin + first) * D, count - first
         logits = tl.zeros((ROWS, KEYS), tl.float32)
         for i in tl.static_range(SLICES):
-            keys = load_rows(part, place, left, i * SLICE, D, SLICE, WIDEN)
+            keys = load_rows(part, rank_offset, left, i * SLICE, D, SLICE, WIDEN)
             logits = tl.dot(a[i], tl.trans(keys), logits, input_precision=PRECISION)
-        logits = tl.where(place[None, :] < left, logits * scale, float("-inf"))
+        logits = tl.where(rank_offset[None, :] < left, logits * scale, float("-inf"))
         before, best = best, tl.maximum(best, tl.max(logits, 1))
         fade, weights = tl.exp2(before - best), tl.exp2(logits - best[:, None])
         weight = weight * fade + tl.sum(weights, 1)
         updated = ()
         for i in tl.static_range(SLICES):
-            keys = load_rows(part, place, left, i * SLICE, D, SLICE, WIDEN)
+            keys = load_rows(part, rank_offset, left, i * SLICE, D, SLICE, WIDEN)
             average = averages[i] * fade[:, None]
             shares = (weights * unit).to(keys.dtype)
             updated = updated + (tl.dot(shares, keys, average, input_precision=PRECISION),)
         averages = updated
 
     out = split * n + block
-    tl.store(highest + out + rows, best, mask=rows < remaining)
+    tl.store(max_negative_logit + out + rows, best, mask=rows < remaining)
     tl.store(total + out + rows, weight, mask=rows < remaining)
     for i in tl.static_range(SLICES):
         store_rows(mean + out * D, averages[i] / unit, rows, remaining, i * SLICE, D, SLICE)
@@ -260,7 +260,7 @@ def finish_kernel(
     loss,
     similarity,
     logsumexp,
-    highest,
+    max_negative_logit,
     mean,
     n,
     splits,
@@ -285,7 +285,7 @@ def finish_kernel(
         average += fade[:, None] * tl.load(part_mean + at[:, None] * D + dims[None, :], mask=real, other=0.0)
     of_row = (best + tl.log2(weight)) * LN_2
     tl.store(logsumexp + rows, of_row, mask=inside)
-    tl.store(highest + rows, best * LN_2, mask=inside)
+    tl.store(max_negative_logit + rows, best * LN_2, mask=inside)
     tl.store(mean + rows[:, None] * D + dims[None, :], average / weight[:, None], mask=real)
 
     inverse = 1.0 / tl.load(temperature)
@@ -399,13 +399,13 @@ def scan(anchors: Tensor, queue: Tensor, temperature: Tensor) -> tuple[Tensor, T
     blocks, tiles = triton.cdiv(n, tile.rows), triton.cdiv(k, tile.keys)
     keys_of_split = triton.cdiv(tiles, splits_of(blocks, tiles, multiprocessors(anchors.device))) * tile.keys
     splits = triton.cdiv(k, keys_of_split)
-    highest, total = anchors.new_empty(2, splits, n, dtype=torch.float32).unbind()
+    max_negative_logit, total = anchors.new_empty(2, splits, n, dtype=torch.float32).unbind()
     mean = anchors.new_empty(splits, n, d, dtype=torch.float32)
     scan_kernel[(blocks, splits)](
         anchors,
         queue,
         temperature,
-        highest,
+        max_negative_logit,
         total,
         mean,
         n,
@@ -422,7 +422,7 @@ def scan(anchors: Tensor, queue: Tensor, temperature: Tensor) -> tuple[Tensor, T
         num_stages=tile.stages,
         enable_fp_fusion=True,
     )
-    return highest, total, mean
+    return max_negative_logit, total, mean
 
 
 FINISHING_ELEMENTS = 2048
@@ -497,8 +497,8 @@ def _empty_forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     dtype = torch.promote_types(anchors.dtype, torch.float32)
     shapes = positives.shape[:2], positives.shape[:2], anchors.shape[:1], anchors.shape[:1], anchors.shape
-    loss, similarity, logsumexp, highest, mean = (anchors.new_empty(shape, dtype=dtype) for shape in shapes)
-    return loss, similarity, logsumexp, highest, mean
+    loss, similarity, logsumexp, max_negative_logit, mean = (anchors.new_empty(shape, dtype=dtype) for shape in shapes)
+    return loss, similarity, logsumexp, max_negative_logit, mean
 
 
 def _empty_backward(

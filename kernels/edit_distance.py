@@ -243,11 +243,11 @@ def general_kernel(
     rows = tl.load(first_lengths + pair, mask=inside, other=0)
     columns = tl.load(second_lengths + pair, mask=inside, other=0)
     one = tl.full([PAIRS], 1, tl.int64)
-    place = tl.arange(0, WORD)[:, None]
-    bit = tl.full([WORD, 1], 1, tl.int64) << place
+    rank_offset = tl.arange(0, WORD)[:, None]
+    bit = tl.full([WORD, 1], 1, tl.int64) << rank_offset
     distance = columns
     for start in range(0, tl.max(rows), WORD):
-        row = start + place
+        row = start + rank_offset
         address = first + row.to(tl.int64) * batch + pair[None, :]
         # Rows below the last one of a pair may match or not: no row depends on those below it.
         word = tl.load(address, mask=row < rows[None, :], other=0)

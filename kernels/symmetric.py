@@ -43,7 +43,7 @@ class SymmetricContrast(NamedTuple):
     loss: Tensor
     similarity: Tensor
     """Of the two views of a sample."""
-    highest: Tensor
+    max_negative_logit: Tensor
     """The largest f . s / T of a first view with the second view of any other sample; -inf if there is none."""
 
 
@@ -53,7 +53,7 @@ def symmetric_contrast(
     temperature: float | Tensor,
     *,
     gather: Callable[[Tensor], Tensor] = lambda x: x,
-    place: int = 0,
+    rank_offset: int = 0,
 ) -> SymmetricContrast:
     """The mean over both directions of -log(e^(f_i . s_i / T) / sum_j e^(f_i . s_j / T)), for every sample i.
 
@@ -76,7 +76,7 @@ def symmetric_contrast(
         if getattr(first, what) != getattr(second, what):
             raise ValueError(f"first {getattr(first, what)}, second {getattr(second, what)}: give one {what}")
     require_floating(first=first)
-    return SymmetricContrast(*_Symmetric.apply(first, second, scalar(temperature, first), gather, place))
+    return SymmetricContrast(*_Symmetric.apply(first, second, scalar(temperature, first), gather, rank_offset))
 
 
 LOWEST = -1e30
@@ -86,19 +86,24 @@ LOWEST = -1e30
 class _Symmetric(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, first: Tensor, second: Tensor, temperature: Tensor, gather: Callable[[Tensor], Tensor], place: int
+        ctx: Any,
+        first: Tensor,
+        second: Tensor,
+        temperature: Tensor,
+        gather: Callable[[Tensor], Tensor],
+        rank_offset: int,
     ) -> Any:
-        ctx.gather, ctx.place = gather, place
-        of_first, highest = _logsumexp(first, gather(second), temperature, place)
-        of_second, _ = _logsumexp(second, gather(first), temperature, place)
+        ctx.gather, ctx.rank_offset = gather, rank_offset
+        of_first, max_negative_logit = _logsumexp(first, gather(second), temperature, rank_offset)
+        of_second, _ = _logsumexp(second, gather(first), temperature, rank_offset)
         # A sample that is alone has -inf. From here on it must be finite: the weight of its own is e^-inf over this.
         of_first, of_second = of_first.clamp(min=LOWEST), of_second.clamp(min=LOWEST)
         similarity = (first.to(of_first.dtype) * second.to(of_first.dtype)).sum(1)
         positive = similarity / temperature
         loss = (F.softplus(of_first - positive) + F.softplus(of_second - positive)) / 2
         ctx.save_for_backward(first, second, temperature, positive, of_first, of_second)
-        ctx.mark_non_differentiable(similarity, highest)
-        return loss, similarity, highest
+        ctx.mark_non_differentiable(similarity, max_negative_logit)
+        return loss, similarity, max_negative_logit
 
     @staticmethod
     @once_differentiable
@@ -111,13 +116,13 @@ class _Symmetric(torch.autograd.Function):
         forward, backward = torch.stack([of_first, by_first], 1), torch.stack([of_second, by_second], 1)
         d_first = d_second = d_temperature = None
         if first_too or temperature_too:
-            exact = _gradient(first, ctx.gather(second), temperature, ctx.place, forward, ctx.gather(backward))
+            exact = _gradient(first, ctx.gather(second), temperature, ctx.rank_offset, forward, ctx.gather(backward))
             exact = exact - pull * second
             d_first = exact.to(first.dtype) if first_too else None
             # Every similarity has one first view in it, and depends on T as on the inverse length of that.
             d_temperature = -(exact * first).sum() / temperature if temperature_too else None
         if second_too:
-            d_second = _gradient(second, ctx.gather(first), temperature, ctx.place, backward, ctx.gather(forward))
+            d_second = _gradient(second, ctx.gather(first), temperature, ctx.rank_offset, backward, ctx.gather(forward))
             d_second = (d_second - pull * first).to(second.dtype)
         return d_first, d_second, d_temperature, None, None
 
@@ -125,26 +130,26 @@ class _Symmetric(torch.autograd.Function):
 # --- In torch
 
 
-def logsumexp_reference(rows: Tensor, columns: Tensor, temperature: Tensor, place: int) -> tuple[Tensor, Tensor]:
+def logsumexp_reference(rows: Tensor, columns: Tensor, temperature: Tensor, rank_offset: int) -> tuple[Tensor, Tensor]:
     """log(sum_j e^(r_i . c_j / T)) and the largest r_i . c_j / T over all columns but one: row i's own is place + i."""
-    logsumexp, highest = _empty_logsumexp(rows, columns, temperature, place)
+    logsumexp, max_negative_logit = _empty_logsumexp(rows, columns, temperature, rank_offset)
     for part in _parts(rows, columns):
-        logits = _logits(rows, columns, temperature, place, part)
-        logsumexp[part], highest[part] = torch.logsumexp(logits, 1), logits.amax(1)
-    return logsumexp, highest
+        logits = _logits(rows, columns, temperature, rank_offset, part)
+        logsumexp[part], max_negative_logit[part] = torch.logsumexp(logits, 1), logits.amax(1)
+    return logsumexp, max_negative_logit
 
 
 def gradient_reference(
-    rows: Tensor, columns: Tensor, temperature: Tensor, place: int, of_rows: Tensor, of_columns: Tensor
+    rows: Tensor, columns: Tensor, temperature: Tensor, rank_offset: int, of_rows: Tensor, of_columns: Tensor
 ) -> Tensor:
     """sum_j (u_i e^(x_ij - a_i) + v_j e^(x_ij - b_j)) c_j / T with x_ij = r_i . c_j / T, [N, D]; without row i's own.
 
     of_rows: [N, 2], (a, u): log-sum-exps and weights of the rows; of_columns: [M, 2], (b, v).
     """
-    gradient = _empty_gradient(rows, columns, temperature, place, of_rows, of_columns)
+    gradient = _empty_gradient(rows, columns, temperature, rank_offset, of_rows, of_columns)
     column_logsumexp, column_weight = of_columns.unbind(1)
     for part in _parts(rows, columns):
-        logits = _logits(rows, columns, temperature, place, part)
+        logits = _logits(rows, columns, temperature, rank_offset, part)
         row_logsumexp, row_weight = of_rows[part].unbind(1)
         weights = row_weight[:, None] * (logits - row_logsumexp[:, None]).exp()
         weights += column_weight * (logits - column_logsumexp).exp()
@@ -158,10 +163,10 @@ def _parts(rows: Tensor, columns: Tensor) -> list[slice]:
     return [slice(first, first + at_once) for first in range(0, len(rows), at_once)]
 
 
-def _logits(rows: Tensor, columns: Tensor, temperature: Tensor, place: int, part: slice) -> Tensor:
+def _logits(rows: Tensor, columns: Tensor, temperature: Tensor, rank_offset: int, part: slice) -> Tensor:
     dtype = torch.promote_types(rows.dtype, torch.float32)
     logits = (rows[part].to(dtype) / temperature) @ columns.to(dtype).T
-    logits.diagonal(place + part.start).fill_(float("-inf"))
+    logits.diagonal(rank_offset + part.start).fill_(float("-inf"))
     return logits
 
 
@@ -185,12 +190,12 @@ def _similarities(
     WIDEN: tl.constexpr,
 ):
     """A tile of logits in base 2, -inf outside and for each row's own column."""
-    place = tl.arange(0, COLUMNS)
+    rank_offset = tl.arange(0, COLUMNS)
     logits = tl.zeros((ROWS, COLUMNS), tl.float32)
     for i in tl.static_range(SLICES):
-        b = load_rows(columns, place, left, i * SLICE, D, SLICE, WIDEN)
+        b = load_rows(columns, rank_offset, left, i * SLICE, D, SLICE, WIDEN)
         logits = tl.dot(a[i], tl.trans(b), logits, input_precision=PRECISION)
-    other = (place[None, :] < left) & (first + place[None, :] != own[:, None])
+    other = (rank_offset[None, :] < left) & (first + rank_offset[None, :] != own[:, None])
     return tl.where(other, logits * scale, float("-inf"))
 
 
@@ -200,11 +205,11 @@ def logsumexp_kernel(
     columns,
     temperature,
     logsumexp,
-    highest,
+    max_negative_logit,
     n,
     m,
     columns_of_split,
-    place,
+    rank_offset,
     D: tl.constexpr,
     SLICE: tl.constexpr,
     SLICES: tl.constexpr,
@@ -219,7 +224,7 @@ def logsumexp_kernel(
     remaining = (n - block).to(tl.int32)
     begin = split * columns_of_split
     count = tl.minimum(columns_of_split, m - begin).to(tl.int32)
-    own = (place + block - begin).to(tl.int32) + row
+    own = (rank_offset + block - begin).to(tl.int32) + row
     scale = LOG2_E / tl.load(temperature)
     a = ()
     for i in tl.static_range(SLICES):
@@ -234,7 +239,7 @@ def logsumexp_kernel(
         weight = weight * tl.exp2(before - shift) + tl.sum(tl.exp2(logits - shift[:, None]), 1)
     out = split * n + block + row
     tl.store(logsumexp + out, (best + tl.log2(tl.where(weight > 0, weight, 1.0))) * LN_2, mask=row < remaining)
-    tl.store(highest + out, best * LN_2, mask=row < remaining)
+    tl.store(max_negative_logit + out, best * LN_2, mask=row < remaining)
 
 
 @triton.jit
@@ -249,7 +254,7 @@ def gradient_kernel(
     n,
     m,
     columns_of_split,
-    place,
+    rank_offset,
     D: tl.constexpr,
     SLICE: tl.constexpr,
     SLICES: tl.constexpr,
@@ -268,7 +273,7 @@ def gradient_kernel(
     remaining = (n - block).to(tl.int32)
     begin = split * columns_of_split
     count = tl.minimum(columns_of_split, m - begin).to(tl.int32)
-    own = (place + block - begin).to(tl.int32) + row
+    own = (rank_offset + block - begin).to(tl.int32) + row
     inverse = 1.0 / tl.load(temperature)
     unit = tl.load(largest)
     finer = 16384.0 if columns.dtype.element_ty == tl.float16 else 1.0
@@ -341,29 +346,29 @@ class _Launch:
         }
 
 
-def _logsumexp_kernel(rows: Tensor, columns: Tensor, temperature: Tensor, place: int) -> tuple[Tensor, Tensor]:
+def _logsumexp_kernel(rows: Tensor, columns: Tensor, temperature: Tensor, rank_offset: int) -> tuple[Tensor, Tensor]:
     if len(rows) == 0:
-        return _empty_logsumexp(rows, columns, temperature, place)
+        return _empty_logsumexp(rows, columns, temperature, rank_offset)
     launch = _Launch(rows, columns, logsumexp_tiling(rows.shape[1], rows.dtype))
-    logsumexp, highest = rows.new_empty(2, launch.splits, len(rows), dtype=torch.float32).unbind()
+    logsumexp, max_negative_logit = rows.new_empty(2, launch.splits, len(rows), dtype=torch.float32).unbind()
     logsumexp_kernel[launch.grid](
         rows.contiguous(),
         columns.contiguous(),
         temperature,
         logsumexp,
-        highest,
+        max_negative_logit,
         *launch.sizes,
-        place,
+        rank_offset,
         **launch.options,
     )
-    return torch.logsumexp(logsumexp, 0), highest.amax(0)
+    return torch.logsumexp(logsumexp, 0), max_negative_logit.amax(0)
 
 
 def _gradient_kernel(
-    rows: Tensor, columns: Tensor, temperature: Tensor, place: int, of_rows: Tensor, of_columns: Tensor
+    rows: Tensor, columns: Tensor, temperature: Tensor, rank_offset: int, of_rows: Tensor, of_columns: Tensor
 ) -> Tensor:
     if len(rows) == 0:
-        return _empty_gradient(rows, columns, temperature, place, of_rows, of_columns)
+        return _empty_gradient(rows, columns, temperature, rank_offset, of_rows, of_columns)
     launch = _Launch(rows, columns, gradient_tiling(rows.shape[1], rows.dtype))
     parts = rows.new_empty(launch.splits, *rows.shape, dtype=torch.float32)
     largest = torch.maximum(of_rows[:, 1].abs().amax(), of_columns[:, 1].abs().amax()).clamp(min=TINY)
@@ -376,7 +381,7 @@ def _gradient_kernel(
         of_columns.contiguous(),
         parts,
         *launch.sizes,
-        place,
+        rank_offset,
         **launch.options,
     )
     return parts.sum(0)
@@ -389,13 +394,13 @@ TINY = torch.finfo(torch.float32).tiny
 # --- Registered
 
 
-def _empty_logsumexp(rows: Tensor, columns: Tensor, temperature: Tensor, place: int) -> tuple[Tensor, Tensor]:
+def _empty_logsumexp(rows: Tensor, columns: Tensor, temperature: Tensor, rank_offset: int) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(rows.dtype, torch.float32)
     return rows.new_empty(rows.shape[0], dtype=dtype), rows.new_empty(rows.shape[0], dtype=dtype)
 
 
 def _empty_gradient(
-    rows: Tensor, columns: Tensor, temperature: Tensor, place: int, of_rows: Tensor, of_columns: Tensor
+    rows: Tensor, columns: Tensor, temperature: Tensor, rank_offset: int, of_rows: Tensor, of_columns: Tensor
 ) -> Tensor:
     return rows.new_empty(rows.shape, dtype=of_rows.dtype)
 

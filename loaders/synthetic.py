@@ -31,7 +31,7 @@ import numpy as np
 
 from cacl.errors import DataError, UsageError
 from cacl.loaders.sampling.augmentation import LUMA
-from cacl.loaders.sampling.rng import Draws
+from cacl.loaders.sampling.rng import RandomStream
 
 MOTIONS: dict[str, tuple[int, int, int, int]] = {  # to the right, downwards, clockwise, growing: as seen on the screen
     "left": (-1, 0, 0, 0),
@@ -114,7 +114,7 @@ def synthesise(
 
 
 def render(
-    motion: str, appearance: str, draws: Draws, *, frames: int = FRAMES, size: tuple[int, int] = SIZE
+    motion: str, appearance: str, rng: RandomStream, *, frames: int = FRAMES, size: tuple[int, int] = SIZE
 ) -> np.ndarray:
     """One video before encoding: RGB, uint8 [F, H, W, 3].
 
@@ -126,10 +126,10 @@ def render(
     x = ((np.arange(width, dtype=np.float32) - (width - 1) / 2) / pixels_per_point)[None, :]
     y = ((np.arange(height, dtype=np.float32) - (height - 1) / 2) / pixels_per_point)[:, None]
 
-    poses = _poses(motion, draws, frames)
-    palette = _palette(draws)
-    u0, v0 = draws.uniform(0, PERIOD), draws.uniform(0, PERIOD)
-    texture = TEXTURES[appearance](draws)
+    poses = _poses(motion, rng, frames)
+    palette = _palette(rng)
+    u0, v0 = rng.uniform(0, PERIOD), rng.uniform(0, PERIOD)
+    texture = TEXTURES[appearance](rng)
 
     video = np.empty((frames, height, width, 3), dtype=np.uint8)
     for frame, pose in zip(video, poses, strict=True):
@@ -153,12 +153,12 @@ class _Pose(NamedTuple):
     scale: float
 
 
-def _poses(motion: str, draws: Draws, frames: int) -> list[_Pose]:
-    shift, turn = draws.uniform(*SHIFT), draws.uniform(*TURN)
-    zoom = draws.uniform(*ZOOM) * min(1.0, ZOOM_FRAMES / frames)
-    angle, log_scale = draws.uniform(0, 2 * math.pi), draws.uniform(*LOG_SCALE)
+def _poses(motion: str, rng: RandomStream, frames: int) -> list[_Pose]:
+    shift, turn = rng.uniform(*SHIFT), rng.uniform(*TURN)
+    zoom = rng.uniform(*ZOOM) * min(1.0, ZOOM_FRAMES / frames)
+    angle, log_scale = rng.uniform(0, 2 * math.pi), rng.uniform(*LOG_SCALE)
     times = [frame - (frames - 1) / 2 for frame in range(frames)]  # symmetrical, so that reversing a video negates them
-    still = times[draws.integer(0, frames)]
+    still = times[rng.integer(0, frames)]
     right, down, clockwise, growing = MOTIONS[motion]
     return [
         _Pose(
@@ -171,18 +171,18 @@ def _poses(motion: str, draws: Draws, frames: int) -> list[_Pose]:
     ]
 
 
-def _palette(draws: Draws) -> np.ndarray:
+def _palette(rng: RandomStream) -> np.ndarray:
     """The colour of every tone, uint8 [256, 3]: from a dark random colour to a light one.
 
     Dark and light are the same brightness in all videos, or brightness would tell videos apart at no effort.
     """
-    return np.round(np.linspace(_color(draws, DARK), _color(draws, LIGHT), 256)).astype(np.uint8)
+    return np.round(np.linspace(_color(rng, DARK), _color(rng, LIGHT), 256)).astype(np.uint8)
 
 
-def _color(draws: Draws, brightness: float) -> np.ndarray:
+def _color(rng: RandomStream, brightness: float) -> np.ndarray:
     """A random RGB colour in 0..255 of this brightness (ITU-R BT.601)."""
     while True:
-        color = np.array([draws.uniform(0, 255) for _ in range(3)])
+        color = np.array([rng.uniform(0, 255) for _ in range(3)])
         color += brightness - LUMA @ color
         if color.min() >= 0 and color.max() <= 255:
             return color
@@ -191,7 +191,7 @@ def _color(draws: Draws, brightness: float) -> np.ndarray:
 # --- Textures. Each draws what is random in it and returns a function of the place.
 
 
-def _checkerboard(draws: Draws) -> Texture:
+def _checkerboard(rng: RandomStream) -> Texture:
     """Squares of one cell in two tones."""
 
     def tone(u: np.ndarray, v: np.ndarray, sharpness: float) -> np.ndarray:
@@ -206,12 +206,12 @@ def _stripes(u: np.ndarray, sharpness: float) -> np.ndarray:
     return np.clip(distance * sharpness, -0.5, 0.5)
 
 
-def _dots(draws: Draws) -> Texture:
+def _dots(rng: RandomStream) -> Texture:
     """A disc in every cell, of its own size and place."""
-    radius = _table(draws, 0.18, 0.4)
+    radius = _table(rng, 0.18, 0.4)
     slack = 0.46 - radius  # a disc stays inside its cell, so that a place has to look at one disc only
-    centre_u = 0.5 + slack * _table(draws, -1, 1)
-    centre_v = 0.5 + slack * _table(draws, -1, 1)
+    centre_u = 0.5 + slack * _table(rng, -1, 1)
+    centre_v = 0.5 + slack * _table(rng, -1, 1)
 
     def tone(u: np.ndarray, v: np.ndarray, sharpness: float) -> np.ndarray:
         column, row = np.floor(u), np.floor(v)
@@ -222,7 +222,7 @@ def _dots(draws: Draws) -> Texture:
     return tone
 
 
-def _waves(draws: Draws) -> Texture:
+def _waves(rng: RandomStream) -> Texture:
     """Stripes that swing so far from side to side that their edges point in all directions."""
 
     def tone(u: np.ndarray, v: np.ndarray, sharpness: float) -> np.ndarray:
@@ -232,11 +232,11 @@ def _waves(draws: Draws) -> Texture:
     return tone
 
 
-def _noise(draws: Draws) -> Texture:
+def _noise(rng: RandomStream) -> Texture:
     """A sum of cosines in all directions, of random wavelength and phase: soft blobs."""
     count = 9
-    directions = [math.pi * (k + draws.uniform(0, 1)) / count for k in range(count)]
-    waves = [(direction, draws.uniform(2.5, 6.0), draws.uniform(0, 2 * math.pi)) for direction in directions]
+    directions = [math.pi * (k + rng.uniform(0, 1)) / count for k in range(count)]
+    waves = [(direction, rng.uniform(2.5, 6.0), rng.uniform(0, 2 * math.pi)) for direction in directions]
 
     def tone(u: np.ndarray, v: np.ndarray, sharpness: float) -> np.ndarray:
         total = sum(np.cos(n * math.cos(d) * u + n * math.sin(d) * v + phase) for d, n, phase in waves)
@@ -245,9 +245,9 @@ def _noise(draws: Draws) -> Texture:
     return tone
 
 
-def _bricks(draws: Draws) -> Texture:
+def _bricks(rng: RandomStream) -> Texture:
     """A wall in running bond: bricks of two cells by one, each of its own tone, in mortar."""
-    shade = _table(draws, 0.45, 1)
+    shade = _table(rng, 0.45, 1)
 
     def tone(u: np.ndarray, v: np.ndarray, sharpness: float) -> np.ndarray:
         row = np.floor(v)
@@ -259,9 +259,9 @@ def _bricks(draws: Draws) -> Texture:
     return tone
 
 
-def _cells(draws: Draws) -> Texture:
+def _cells(rng: RandomStream) -> Texture:
     """The cells of a Voronoi diagram, parted by gaps: a giraffe's coat."""
-    site_u, site_v = _table(draws, 0.1, 0.9), _table(draws, 0.1, 0.9)
+    site_u, site_v = _table(rng, 0.1, 0.9), _table(rng, 0.1, 0.9)
 
     def tone(u: np.ndarray, v: np.ndarray, sharpness: float) -> np.ndarray:
         column, row = np.floor(u), np.floor(v)
@@ -277,7 +277,7 @@ def _cells(draws: Draws) -> Texture:
     return tone
 
 
-TEXTURES: dict[str, Callable[[Draws], Texture]] = {
+TEXTURES: dict[str, Callable[[RandomStream], Texture]] = {
     "checkerboard": _checkerboard,
     "dots": _dots,
     "waves": _waves,
@@ -287,9 +287,9 @@ TEXTURES: dict[str, Callable[[Draws], Texture]] = {
 }
 
 
-def _table(draws: Draws, low: float, high: float) -> np.ndarray:
+def _table(rng: RandomStream, low: float, high: float) -> np.ndarray:
     """A random number for every cell of a period, float32 [PERIOD * PERIOD]."""
-    return np.array([draws.uniform(low, high) for _ in range(PERIOD * PERIOD)], dtype=np.float32)
+    return np.array([rng.uniform(low, high) for _ in range(PERIOD * PERIOD)], dtype=np.float32)
 
 
 def _cell(column: np.ndarray, row: np.ndarray) -> np.ndarray:
@@ -352,7 +352,7 @@ def _claim(root: Path, **setting: object) -> None:
 
 def _make(root: Path, clip: _Clip, *, seed: int, frames: int, size: tuple[int, int], rate: int) -> None:
     pair = list(MOTIONS).index(clip.motion) * len(TEXTURES) + list(TEXTURES).index(clip.appearance)
-    video = render(clip.motion, clip.appearance, Draws(seed, pair, clip.number), frames=frames, size=size)
+    video = render(clip.motion, clip.appearance, RandomStream(seed, pair, clip.number), frames=frames, size=size)
     path = root / clip.path
     unfinished = path.with_suffix(".part")
     _encode(unfinished, video, rate)

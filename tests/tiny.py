@@ -12,14 +12,14 @@ from cacl.config import Config, from_dict
 
 SECTIONS: dict[str, dict[str, Any]] = {
     "clip": {"frames": 4, "stride": 1, "size": 16},
-    "loader": {"backend": "host", "threads": 1},
+    "loader": {"backend": "cpu", "threads": 1},
     "model": {
         "cnn": "r3d10",
         "width": 1 / 16,
         "embedding": 8,
         "transformer": {"embedder": "light", "width": 16, "depth": 1, "heads": 2},
     },
-    "contrast": {"queue": 30},
+    "contrast": {"queue_size": 30},
     "train": {"device": "cpu", "log_every": 1},
 }
 

@@ -69,12 +69,12 @@ demo() {
         $PYTHON -m cacl.cli train --config cacl/recipes/demo.toml --set data.root="$WORK/videos" --set train.device="$DEVICE" \
             --set run="$WORK/$1" "${@:2}" 2>&1 | tail -8
     }
-    time run host
+    time run cpu
     time run dali --set loader.backend=dali
     time run triton --set loader.backend=dali --set loader.views=triton --set data.root="$WORK/prepared"
     # Of contrasts, only large ones go to the kernels.
-    time run kernel --set contrast.queue=262144 --set contrast.negatives=both --set train.epochs=3
-    $PYTHON -m cacl.cli eval retrieval "$WORK/host" --label appearance --label motion
+    time run kernel --set contrast.queue_size=262144 --set contrast.negatives=both --set train.epochs=3
+    $PYTHON -m cacl.cli eval retrieval "$WORK/cpu" --label appearance --label motion
 }
 
 bench() {

@@ -80,10 +80,10 @@ def contrast_both_ways(n: int, p: int, k: int, d: int, dtype: torch.dtype) -> No
         )
 
 
-def symmetric_both_ways(n: int, m: int, d: int, dtype: torch.dtype, place: int) -> None:
+def symmetric_both_ways(n: int, m: int, d: int, dtype: torch.dtype, rank_offset: int) -> None:
     rows, columns, temperature = torch.empty(n, d, dtype=dtype), torch.empty(m, d, dtype=dtype), torch.tensor(0.07)
-    symmetric._logsumexp_kernel(rows, columns, temperature, place)
-    symmetric._gradient_kernel(rows, columns, temperature, place, torch.ones(n, 2), torch.ones(m, 2))
+    symmetric._logsumexp_kernel(rows, columns, temperature, rank_offset)
+    symmetric._gradient_kernel(rows, columns, temperature, rank_offset, torch.ones(n, 2), torch.ones(m, 2))
 
 
 def pairs(batch: int, dtype: torch.dtype) -> None:
@@ -106,8 +106,10 @@ def cases(few: bool) -> Iterator[Case]:
             yield Case(f"contrast {size} {dtype}", partial(contrast_both_ways, *size, dtype))
     for size in some(BATCHES):
         for dtype in some(list(DTYPES)):
-            for place in some([0, 1, 64]):
-                yield Case(f"symmetric {size} {dtype} {place=}", partial(symmetric_both_ways, *size, dtype, place))
+            for rank_offset in some([0, 1, 64]):
+                yield Case(
+                    f"symmetric {size} {dtype} {rank_offset=}", partial(symmetric_both_ways, *size, dtype, rank_offset)
+                )
     for length in some(LENGTHS):
         for batch in some([1, 16, 129]):
             order: Tensor = torch.zeros(batch, length, dtype=torch.uint8)

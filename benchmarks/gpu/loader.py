@@ -91,7 +91,7 @@ def main() -> None:
     batch = 4 if quick else 32 if cuda else 8
     small = ["clip.frames=8", "clip.size=64", "loader.prefetch=2"] if quick else []
     threads = min(16, len(os.sched_getaffinity(0)))
-    config = override(Config(), [f"train.batch={batch}", f"loader.threads={threads}", *small])
+    config = override(Config(), [f"train.batch_size={batch}", f"loader.threads={threads}", *small])
     result: Answer = {
         "machine": machine.describe(PACKAGES) | {"cuda": torch.version.cuda, "gpu": gpu()},
         "settings": {"device": asked.device, "seconds": seconds, "quick": quick, "batch": batch}

@@ -124,7 +124,7 @@ def frames_shown(s: Setting, kind: str) -> Answer:
     catalog = s.catalog(kind)
     source = dali.CutFiles("mixed" if s.cuda else "cpu")
     plans = next(s.plans(catalog, 4 if s.quick else 16))
-    clips = [source.read(catalog.place(v), v, p).inputs for p in plans for v in [catalog.videos[p.video]]]
+    clips = [source.read(catalog.location(v), v, p).inputs for p in plans for v in [catalog.videos[p.video]]]
     (decoded,) = graph_of(s, source.frames, source.layouts, len(plans))(*zip(*clips, strict=True))
     shifts: dict[int, int] = {}
     means, most, nearest_other = [], 0, np.inf
@@ -132,7 +132,7 @@ def frames_shown(s: Setting, kind: str) -> Answer:
         video, numbers = catalog.videos[plan.video], plan.frame_numbers
         low, high = max(0, plan.start - NEAR), min(video.frames, numbers[-1] + NEAR + 1)
         around = replace(plan, start=low, stride=1, length=high - low)
-        truth = decode_rgb(catalog.place(video), video, around).transpose(0, 2, 3, 1).astype(np.int16)
+        truth = decode_rgb(catalog.location(video), video, around).transpose(0, 2, 3, 1).astype(np.int16)
         for frame, number in zip(frames, numbers, strict=True):
             near = range(max(low, number - NEAR), min(high, number + NEAR + 1))
             distance = {other - number: np.abs(truth[other - low] - frame).mean() for other in near}

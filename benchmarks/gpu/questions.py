@@ -97,7 +97,7 @@ def sizes(s: Setting) -> Answer:
             encode(file, textures(number, 48, size), codec, 16, size)
         catalog = s.catalog(f"sizes/{name}")
         plans = next(s.plans(catalog, clips))
-        read = [source.read(catalog.place(v), v, p).inputs for p in plans for v in [catalog.videos[p.video]]]
+        read = [source.read(catalog.location(v), v, p).inputs for p in plans for v in [catalog.videos[p.video]]]
         run = graph_of(s, source.frames, source.layouts, clips)
         answer[name] = milliseconds(partial(run, *zip(*read, strict=True))) / clips
     return {"ms_per_clip": answer}
@@ -117,8 +117,8 @@ def colors(s: Setting, before: tuple[int, int] | None = None) -> Answer:
         catalog = s.catalog(f"colors/{name}")
         (plan,) = next(s.plans(catalog, 1))
         (video,) = catalog.videos
-        (shown,) = arrays(run(*([one] for one in source.read(catalog.place(video), video, plan).inputs))[0])
-        true = decode_rgb(catalog.place(video), video, plan).transpose(0, 2, 3, 1)
+        (shown,) = arrays(run(*([one] for one in source.read(catalog.location(video), video, plan).inputs))[0])
+        true = decode_rgb(catalog.location(video), video, plan).transpose(0, 2, 3, 1)
         apart = np.abs(shown.astype(np.int16) - true)
         answer[name] = {"mean": float(apart.mean()), "max": int(apart.max())}
     return {"difference": answer}
@@ -187,7 +187,7 @@ def from_the_start(s: Setting) -> Answer:
     (video,) = catalog.videos
     source = dali.CutFiles("mixed" if s.cuda else "cpu")
     (plan, *_) = next(s.plans(catalog))
-    file = np.fromfile(catalog.place(video), np.uint8)
+    file = np.fromfile(catalog.location(video), np.uint8)
 
     def late(encoded: dali.Node, start: dali.Node) -> dali.Node:
         return fn.decoders.video(
@@ -199,7 +199,7 @@ def from_the_start(s: Setting) -> Answer:
     starts = [round(at) for at in np.linspace(0, video.frames - 16, 4)]
     rows = []
     for start in starts:
-        inputs = source.read(catalog.place(video), video, replace(plan, start=start, stride=1, length=16)).inputs
+        inputs = source.read(catalog.location(video), video, replace(plan, start=start, stride=1, length=16)).inputs
         whole_ms = milliseconds(partial(whole, [file], [np.array(start, np.int32)]))
         cut_ms = milliseconds(partial(cut, *([one] for one in inputs)))
         rows.append({"start": start, "whole_ms": whole_ms, "cut_ms": cut_ms})
@@ -284,7 +284,7 @@ def strided_slices(s: Setting) -> Answer:
 
 
 def pixels(s: Setting) -> Answer:
-    """How far are the views from those of `reference` and `host`, for the same plans?"""
+    """How far are the views from those of `reference` and `cpu`, for the same plans?"""
     cases: list[tuple[str, dali.Source]] = [("prepared", s.source())]
     if not s.cuda:
         cases.append(("vp9", dali.CutFiles("cpu")))
@@ -298,7 +298,7 @@ def pixels(s: Setting) -> Answer:
             name: differences(
                 s.dali(catalog, source).batches(plans), build_backend(name, catalog, s.config, CPU).batches(plans)
             )
-            for name in ("reference", "host")
+            for name in ("reference", "cpu")
         }
     return answer
 
@@ -339,7 +339,7 @@ def training(s: Setting) -> Answer:
     same = next(s.dali(catalog).batches(s.plans(catalog)))
     loaders: dict[str, Callable[[], Iterator[ClipBatch]]] = {
         "no loader, the same batch again": lambda: cycle([same]),
-        "host": lambda: s.host(catalog).batches(s.plans(catalog)),
+        "cpu": lambda: s.host(catalog).batches(s.plans(catalog)),
         "dali": lambda: s.dali(catalog).batches(s.plans(catalog)),
     }
     runs = {loader: list[tuple[float, float]]() for loader in loaders}
@@ -377,20 +377,20 @@ def augmentation(s: Setting) -> Answer:
 
 
 def loaders(s: Setting) -> Answer:
-    """How do `dali`, `host` and TorchCodec compare, on the same files and clips, in turn?"""
+    """How do `dali`, `cpu` and TorchCodec compare, on the same files and clips, in turn?"""
 
     def entrants(config: Config) -> list[Contender]:
         known = {contender.name: contender for contender in contenders(config)}
         how = f"{type(s.source()).__name__}, and views on {s.device.type}"
-        ours = replace(known["cacl dali"], build=lambda catalog, _: s.dali(catalog), obstacle="", how=how)
-        return [known["cacl host"], ours, known["TorchCodec + DataLoader"]]
+        ours = replace(known["cacl dali"], build=lambda catalog, _: s.dali(catalog), unavailable_reason="", how=how)
+        return [known["cacl cpu"], ours, known["TorchCodec + DataLoader"]]
 
     steps = 2 if s.quick else 40 if s.cuda else 12
     result = bench_loader(
         s.folder / "h264",
         s.folder / "prepared",
         s.config,
-        clips=steps * s.config.train.batch,
+        clips=steps * s.config.train.batch_size,
         repeats=REPEATS,
         report=Report(enabled=False),
         entrants=entrants,

@@ -15,8 +15,8 @@ from cacl.config import Config
 from cacl.loaders.backends import dali
 from cacl.loaders.backends.select import Backend, build_backend
 from cacl.loaders.catalog.scan import Catalog, scan
-from cacl.loaders.decode.storage import Place
-from cacl.loaders.sampling.sampler import TrainingPlanner
+from cacl.loaders.decode.storage import Location
+from cacl.loaders.sampling.sampler import ClipSampler
 
 Answer: TypeAlias = dict[str, Any]
 CPU = torch.device("cpu")
@@ -51,7 +51,7 @@ class Setting:
     def need_nvdec(self) -> None:
         if not self.cuda:
             raise Skipped("needs a GPU")
-        if reason := dali.obstacle(self.device):
+        if reason := dali.unavailable_reason(self.device):
             raise Skipped(reason)
         if not self.nvdec:
             raise Skipped("NVDEC does not work here: see `exact`")
@@ -60,7 +60,7 @@ class Setting:
         """NVDEC where there is one, else frames that PyAV decoded."""
         if not self.cuda:
             return dali.DecodedFrames()
-        works = self.nvdec and not dali.obstacle(self.device)
+        works = self.nvdec and not dali.unavailable_reason(self.device)
         return dali.CutFiles("mixed") if works else UploadedFrames()
 
     def dali(
@@ -86,12 +86,12 @@ class Setting:
         return backend
 
     def host(self, catalog: Catalog) -> Backend:
-        return build_backend("host", catalog, self.config, self.device)
+        return build_backend("cpu", catalog, self.config, self.device)
 
     def plans(self, catalog: Catalog, batch: int = 0) -> Iterator[list[ClipPlan]]:
         """Batches without end."""
-        planner = TrainingPlanner(catalog.videos, self.config.clip, self.config.augment, self.config.seed)
-        return planner.batches(0, sys.maxsize, batch or self.config.train.batch)
+        planner = ClipSampler(catalog.videos, self.config.clip, self.config.augment, self.config.seed)
+        return planner.batches(0, sys.maxsize, batch or self.config.train.batch_size)
 
     def wait(self) -> None:
         if self.cuda:
@@ -111,9 +111,9 @@ class KeptFrames:
     def __init__(self, source: dali.Source) -> None:
         self.source, self.layouts, self.kept = source, source.layouts, dict[int, dali.Clip]()
 
-    def read(self, place: Place, video: VideoRecord, plan: ClipPlan) -> dali.Clip:
+    def read(self, location: Location, video: VideoRecord, plan: ClipPlan) -> dali.Clip:
         if plan.index not in self.kept:
-            self.kept[plan.index] = self.source.read(place, video, plan)
+            self.kept[plan.index] = self.source.read(location, video, plan)
         return self.kept[plan.index]
 
     def frames(self, *inputs: dali.Node) -> dali.Node:

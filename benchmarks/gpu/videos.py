@@ -92,6 +92,6 @@ def videos(s: Setting) -> Answer:
             "frames": video.frames,
             "size": f"{video.width}x{video.height}",
             "codec": video.codec,
-            "bytes": sum(os.stat(catalog.place(each)).st_size for each in catalog.videos),
+            "bytes": sum(os.stat(catalog.location(each)).st_size for each in catalog.videos),
         }
     return about | {"seconds_to_prepare": seconds}

@@ -29,8 +29,8 @@ from cacl.loaders.backends.thread_pool import ThreadedBackend
 from cacl.loaders.catalog.scan import Catalog
 from cacl.loaders.decode.fragments import read_stretch
 from cacl.loaders.decode.raw import decode_frames
-from cacl.loaders.decode.storage import Place
-from cacl.loaders.sampling.sampler import TrainingPlanner
+from cacl.loaders.decode.storage import Location
+from cacl.loaders.sampling.sampler import ClipSampler
 
 CHECKED_CLIPS, TIMED_CLIPS = 8, 32
 """Clips that are compared with the reference, and clips whose stages are timed one by one."""
@@ -57,7 +57,7 @@ class Contender:
     """It draws colours of its own, and is compared without any."""
     files: tuple[str, ...] = ("raw", "prepared")
     decodes: Decodes = "stretch"
-    obstacle: str = ""
+    unavailable_reason: str = ""
     """Why it cannot run here."""
 
 
@@ -96,7 +96,7 @@ class Row:
     """Why there are no figures."""
     figures: Figures | None = None
     ratio: float | None = None
-    """Of clips per second, to `cacl host` on prepared videos, or on raw ones where there are no others: the median of
+    """Of clips per second, to `cacl cpu` on prepared videos, or on raw ones where there are no others: the median of
     the ratios within each repeat."""
 
 
@@ -105,8 +105,8 @@ class Videos:
 
     def __init__(self, files: str, catalog: Catalog, config: Config, steps: int) -> None:
         self.files, self.catalog, self.config = files, catalog, config
-        planner = TrainingPlanner(catalog.videos, config.clip, config.augment, config.seed)
-        self.plans = list(planner.batches(0, steps, config.train.batch))
+        planner = ClipSampler(catalog.videos, config.clip, config.augment, config.seed)
+        self.plans = list(planner.batches(0, steps, config.train.batch_size))
         self.truth = cache(partial(Truth, catalog))
 
     def decoded_frames(self, how: Decodes) -> float | None:
@@ -136,7 +136,7 @@ class Truth:
     """A few clips as the reference shows them, and the frames before and after them."""
 
     def __init__(self, catalog: Catalog, config: Config) -> None:
-        planner = TrainingPlanner(catalog.videos, config.clip, config.augment, config.seed)
+        planner = ClipSampler(catalog.videos, config.clip, config.augment, config.seed)
         self.plans = [planner.plan(index) for index in range(min(CHECKED_CLIPS, len(catalog.videos)))]
         self.videos = [catalog.videos[plan.video] for plan in self.plans]
         reference = build_backend("reference", catalog, config, torch.device("cpu"))
@@ -196,7 +196,7 @@ class Run:
             how=contender.how,
             files=videos.files,
             tolerance=contender.tolerance,
-            reason=f"skipped: {contender.obstacle}" if contender.obstacle else "",
+            reason=f"skipped: {contender.unavailable_reason}" if contender.unavailable_reason else "",
         )
         self.backend: Backend | None = None
         self.measurements: list[_Measurement] = []
@@ -282,7 +282,7 @@ def _figures(contender: Contender, videos: Videos, measurements: Sequence[_Measu
     )
 
 
-# --- The stages of `host`
+# --- The stages of `cpu`
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,17 +296,17 @@ class Stages:
 
 
 def stages(videos: Videos) -> Stages:
-    """Where `host` spends its time."""
+    """Where `cpu` spends its time."""
     seconds: list[tuple[float, float, float]] = []
 
-    def load(place: Place, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
+    def load(location: Location, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
         times = [time.perf_counter()]
         if video.fragments:
-            read_stretch(place, video, plan.start, plan.frame_numbers[-1])
+            read_stretch(location, video, plan.start, plan.frame_numbers[-1])
         times.append(time.perf_counter())
-        decode_only(place, video, plan, size, out)
+        decode_only(location, video, plan, size, out)
         times.append(time.perf_counter())
-        cpu.load_clip(place, video, plan, size, out)
+        cpu.load_clip(location, video, plan, size, out)
         times.append(time.perf_counter())
         read, decoded, all_of_it = np.diff(times)
         seconds.append((read, decoded - read, all_of_it - decoded))
@@ -318,12 +318,12 @@ def stages(videos: Videos) -> Stages:
     return Stages(read if videos.catalog.videos[0].fragments else None, decode, augment)
 
 
-def decode_only(place: Place, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
-    """What `host` does, up to the decoded frames."""
-    for _ in decode_frames(place, video, plan.frame_numbers):
+def decode_only(location: Location, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
+    """What `cpu` does, up to the decoded frames."""
+    for _ in decode_frames(location, video, plan.frame_numbers):
         pass
 
 
-def planes_only(place: Place, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
-    """What `host` does, up to the planes that views are made of."""
-    cpu.decode_planes(place, video, plan)
+def planes_only(location: Location, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
+    """What `cpu` does, up to the planes that views are made of."""
+    cpu.decode_planes(location, video, plan)

@@ -52,7 +52,7 @@ def show_table(shown: Table) -> None:
     Console(markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else WIDTH).print(shown)
 
 
-def claim(folder: Path) -> None:
+def make_output_dir(folder: Path) -> None:
     """Makes the folder that figures go into. Raises UsageError if that cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -88,7 +88,7 @@ def _status(key: str) -> int:
 # --- What the machine can do
 
 
-class Yardstick(NamedTuple):
+class Roofline(NamedTuple):
     """Something that a machine does as fast as it can. Nothing is faster than the best of many measurements."""
 
     what: str
@@ -97,32 +97,32 @@ class Yardstick(NamedTuple):
     call: Call
 
 
-def multiplying(device: torch.device, dtype: torch.dtype) -> Yardstick:
+def multiplying(device: torch.device, dtype: torch.dtype) -> Roofline:
     """Additions and multiplications, of matrices that fit in the cache of a CPU or fill a GPU."""
     side = 8192 if device.type == "cuda" else 1024
     first, second, out = torch.randn(3, side, side, device=device).to(dtype).unbind()
     what = f"torch.mm of {side} x {side}"
-    return Yardstick(what, 2 * side**3, lambda: torch.mm(first, second, out=out))
+    return Roofline(what, 2 * side**3, lambda: torch.mm(first, second, out=out))
 
 
-def copying(device: torch.device) -> Yardstick:
+def copying(device: torch.device) -> Roofline:
     """Bytes read and written, far more than fit in a cache."""
     source = torch.zeros(2**30 if device.type == "cuda" else 2**28, dtype=torch.uint8, device=device)
     target = source.clone()
-    return Yardstick("copy_", 2 * len(source), lambda: target.copy_(source))
+    return Roofline("copy_", 2 * len(source), lambda: target.copy_(source))
 
 
-def computing(device: torch.device, bits: int) -> Yardstick:
+def computing(device: torch.device, bits: int) -> Roofline:
     """Operations on words of so many bits: in place in the cache of a core, times the threads, or in the registers of
     a GPU."""
     word = {8: torch.int8, 16: torch.int16, 32: torch.int32, 64: torch.int64}[bits]
     if device.type == "cpu":
         words = torch.zeros(2**14, dtype=word)  # so few that torch gives them to one thread
         threads = torch.get_num_threads()
-        return Yardstick(f"{threads} times bitwise_not_ in a core's cache", threads * len(words), words.bitwise_not_)
+        return Roofline(f"{threads} times bitwise_not_ in a core's cache", threads * len(words), words.bitwise_not_)
     words = torch.zeros(2**24, dtype=word, device=device)
     launch: Any = chain_kernel[len(words) // WORDS,]  # its type is that of the kernel
-    return Yardstick("a chain of ^ and +", 2 * STEPS * len(words), lambda: launch(words, STEPS, WORDS))
+    return Roofline("a chain of ^ and +", 2 * STEPS * len(words), lambda: launch(words, STEPS, WORDS))
 
 
 STEPS, WORDS = 256, 128

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from cacl.benchmarks.harness.stats import Spread, ratios
-from cacl.benchmarks.harness.timing import Call, Yardstick, calls_of, memory_of, seconds_of, wait
+from cacl.benchmarks.harness.timing import Call, Roofline, calls_of, memory_of, seconds_of, wait
 from cacl.errors import reason_of
 from cacl.reporting.console import Report
 
@@ -35,7 +35,7 @@ class Way:
     """How large the errors may be. One that is not in here may have any size."""
     own_memory: bool = False
     """It keeps memory from call to call, or has it from elsewhere than torch: what a call takes cannot be seen."""
-    obstacle: str = ""
+    unavailable_reason: str = ""
     """Why it cannot run here."""
 
 
@@ -45,7 +45,7 @@ class Floor(NamedTuple):
     work: float
     """As the yardstick counts it."""
     what: str
-    yardstick: Yardstick
+    roofline: Roofline
 
 
 class Task(NamedTuple):
@@ -112,21 +112,21 @@ def solved(problem: Problem, device: torch.device, repeats: int, report: Report)
     """Checks all ways of a problem, and measures them in turn, with the yardstick of its floor among them."""
     task = problem.make()
     runs = [Run(way, task, device) for way in task.ways]
-    yardstick = task.floor.yardstick
+    roofline = task.floor.roofline
     total = (1 + repeats) * len(runs)
     for done, run in enumerate(runs):
         report.advance(problem.setting, done, total, run.row.way)
         run.begin()
-    calls, best = calls_of(yardstick.call, device), math.inf
+    calls, best = calls_of(roofline.call, device), math.inf
     for done in range(len(runs), total):
         run = runs[done % len(runs)]
         report.advance(problem.setting, done, total, run.row.way)
         run.measure()
         if run is runs[-1]:
-            best = min(best, seconds_of(yardstick.call, calls, device))
+            best = min(best, seconds_of(roofline.call, calls, device))
     report.advance(problem.setting, total, total)
 
-    rate = yardstick.work / best
+    rate = roofline.work / best
     floor = task.floor.work / rate
     ours = None if runs[0].row.reason else runs[0].seconds
     return Block(
@@ -134,7 +134,7 @@ def solved(problem: Problem, device: torch.device, repeats: int, report: Report)
         setting=problem.setting,
         error_unit=task.unit,
         floor_seconds=floor,
-        floor=f"{task.floor.what} at {rate / 1e9:,.3g} G/s ({yardstick.what})",
+        floor=f"{task.floor.what} at {rate / 1e9:,.3g} G/s ({roofline.what})",
         rows=tuple(run.finish(ours, floor) for run in runs),
     )
 
@@ -142,7 +142,7 @@ def solved(problem: Problem, device: torch.device, repeats: int, report: Report)
 class Run:
     def __init__(self, way: Way, task: Task, device: torch.device) -> None:
         self.way, self.task, self.device = way, task, device
-        reason = f"skipped: {way.obstacle}" if way.obstacle else ""
+        reason = f"skipped: {way.unavailable_reason}" if way.unavailable_reason else ""
         self.row = Row(way=way.name, how=way.how, limits=way.limits, reason=reason)
         self.call: Call = lambda: None
         self.calls, self.memory = 0, None

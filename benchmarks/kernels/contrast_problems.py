@@ -88,7 +88,7 @@ def _contrast(device: torch.device, dtype: torch.dtype, n: int, p: int, k: int, 
             how="torch's own, queue as keys and values: its log-sum-exp is the denominator, its output the gradient",
             prepare=lambda: trained(rivals.attention),
             limits=of_others,
-            obstacle="torch has it on GPUs in half precision only" if half_only else "",
+            unavailable_reason="torch has it on GPUs in half precision only" if half_only else "",
         ),
     ]
     if other_side:

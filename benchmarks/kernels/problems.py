@@ -16,7 +16,7 @@ from cacl.benchmarks.harness.timing import computing, copying
 from cacl.benchmarks.harness.trial import COMPILED, OURS, Floor, Problem, Task, Way
 from cacl.benchmarks.kernels.contrast_problems import contrast_problem, symmetric_problem
 from cacl.benchmarks.rivals import kernels as rivals
-from cacl.benchmarks.rivals.loaders import obstacle
+from cacl.benchmarks.rivals.loaders import unavailable_reason
 from cacl.clips import ViewPlan
 from cacl.kernels.augment import augment, one_view
 from cacl.kernels.edit_distance import edit_distance_to_identity
@@ -77,7 +77,7 @@ def edit_distance_problem(device: torch.device, batch: int, length: int) -> Prob
 
 def _edit_distance(device: torch.device, batch: int, length: int) -> Task:
     order = torch.rand(batch, length, generator=torch.Generator().manual_seed(0)).argsort(1).to(torch.uint8).to(device)
-    missing = obstacle("rapidfuzz", "rapidfuzz")
+    missing = unavailable_reason("rapidfuzz", "rapidfuzz")
     checked = slice(SAMPLE if missing else None)
     truth = wagner_fischer(order[checked]) if missing else rivals.rapidfuzz_of_bytes(order, 1)
     limits = {"differing": 0.0}
@@ -93,7 +93,7 @@ def _edit_distance(device: torch.device, batch: int, length: int) -> Task:
             how="each row to a string, these one by one to rapidfuzz.distance.Levenshtein",
             prepare=lambda: partial(rivals.characters, order),
             limits=limits,
-            obstacle=missing,
+            unavailable_reason=missing,
         ),
         *(
             Way(
@@ -101,7 +101,7 @@ def _edit_distance(device: torch.device, batch: int, length: int) -> Task:
                 how=f"rapidfuzz.process.cdist with {name}, from and to tensors",
                 prepare=lambda workers=workers: partial(rivals.rapidfuzz_of_bytes, order, workers),
                 limits=limits,
-                obstacle=missing,
+                unavailable_reason=missing,
             )
             for name, workers in (("1 worker", 1), ("all cores", -1))
         ),
@@ -186,7 +186,7 @@ def _augment(device: torch.device, clips: int, length: int, shape: tuple[int, in
             prepare=lambda: rivals.dali_views(frames, plans, size),
             limits={"inside": 1.0},
             own_memory=True,
-            obstacle=dali.obstacle(torch.device("cpu")) or "",
+            unavailable_reason=dali.unavailable_reason(torch.device("cpu")) or "",
         ),
         Way(
             name="torchvision",

@@ -31,7 +31,7 @@ from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.reporting import charts
 from cacl.reporting.console import Report
 
-BASELINE = "cacl host"
+BASELINE = "cacl cpu"
 PACKAGES = ("cacl", "torch", "torchvision", "av", "pillow", "torchcodec", "decord2", "nvidia-dali-cuda130")
 
 
@@ -41,7 +41,7 @@ class Result:
 
     rows: tuple[Row, ...]
     stages: dict[str, Stages]
-    """Of `cacl host`; by kind of files, as the next."""
+    """Of `cacl cpu`; by kind of files, as the next."""
     files: dict[str, dict[str, Any]]
     settings: dict[str, Any]
     machine: dict[str, Any]
@@ -57,27 +57,27 @@ class Result:
 
 
 def contenders(config: Config) -> list[Contender]:
-    """Ours, the ceiling of `host`, and the rivals."""
+    """Ours, the ceiling of `cpu`, and the rivals."""
     cuda = torch.device("cuda")
     decoders: list[tuple[str, loaders.Decode, Decodes, str]] = [
         ("PyAV", loaders.pyav_frames, "stretch", ""),
-        ("TorchCodec", loaders.torchcodec_frames, "unknown", loaders.obstacle("torchcodec", "torchcodec")),
-        ("decord2", loaders.decord_frames, "unknown", loaders.obstacle("decord", "decord2")),
+        ("TorchCodec", loaders.torchcodec_frames, "unknown", loaders.unavailable_reason("torchcodec", "torchcodec")),
+        ("decord2", loaders.decord_frames, "unknown", loaders.unavailable_reason("decord", "decord2")),
     ]
     return [
         Contender(
             name=BASELINE,
             how="threads; the planes of the decoder to views by one matrix",
-            build=partial(_backend, "host", torch.device("cpu")),
+            build=partial(_backend, "cpu", torch.device("cpu")),
         ),
         Contender(
-            name="host, decode only",
+            name="cpu, decode only",
             how="the same up to the decoder: the frames are dropped",
             build=partial(_part_of_host, contest.decode_only),
             tolerance=None,
         ),
         Contender(
-            name="host, planes only",
+            name="cpu, planes only",
             how="the same without views: what decoding costs whoever looks at the pixels",
             build=partial(_part_of_host, contest.planes_only),
             tolerance=None,
@@ -87,7 +87,7 @@ def contenders(config: Config) -> list[Contender]:
             how="NVDEC, and views on the GPU",
             build=partial(_backend, "dali", cuda),
             decodes="unknown",
-            obstacle=dali.obstacle(cuda) or "",
+            unavailable_reason=dali.unavailable_reason(cuda) or "",
         ),
         *(
             Contender(
@@ -95,9 +95,9 @@ def contenders(config: Config) -> list[Contender]:
                 how="tuned: needed frames, torchvision v2 on bytes, the colours of a view in one product",
                 build=partial(Rival, partial(loaders.tuned, decode)),
                 decodes=decodes,
-                obstacle=obstacle,
+                unavailable_reason=unavailable_reason,
             )
-            for name, decode, decodes, obstacle in decoders
+            for name, decode, decodes, unavailable_reason in decoders
         ),
         Contender(
             name="PyAV + ColorJitter",
@@ -136,14 +136,14 @@ def bench_loader(
 ) -> Result:
     """Times loaders on the videos under `raw`, and on the same ones as `cacl data prepare` made them.
 
-    Each delivers `clips` clips in whole batches of `train.batch`: once to warm up, then in each of the repeats, in turn
+    Each delivers `clips` clips in whole batches of `train.batch_size`: once to warm up, then in each of the repeats, in turn
     with the others.
 
     Raises UsageError if the folders do not hold the same videos or there are too few clips, DataError for bad videos.
     """
-    batch = config.train.batch
+    batch = config.train.batch_size
     if clips < batch:
-        raise UsageError(f"--clips {clips}: a batch is {batch}; give at least so many, or set train.batch lower")
+        raise UsageError(f"--clips {clips}: a batch is {batch}; give at least so many, or set train.batch_size lower")
     if repeats < 1:
         raise UsageError(f"--repeats {repeats}: give at least 1")
     if any(config.augment.resize) or config.augment.arithmetic != "linear":
@@ -211,7 +211,7 @@ def _about(catalog: Catalog) -> dict[str, Any]:
     lengths = [video.frames for video in videos]
     return {
         "videos": len(videos),
-        "bytes": sum(os.stat(catalog.place(video)).st_size for video in videos),
+        "bytes": sum(os.stat(catalog.location(video)).st_size for video in videos),
         "codecs": dict(Counter(video.codec for video in videos)),
         "sizes": dict(Counter(f"{video.width}x{video.height}" for video in videos).most_common(8)),
         "frames": {"total": sum(lengths), "median": statistics.median(lengths)},

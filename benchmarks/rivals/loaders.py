@@ -68,10 +68,10 @@ class _Clips(Dataset[tuple[Tensor, ...]]):
 
     def __getitem__(self, plan: ClipPlan) -> tuple[Tensor, ...]:
         video = self.catalog.videos[plan.video]
-        return self.load(str(self.catalog.place(video)), video, plan, self.config)
+        return self.load(str(self.catalog.location(video)), video, plan, self.config)
 
 
-def obstacle(module: str, package: str) -> str:
+def unavailable_reason(module: str, package: str) -> str:
     """Why a decoder is not at hand, in words; empty if it is."""
     if not find_spec(module):
         return f"{package} is not installed (pip install {package})"

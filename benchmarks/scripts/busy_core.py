@@ -68,7 +68,7 @@ def clips_per_second(threads: str, videos: Path, steps: int) -> float:
             "data.root": videos,
             "data.cache": videos.parent / "cache",
             "train.device": "cpu",
-            "train.epochs": 2 * steps * preset.train.batch / count,
+            "train.epochs": 2 * steps * preset.train.batch_size / count,
             "train.log_every": steps,
         }
         sets = [part for key, value in own.items() for part in ("--set", f"{key}={value}")]

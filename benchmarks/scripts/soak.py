@@ -2,7 +2,7 @@
 
     python benchmarks/scripts/soak.py PREPARED > benchmarks/results/soak.json
 
-PREPARED is a set that `cacl data prepare` made. Its videos are linked into a set of 10,000, over which the `host`
+PREPARED is a set that `cacl data prepare` made. Its videos are linked into a set of 10,000, over which the `cpu`
 backend loads 20,000 clips while memory, descriptors and threads are counted; and an index of a million videos is
 written, opened, and asked for plans. Progress goes to stderr.
 """
@@ -31,7 +31,7 @@ from cacl.loaders.catalog import index
 from cacl.loaders.catalog.index import IndexWriter, Prepared
 from cacl.loaders.catalog.layouts.discover import Entry
 from cacl.loaders.catalog.scan import Catalog, scan
-from cacl.loaders.sampling.sampler import TrainingPlanner
+from cacl.loaders.sampling.sampler import ClipSampler
 
 VIDEOS, CLIPS, BATCH = 10_000, 20_000, 32
 SETTLED = 5_000
@@ -68,8 +68,8 @@ def multiplied(source: Catalog, folder: Path, count: int, *, link: bool) -> None
 
 def soak(folder: Path, config: Config) -> dict[str, Any]:
     catalog = scan(DataConfig(root=str(folder)), min_frames=config.clip.frames)
-    planner = TrainingPlanner(catalog.videos, config.clip, config.augment, config.seed)
-    backend = build_backend("host", catalog, config, torch.device("cpu"))
+    planner = ClipSampler(catalog.videos, config.clip, config.augment, config.seed)
+    backend = build_backend("cpu", catalog, config, torch.device("cpu"))
     seen = torch.zeros(len(catalog.videos), dtype=torch.int64)
     samples: list[dict[str, float]] = []
     started, clips = time.monotonic(), 0
@@ -104,7 +104,7 @@ def million(source: Catalog, folder: Path, config: Config) -> dict[str, Any]:
     started = time.monotonic()
     catalog = scan(DataConfig(root=str(folder)), min_frames=config.clip.frames).only("train")
     fingerprint, opened = catalog.fingerprint, time.monotonic()
-    planner = TrainingPlanner(catalog.videos, config.clip, config.augment, config.seed)
+    planner = ClipSampler(catalog.videos, config.clip, config.augment, config.seed)
     plans = next(planner.batches(0, 1, 1024))
     planned = time.monotonic()
     return {

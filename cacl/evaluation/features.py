@@ -74,7 +74,10 @@ def extract(
     clips = config.retrieval.clips
     starts = config.retrieval.starts
     plans = list(evaluation_plans(catalog.videos, mine, clips, config.clip, config.augment, starts))
-    chunks = [plans[start : start + config.retrieval.batch] for start in range(0, len(plans), config.retrieval.batch)]
+    chunks = [
+        plans[start : start + config.retrieval.batch_size]
+        for start in range(0, len(plans), config.retrieval.batch_size)
+    ]
     lengths = _lengths(features, config, device)
     arrays = _create(folder, len(catalog.videos), lengths)
     sums = {name: torch.zeros(length) for name, length in lengths.items()}

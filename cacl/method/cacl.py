@@ -11,27 +11,27 @@ from torch import Tensor, nn
 from cacl import distributed
 from cacl.clips import ClipBatch, to_device
 from cacl.config import Config
-from cacl.method.dual_encoder import Encoders, shuffle_frames
-from cacl.method.ema import follow, momentum_copy
+from cacl.method.dual_encoder import DualEncoder, shuffle_frames
+from cacl.method.ema import ema_update, momentum_copy
 from cacl.method.key_queue import KeyQueue
 from cacl.method.losses import LossParts, contrast_loss, order_loss
 
 
-class Learner(nn.Module):
+class CACL(nn.Module):
     """The whole method. Its state dict is everything that learning changes, apart from the optimiser."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.query = Encoders(config)
+        self.query = DualEncoder(config)
         self.key = momentum_copy(self.query)
         self.key.order_head = None  # keys are only contrasted
-        self.queue = KeyQueue(config.contrast.queue, config.model.embedding)
+        self.queue = KeyQueue(config.contrast.queue_size, config.model.embedding)
 
     @property
-    def fewest_clips(self) -> int:
+    def min_clips_per_rank(self) -> int:
         """Of a rank, in a step: two for every batch that is normalised, as one has no statistics."""
-        return 2 * (1 if self.config.contrast.pairs == "none" else self.config.contrast.key_groups)
+        return 2 * (1 if self.config.contrast.pairs == "none" else self.config.contrast.shuffle_bn_groups)
 
     def loss(
         self, query: nn.Module, batch: ClipBatch, step: int, counts: Sequence[int] | None = None
@@ -58,7 +58,7 @@ class Learner(nn.Module):
                     contrast.pairs,
                     contrast.negatives,
                     gather=partial(distributed.gather, counts=counts),
-                    place=sum(counts[: distributed.rank()]),
+                    rank_offset=sum(counts[: distributed.rank()]),
                 )
             total = total + contrast.weight * value
             metrics["contrast"] = value.detach()
@@ -73,7 +73,7 @@ class Learner(nn.Module):
         trained = dict(self.query.named_parameters())
         moving = [name for name, p in self.key.named_parameters() if trained[name].requires_grad]
         targets = dict(self.key.named_parameters())
-        follow([targets[n] for n in moving], [trained[n] for n in moving], self.config.contrast.momentum)
+        ema_update([targets[n] for n in moving], [trained[n] for n in moving], self.config.contrast.momentum)
         self.queue.enqueue(keys)
 
     @torch.no_grad()
@@ -85,7 +85,7 @@ class Learner(nn.Module):
         Shuffled batch norm (He et al., MoCo, section 3.3): clips are permuted over all ranks and normalised in other
         company than their queries, so that batch statistics do not give a pair away.
         """
-        batch, groups = len(clips), self.config.contrast.key_groups
+        batch, groups = len(clips), self.config.contrast.shuffle_bn_groups
         if self.config.contrast.key_stack == "reversed":
             # The shuffled copy takes the place of the clip; its frames in the inverse order are the true clip.
             clips, order = shuffle_frames(clips, order), order.argsort(1).to(order.dtype)

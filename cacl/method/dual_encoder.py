@@ -10,7 +10,7 @@ from cacl.method.losses import encoders_of
 from cacl.models import CNNS, ContrastHead, OrderHead, VideoTransformer
 
 
-class Encoders(nn.Module):
+class DualEncoder(nn.Module):
     """A 3D CNN and a video transformer over a clip and its shuffled copy; only the parts that the losses need."""
 
     def __init__(self, config: Config) -> None:

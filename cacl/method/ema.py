@@ -19,6 +19,6 @@ def momentum_copy(module: M) -> M:
 
 
 @torch.no_grad()
-def follow(targets: Iterable[Tensor], sources: Iterable[Tensor], momentum: float) -> None:
+def ema_update(targets: Iterable[Tensor], sources: Iterable[Tensor], momentum: float) -> None:
     """targets = momentum * targets + (1 - momentum) * sources, in place."""
     torch._foreach_lerp_(list(targets), list(sources), 1 - momentum)

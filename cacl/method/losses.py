@@ -39,7 +39,7 @@ PAIRS: Mapping[str, tuple[Pair, ...]] = {
         Pair("t_q", "t_k", "t_q"),
     ),
     # As released: every pair is contrasted with the negatives of the CNN's query, t_q . t_k included.
-    "authors": (
+    "official": (
         Pair("f_q", "f_k", "f_q"),
         Pair("f_q", "t_q", "f_q"),
         Pair("f_q", "t_k", "f_q"),
@@ -78,7 +78,7 @@ def contrast_loss(
     negatives: str = "queue",
     *,
     gather: Callable[[Tensor], Tensor] = lambda x: x,
-    place: int = 0,
+    rank_offset: int = 0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean over the pairs and the batch of -log(e^(p/T) / (e^(p/T) + sum_n e^(n/T))), and its metrics.
 
@@ -92,7 +92,7 @@ def contrast_loss(
     if negatives in ("queue", "both"):
         losses["queue"], metrics = _queue_loss(embeddings, queue, temperature, pairs)
     if negatives in ("batch", "both"):
-        losses["batch"], of_batch = _batch_loss(embeddings, temperature, pairs, gather, place)
+        losses["batch"], of_batch = _batch_loss(embeddings, temperature, pairs, gather, rank_offset)
         metrics |= of_batch
     if len(losses) > 1:
         metrics |= {f"contrast/{name}": loss.detach() for name, loss in losses.items()}
@@ -112,7 +112,7 @@ def _queue_loss(
     by_anchor = {name: [x.tensor_split(len(anchors))[number] for x in result] for number, name in enumerate(anchors)}
     losses, metrics = [], {}
     for pair in PAIRS[pairs]:
-        loss, similarity, logsumexp, highest = by_anchor[pair.negatives]
+        loss, similarity, logsumexp, max_negative_logit = by_anchor[pair.negatives]
         if pair.first == pair.negatives:
             number = anchors[pair.first].index(pair)
             loss, similarity = loss[:, number], similarity[:, number]
@@ -120,7 +120,7 @@ def _queue_loss(
             similarity = (embeddings[pair.first].float() * embeddings[pair.second].float()).sum(1)
             loss = F.softplus(logsumexp - similarity / temperature)
         losses.append(loss.mean())
-        metrics |= _seen(pair, "top1", similarity.detach(), highest, temperature)
+        metrics |= _seen(pair, "top1", similarity.detach(), max_negative_logit, temperature)
     return torch.stack(losses).mean(), metrics
 
 
@@ -129,22 +129,26 @@ def _batch_loss(
     temperature: float,
     pairs: str,
     gather: Callable[[Tensor], Tensor],
-    place: int,
+    rank_offset: int,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     losses, metrics = [], {}
     for pair in PAIRS[pairs]:
         first, second = embeddings[pair.first], embeddings[pair.second]
-        loss, similarity, highest = symmetric_contrast(first, second, temperature, gather=gather, place=place)
+        loss, similarity, max_negative_logit = symmetric_contrast(
+            first, second, temperature, gather=gather, rank_offset=rank_offset
+        )
         losses.append(loss.mean())
-        metrics |= _seen(pair, "batch_top1", similarity, highest, temperature)
+        metrics |= _seen(pair, "batch_top1", similarity, max_negative_logit, temperature)
     return torch.stack(losses).mean(), metrics
 
 
-def _seen(pair: Pair, top1: str, similarity: Tensor, highest: Tensor, temperature: float) -> dict[str, Tensor]:
+def _seen(
+    pair: Pair, top1: str, similarity: Tensor, max_negative_logit: Tensor, temperature: float
+) -> dict[str, Tensor]:
     name = f"{pair.first}.{pair.second}"
     return {
         f"similarity/{name}": similarity.mean(),
-        f"{top1}/{name}": (similarity / temperature >= highest).float().mean(),
+        f"{top1}/{name}": (similarity / temperature >= max_negative_logit).float().mean(),
     }
 
 

@@ -34,7 +34,7 @@ class Entry:
     """Why it failed; None: it loaded, but too few others of its step did."""
 
 
-class Ledger:
+class FailureLog:
     """Kept by all ranks alike, from the failures of all of them, so that they go on or stop together."""
 
     clips: int
@@ -89,7 +89,7 @@ class Ledger:
 
         What failed before the run was resumed does not count: it may have been mended.
         """
-        videos, batch, allowed = len(self.catalog.videos), self.config.train.batch, self.config.data.max_rejected
+        videos, batch, allowed = len(self.catalog.videos), self.config.train.batch_size, self.config.data.max_rejected
         end = step * batch  # of the stream so far
         self.recent |= {failure.index: failure for failure in failures}
         self.recent = {i: failure for i, failure in self.recent.items() if i >= end - max(videos + batch, IN_A_ROW)}

@@ -28,12 +28,12 @@ from cacl.config import Config
 from cacl.errors import CaclError, CheckpointError, ConfigError, UsageError
 from cacl.loaders.backends.select import build_backend, choose_backend
 from cacl.loaders.catalog.scan import Catalog, scan
-from cacl.loaders.sampling.rng import Draws
-from cacl.loaders.sampling.sampler import STEP, TrainingPlanner
-from cacl.method.cacl import Learner
+from cacl.loaders.sampling.rng import RandomStream
+from cacl.loaders.sampling.sampler import STEP, ClipSampler
+from cacl.method.cacl import CACL
 from cacl.reporting.console import Report
 from cacl.training import run_manifest
-from cacl.training.failure_log import Ledger
+from cacl.training.failure_log import FailureLog
 from cacl.training.optim import create_optimizer, learning_rate, learning_rate_of_epoch
 
 MAY_CHANGE = (
@@ -61,17 +61,17 @@ class Trainer:
 
     def __init__(self, config: Config, videos: int, device: torch.device) -> None:
         self.config, self.videos, self.device = config, videos, device
-        self.steps = math.ceil(config.train.epochs * videos / config.train.batch)
-        self.warmup_steps = round(config.optim.warmup_epochs * videos / config.train.batch)
+        self.steps = math.ceil(config.train.epochs * videos / config.train.batch_size)
+        self.warmup_steps = round(config.optim.warmup_epochs * videos / config.train.batch_size)
         self.step = 0
         torch.manual_seed(config.seed)
         self.bf16 = _bf16(config.train.precision, device)
-        self.learner = Learner(config).to(device)
+        self.learner = CACL(config).to(device)
         self.optimizer = create_optimizer(self.learner.query, config.optim)
         self.query = _wrapped(self.learner.query, config, device)
         self.finite = torch.ones((), dtype=torch.bool, device=device)
 
-    def train_step(self, batch: ClipBatch, *, look: bool, counts: Sequence[int] | None = None) -> dict[str, Tensor]:
+    def train_step(self, batch: ClipBatch, *, sync: bool, counts: Sequence[int] | None = None) -> dict[str, Tensor]:
         """One step of the method. Waits for the device only if `look`; raises CaclError if the loss is not finite.
 
         counts: clips of each rank; None: all have as many.
@@ -90,7 +90,7 @@ class Trainer:
 
         norm = nn.utils.clip_grad_norm_(self.query.parameters(), self.config.optim.clip_norm or math.inf)
         self.finite &= parts.total.isfinite() & norm.isfinite()
-        if look:
+        if sync:
             self._check_finite()
         self.optimizer.step()
         self.learner.update(keys)
@@ -101,9 +101,9 @@ class Trainer:
             "learning_rate": torch.tensor(rate),
         }
 
-    def pass_over(self, *, look: bool) -> None:
+    def skip_step(self, *, sync: bool) -> None:
         """A step with too few clips to learn from: nothing changes but its number, and so the learning rate."""
-        if look:
+        if sync:
             self._check_finite()
         self.step += 1
 
@@ -124,7 +124,7 @@ class Trainer:
     def _learning_rate(self) -> float:
         optim, train = self.config.optim, self.config.train
         if optim.schedule_per == "epoch":
-            return learning_rate_of_epoch(self.step * train.batch // self.videos + 1, train.epochs, optim.lr)
+            return learning_rate_of_epoch(self.step * train.batch_size // self.videos + 1, train.epochs, optim.lr)
         return learning_rate(self.step, self.steps, self.warmup_steps, optim.lr)
 
     def _check_finite(self) -> None:
@@ -135,7 +135,7 @@ class Trainer:
             )
 
     def _seed_step(self) -> None:
-        torch.manual_seed(Draws(self.config.seed, STEP, self.step, distributed.rank()).integer(0, 2**53))
+        torch.manual_seed(RandomStream(self.config.seed, STEP, self.step, distributed.rank()).integer(0, 2**53))
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
@@ -214,12 +214,14 @@ def training_videos(config: Config, report: Report, saved: checkpoint.Checkpoint
 
 def _run(trainer: Trainer, catalog: Catalog, report: Report) -> dict[str, Any]:
     config, run, started = trainer.config, Path(trainer.config.run), time.monotonic()
-    planner = TrainingPlanner(catalog.videos, config.clip, config.augment, config.seed)
+    planner = ClipSampler(catalog.videos, config.clip, config.augment, config.seed)
     choice = choose_backend(config.loader, trainer.device)
     report.say(f"loader: {choice.name}, {choice.reason}")
     backend = build_backend(choice.name, catalog, config, trainer.device, distributed.local_world())
-    plans = planner.batches(trainer.step, trainer.steps, config.train.batch, distributed.rank(), distributed.world())
-    ledger = Ledger(catalog, config, trainer.step, report.say, writes=distributed.rank() == 0)
+    plans = planner.batches(
+        trainer.step, trainer.steps, config.train.batch_size, distributed.rank(), distributed.world()
+    )
+    failure_log = FailureLog(catalog, config, trainer.step, report.say, writes=distributed.rank() == 0)
     first, window, scalars, data = trainer.step, _Window(), {}, catalog.fingerprint
     report.start(first, trainer.steps)
     with _stop_signals() as received:
@@ -227,21 +229,21 @@ def _run(trainer: Trainer, catalog: Catalog, report: Report) -> dict[str, Any]:
             step = trainer.step + 1
             # All ranks pass over the same steps, and stop after the same one, whichever of them was told to.
             counts, signals = zip(*distributed.exchange(len(batch), max(received, default=0)), strict=True)
-            enough, stop = min(counts) >= trainer.learner.fewest_clips, max(signals)
-            if sum(counts) < config.train.batch:
-                _account(ledger, step, batch, enough)
+            enough, stop = min(counts) >= trainer.learner.min_clips_per_rank, max(signals)
+            if sum(counts) < config.train.batch_size:
+                _account(failure_log, step, batch, enough)
             logging, saving = step % config.train.log_every == 0, step % config.train.checkpoint_every == 0
             last = step == trainer.steps or stop > 0
-            look = logging or saving or last or trainer.device.type == "cpu"
+            sync = logging or saving or last or trainer.device.type == "cpu"
             if enough:
-                metrics = trainer.train_step(_to(batch, trainer.device), look=look, counts=counts)
+                metrics = trainer.train_step(_to(batch, trainer.device), sync=sync, counts=counts)
                 window.add(metrics, sum(counts))
             else:
-                trainer.pass_over(look=look)
+                trainer.skip_step(sync=sync)
             if (logging or last) and window.steps:
                 scalars = window.mean()
-                skipped = {"clips_skipped": ledger.clips} if ledger.clips else {}
-                report.log(step, scalars | skipped | {"epoch": step * config.train.batch / len(catalog.videos)})
+                skipped = {"clips_skipped": failure_log.clips} if failure_log.clips else {}
+                report.log(step, scalars | skipped | {"epoch": step * config.train.batch_size / len(catalog.videos)})
             if (saving or last) and distributed.rank() == 0:
                 checkpoint.save(run / checkpoint.LAST, trainer.checkpoint(data))
             if stop and step < trainer.steps:
@@ -251,25 +253,29 @@ def _run(trainer: Trainer, catalog: Catalog, report: Report) -> dict[str, Any]:
     if distributed.rank() == 0:
         state = trainer.checkpoint(data)
         checkpoint.save_encoders(run / checkpoint.ENCODERS, checkpoint.encoders_of(state, str(run)))
-    if ledger.clips:
-        report.say(f"clips not trained on: {ledger.clips}, files that failed: {len(ledger.files)} ({ledger.file})")
+    if failure_log.clips:
+        report.say(
+            f"clips not trained on: {failure_log.clips}, files that failed: {len(failure_log.files)} ({failure_log.file})"
+        )
     return {
         "run": str(run),
         "steps": trainer.steps,
         "steps_taken": trainer.step - first,
         "seconds": time.monotonic() - started,
         "scalars": scalars,
-        "clips_trained": trainer.step * config.train.batch - ledger.clips,
-        "clips_skipped": ledger.clips,
-        "files_failed": dict(ledger.files),
+        "clips_trained": trainer.step * config.train.batch_size - failure_log.clips,
+        "clips_skipped": failure_log.clips,
+        "files_failed": dict(failure_log.files),
     }
 
 
-def _account(ledger: Ledger, step: int, batch: ClipBatch, enough: bool) -> None:
+def _account(failure_log: FailureLog, step: int, batch: ClipBatch, enough: bool) -> None:
     """Enters the clips of all ranks that this step is not trained on."""
     unused = [] if enough else list(zip(batch.index.tolist(), batch.video.tolist(), strict=True))
     ranks = distributed.gather_objects((batch.failures, unused))
-    ledger.enter(step, [f for failures, _ in ranks for f in failures], [clip for _, unused in ranks for clip in unused])
+    failure_log.enter(
+        step, [f for failures, _ in ranks for f in failures], [clip for _, unused in ranks for clip in unused]
+    )
 
 
 class _Window:
@@ -333,11 +339,11 @@ def _restore(trainer: Trainer, saved: checkpoint.Checkpoint, report: Report) -> 
 
 
 def _check_batch(config: Config) -> None:
-    share, rest = divmod(config.train.batch, distributed.world())
-    if rest or share < 2 * config.contrast.key_groups or share % config.contrast.key_groups:
+    share, rest = divmod(config.train.batch_size, distributed.world())
+    if rest or share < 2 * config.contrast.shuffle_bn_groups or share % config.contrast.shuffle_bn_groups:
         raise ConfigError(
-            f"train.batch = {config.train.batch} does not divide into at least 2 clips for each of "
-            f"{distributed.world()} processes and contrast.key_groups = {config.contrast.key_groups}"
+            f"train.batch_size = {config.train.batch_size} does not divide into at least 2 clips for each of "
+            f"{distributed.world()} processes and contrast.shuffle_bn_groups = {config.contrast.shuffle_bn_groups}"
         )
 
 

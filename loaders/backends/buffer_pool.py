@@ -28,7 +28,7 @@ def scratch(name: str, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     return array
 
 
-class Recycler:
+class BufferPool:
     """Hands out float16 tensors, and takes their memory back when nobody holds the tensor or a view of it any more."""
 
     def __init__(self) -> None:

@@ -17,27 +17,27 @@ from cacl.loaders.backends import reference
 from cacl.loaders.backends.buffer_pool import scratch
 from cacl.loaders.backends.yuv_to_rgb_resize import mix
 from cacl.loaders.decode.raw import decode_frames, upright
-from cacl.loaders.decode.storage import Place
+from cacl.loaders.decode.storage import Location
 from cacl.loaders.decode.yuv import as_planar_420, planes, rgb_matrix
 
 
-def load_clip(place: Place, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
+def load_clip(location: Location, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
     """Fills out, one float16 [3, T, size, size] per view, with the views of one clip."""
     if plan.needs_pillow:
-        reference.load_clip(place, video, plan, size, out)
+        reference.load_clip(location, video, plan, size, out)
         return
-    luma, chroma, to_rgb = decode_planes(place, video, plan)
+    luma, chroma, to_rgb = decode_planes(location, video, plan)
     for view, target in zip(plan.views, out, strict=True):
         mix(luma, chroma, compose(view.color, to_rgb), view, target.numpy())
 
 
-def decode_planes(place: Place, video: VideoRecord, plan: ClipPlan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def decode_planes(location: Location, video: VideoRecord, plan: ClipPlan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """uint8 [T, H, W] luma, uint8 [2, T, H/2, W/2] chroma (rounded up), both upright, and their matrix to RGB.
 
     The planes are in memory of this thread, which its next call uses again.
     """
     luma = chroma = to_rgb = np.empty(0)
-    for t, frame in enumerate(decode_frames(place, video, plan.frame_numbers)):
+    for t, frame in enumerate(decode_frames(location, video, plan.frame_numbers)):
         frame = as_planar_420(frame)
         y, u, v = planes(frame)
         if t == 0:

@@ -25,7 +25,7 @@ from cacl.loaders.backends.dali_views import DaliViews, KernelViews, Node, Views
 from cacl.loaders.backends.reference import decode_rgb
 from cacl.loaders.catalog.scan import Catalog
 from cacl.loaders.decode.remux import cut
-from cacl.loaders.decode.storage import Place
+from cacl.loaders.decode.storage import Location
 from cacl.loaders.decode.yuv import matrix_to_rgb
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ BT601 = 5
 """Matrix coefficients as in ITU-T H.273."""
 
 
-def obstacle(device: torch.device) -> str | None:
+def unavailable_reason(device: torch.device) -> str | None:
     """Why the backend cannot run on this device, in words; None if it can. Importing DALI itself is left for later."""
     if not (find_spec("nvidia") and find_spec("nvidia.dali")):
         return "nvidia.dali is not installed (pip install nvidia-dali-cuda130, Linux only)"
@@ -67,7 +67,7 @@ class Source(Protocol):
     layouts: tuple[str, ...]
     """DALI's layout of each input of a clip."""
 
-    def read(self, place: Place, video: VideoRecord, plan: ClipPlan) -> Clip:
+    def read(self, location: Location, video: VideoRecord, plan: ClipPlan) -> Clip:
         """Runs in threads, ahead of the graph. Raises DataError naming the file."""
         ...
 
@@ -81,8 +81,8 @@ class DecodedFrames:
 
     layouts: tuple[str, ...] = ("FHWC",)
 
-    def read(self, place: Place, video: VideoRecord, plan: ClipPlan) -> Clip:
-        frames = decode_rgb(place, video, plan).transpose(0, 2, 3, 1)
+    def read(self, location: Location, video: VideoRecord, plan: ClipPlan) -> Clip:
+        frames = decode_rgb(location, video, plan).transpose(0, 2, 3, 1)
         return Clip((np.ascontiguousarray(frames),), plan.views, (0,) * len(plan.views))
 
     def frames(self, *inputs: Node) -> Node:
@@ -97,8 +97,8 @@ class CutFiles:
     def __init__(self, decoder: Literal["cpu", "mixed"]) -> None:
         self.decoder = decoder
 
-    def read(self, place: Place, video: VideoRecord, plan: ClipPlan) -> Clip:
-        data, offset, colorspace = cut(place, video, plan.start, plan.frame_numbers[-1])
+    def read(self, location: Location, video: VideoRecord, plan: ClipPlan) -> Clip:
+        data, offset, colorspace = cut(location, video, plan.start, plan.frame_numbers[-1])
         numbers = np.array(plan.frame_numbers, np.int32) - plan.start + offset
         views = [sideways(with_true_colors(view, colorspace), video) for view in plan.views]
         return Clip((np.frombuffer(data, np.uint8), numbers), *zip(*views, strict=True))
@@ -240,7 +240,7 @@ class DaliBackend:
         device: torch.device,
         views: Literal["dali", "triton"] = "dali",
     ) -> None:
-        if reason := obstacle(device):
+        if reason := unavailable_reason(device):
             raise ConfigError(f'loader.backend = "dali" cannot run: {reason}')
         try:
             import nvidia.dali  # noqa: F401
@@ -281,10 +281,10 @@ class DaliBackend:
 
     def _read(self, plan: ClipPlan) -> Clip | Failure:
         if plan.needs_pillow:
-            raise ConfigError('"dali" does neither augment.resize nor augment.arithmetic = "pillow": "host" does')
+            raise ConfigError('"dali" does neither augment.resize nor augment.arithmetic = "pillow": "cpu" does')
         video = self.catalog.videos[plan.video]
         try:
-            return self.source.read(self.catalog.place(video), video, plan)
+            return self.source.read(self.catalog.location(video), video, plan)
         except DataError as error:
             return Failure(plan.index, plan.video, str(error))
 
@@ -362,7 +362,7 @@ class DaliBackend:
         if len(clips) == 1:
             ((batch, slot),) = clips
             plan = batch.plans[slot]
-            reason = f'{self.catalog.file(plan.video)}: DALI fails on it ({reason}); "host" may read it'
+            reason = f'{self.catalog.file(plan.video)}: DALI fails on it ({reason}); "cpu" may read it'
             batch.outcomes[slot] = Failure(plan.index, plan.video, reason)
             return
         alone = [Reading([batch.plans[slot]], [batch.outcomes[slot]]) for batch, slot in clips]

@@ -15,13 +15,13 @@ from cacl.clips import ClipPlan, VideoRecord, ViewPlan
 from cacl.kernels.augment import one_view
 from cacl.loaders.backends import pillow_ops
 from cacl.loaders.decode.raw import decode_frames, upright
-from cacl.loaders.decode.storage import Place
+from cacl.loaders.decode.storage import Location
 from cacl.loaders.decode.yuv import EXACT, source_colorspace
 
 
-def load_clip(place: Place, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
+def load_clip(location: Location, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
     """Fills out, one float16 [3, T, size, size] per view, with the views of one clip, RGB in about [0, 1]."""
-    frames = decode_rgb(place, video, plan)
+    frames = decode_rgb(location, video, plan)
     if plan.resize:
         frames = pillow_ops.resized(frames.transpose(0, 2, 3, 1), *plan.resize).transpose(0, 3, 1, 2)
     frames = torch.from_numpy(frames)
@@ -29,11 +29,11 @@ def load_clip(place: Place, video: VideoRecord, plan: ClipPlan, size: int, out: 
         target.copy_(make_view(frames, view, size))
 
 
-def decode_rgb(place: Place, video: VideoRecord, plan: ClipPlan) -> np.ndarray:
+def decode_rgb(location: Location, video: VideoRecord, plan: ClipPlan) -> np.ndarray:
     """uint8 [T, 3, H, W]: the frames of the clip, upright."""
     images = [
         frame.reformat(format="rgb24", src_colorspace=source_colorspace(frame), interpolation=EXACT).to_ndarray()
-        for frame in decode_frames(place, video, plan.frame_numbers)
+        for frame in decode_frames(location, video, plan.frame_numbers)
     ]
     return np.ascontiguousarray(upright(np.stack(images).transpose(0, 3, 1, 2), video))
 

@@ -33,15 +33,17 @@ class Choice(NamedTuple):
 
 def choose_backend(config: LoaderConfig, device: torch.device) -> Choice:
     """What `auto` stands for on this machine, and why. Raises ConfigError if a backend asked for by name cannot run."""
-    obstacle = dali.obstacle(device)
-    if config.backend == "dali" and obstacle:
-        raise ConfigError(f'loader.backend = "dali" cannot run here: {obstacle}; "host" needs nothing but a CPU')
+    unavailable_reason = dali.unavailable_reason(device)
+    if config.backend == "dali" and unavailable_reason:
+        raise ConfigError(
+            f'loader.backend = "dali" cannot run here: {unavailable_reason}; "cpu" needs nothing but a CPU'
+        )
     if config.backend != "auto":
         return Choice(config.backend, "as configured")
-    if device.type == "cuda" and not obstacle:
+    if device.type == "cuda" and not unavailable_reason:
         # Its GPU branch has been tested only through its CPU twin; until it has run on a GPU, it must be asked for.
-        return Choice("host", 'the GPU branch of "dali" is not yet verified on a GPU, ask for it by name')
-    return Choice("host", f"decoding and augmenting on the CPU ({obstacle or 'training on the CPU'})")
+        return Choice("cpu", 'the GPU branch of "dali" is not yet verified on a GPU, ask for it by name')
+    return Choice("cpu", f"decoding and augmenting on the CPU ({unavailable_reason or 'training on the CPU'})")
 
 
 def build_backend(name: str, catalog: Catalog, config: Config, device: torch.device, processes: int = 1) -> Backend:
@@ -54,5 +56,5 @@ def build_backend(name: str, catalog: Catalog, config: Config, device: torch.dev
         return dali.DaliBackend(
             catalog, size=size, threads=threads, prefetch=prefetch, pipelines=pipelines, device=device, views=views
         )
-    load_clip = {"host": cpu.load_clip, "reference": reference.load_clip}[name]
+    load_clip = {"cpu": cpu.load_clip, "reference": reference.load_clip}[name]
     return ThreadedBackend(load_clip, catalog, size=size, threads=threads, prefetch=prefetch)

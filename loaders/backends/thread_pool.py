@@ -11,11 +11,11 @@ from torch import Tensor
 
 from cacl.clips import ClipBatch, ClipPlan, Failure, VideoRecord
 from cacl.errors import DataError
-from cacl.loaders.backends.buffer_pool import Recycler
+from cacl.loaders.backends.buffer_pool import BufferPool
 from cacl.loaders.catalog.scan import Catalog
-from cacl.loaders.decode.storage import Place
+from cacl.loaders.decode.storage import Location
 
-LoadClip = Callable[[Place, VideoRecord, ClipPlan, int, Sequence[Tensor]], None]
+LoadClip = Callable[[Location, VideoRecord, ClipPlan, int, Sequence[Tensor]], None]
 """(file, record, plan, size, out): fills out, one float16 [3, T, size, size] per view."""
 
 
@@ -25,7 +25,7 @@ class ThreadedBackend:
     def __init__(self, load_clip: LoadClip, catalog: Catalog, *, size: int, threads: int, prefetch: int) -> None:
         self.load_clip, self.catalog, self.size = load_clip, catalog, size
         self.threads, self.prefetch = threads, prefetch
-        self.recycler = Recycler()
+        self.recycler = BufferPool()
 
     def batches(self, plans: Iterable[Sequence[ClipPlan]]) -> Iterator[ClipBatch]:
         """One batch for each sequence of plans, in order, with the clips that load."""
@@ -56,7 +56,7 @@ class ThreadedBackend:
         for slot, plan in enumerate(plans):
             video = self.catalog.videos[plan.video]
             out = [view[slot] for view in batch.views]
-            jobs.append(pool.submit(self.load_clip, self.catalog.place(video), video, plan, self.size, out))
+            jobs.append(pool.submit(self.load_clip, self.catalog.location(video), video, plan, self.size, out))
         return batch, jobs
 
 

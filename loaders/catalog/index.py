@@ -300,15 +300,15 @@ def _mapped(file: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         if head["format"] != FORMAT:
             raise ValueError(f"its format is {head['format']!r}, not {FORMAT!r}")
         columns = {
-            name: (np.dtype(DTYPES[about["dtype"]]), [8 + length + place for place in about["data_offsets"]])
+            name: (np.dtype(DTYPES[about["dtype"]]), [8 + length + location for location in about["data_offsets"]])
             for name, about in header.items()
         }
         # Read, not mapped: pages of the mapping that nobody needs again would stay in memory.
-        parts = ((name, dtype, _read(opened, *place)) for name, (dtype, place) in columns.items())
+        parts = ((name, dtype, _read(opened, *location)) for name, (dtype, location) in columns.items())
         if _digest(parts, head["samples"]) != head["digest"] or _digest([], head["about"]) != head["about_digest"]:
             raise ValueError("it is damaged")
         data = np.asarray(np.memmap(opened, np.uint8, "r"))  # the same file, though its name may be another's by now
-    return {name: data[slice(*place)].view(dtype) for name, (dtype, place) in columns.items()}, head
+    return {name: data[slice(*location)].view(dtype) for name, (dtype, location) in columns.items()}, head
 
 
 def _read(file: BinaryIO, start: int, stop: int) -> Iterator[bytes]:

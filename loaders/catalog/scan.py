@@ -29,7 +29,7 @@ from cacl.loaders.catalog.index import PreparedVideos
 from cacl.loaders.catalog.layouts import discover
 from cacl.loaders.catalog.notes import notes_of, remarks_on, slowness_of
 from cacl.loaders.decode.probe import probe
-from cacl.loaders.decode.storage import Place, is_remote
+from cacl.loaders.decode.storage import Location, is_remote
 from cacl.loaders.prepared import conversion_log
 
 CACHE_FORMAT = ("cacl-scan", 5, *av.library_versions["libavformat"], *av.library_versions["libavcodec"])
@@ -51,7 +51,7 @@ class Rejected(NamedTuple):
 class Catalog:
     """Videos and rejected files together are every video file found; paths are relative to the root, or absolute."""
 
-    root: Place
+    root: Location
     layout: str
     videos: tuple[VideoRecord, ...] | PreparedVideos
     """Sorted by path."""
@@ -63,10 +63,10 @@ class Catalog:
     """What the listing guessed, what it found and does not use (`layouts.Listing.notes`), and what is unusual about
     videos that are used (`remarks`)."""
 
-    def file(self, video: int) -> Place:
-        return self.place(self.videos[video])
+    def file(self, video: int) -> Location:
+        return self.location(self.videos[video])
 
-    def place(self, video: VideoRecord) -> Place:
+    def location(self, video: VideoRecord) -> Location:
         if isinstance(self.root, Path):
             return self.root / video.path
         return f"{self.root}/{quote(os.fsencode(video.path)) if self.root.startswith('http') else video.path}"
@@ -170,7 +170,7 @@ def scan(config: DataConfig, *, min_frames: int = 1, threads: int = 0, report: R
 
 def _open_prepared(config: DataConfig, min_frames: int) -> Catalog:
     if is_remote(config.root):
-        root: Place = config.root.rstrip("/")
+        root: Location = config.root.rstrip("/")
         opened = index.fetched(root, _cache_folder(config.cache), f"data.root = {root}")
     else:
         root = _local(config.root)
@@ -203,7 +203,7 @@ def _too_short(path: str, frames: int, min_frames: int) -> Rejected:
     return Rejected(path, f"has {_frames(frames)}; a clip needs {min_frames}")
 
 
-def _refuse_if_all_too_short(root: Place, short: Sequence[VideoRecord], min_frames: int) -> None:
+def _refuse_if_all_too_short(root: Location, short: Sequence[VideoRecord], min_frames: int) -> None:
     if short:
         frames, path = max((video.frames, video.path) for video in short)
         raise DataError(
@@ -303,8 +303,8 @@ def _cache_folder(folder: str) -> Path:
 
 
 def _cache_file(folder: str, root: Path) -> Path:
-    place = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]
-    return _cache_folder(folder) / f"{place}.scan"
+    location = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]
+    return _cache_folder(folder) / f"{location}.scan"
 
 
 def _load(cache: Path) -> dict[str, _Probed]:

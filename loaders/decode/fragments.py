@@ -20,7 +20,7 @@ from av.video.frame import VideoFrame
 from cacl.clips import VideoRecord
 from cacl.errors import DataError, reason_of
 from cacl.loaders.decode import mp4, storage
-from cacl.loaders.decode.storage import Place
+from cacl.loaders.decode.storage import Location
 
 
 class Stretch(NamedTuple):
@@ -30,7 +30,7 @@ class Stretch(NamedTuple):
     """Number of the first frame in them."""
 
 
-def read_stretch(place: Place, video: VideoRecord, first: int, last: int) -> Stretch:
+def read_stretch(location: Location, video: VideoRecord, first: int, last: int) -> Stretch:
     """The fragments that hold the frames `first` to `last` (included), in one read.
 
     Raises DataError naming the file if it cannot be read, or if a byte of these is not as it was written.
@@ -39,22 +39,22 @@ def read_stretch(place: Place, video: VideoRecord, first: int, last: int) -> Str
     assert fragments is not None
     start, end = (np.searchsorted(fragments.first, (first, last), "right") - 1).tolist()
     offsets = fragments.offset[start : end + 2].tolist()
-    data = storage.read(place, offsets[0], offsets[-1])
+    data = storage.read(location, offsets[0], offsets[-1])
     view = memoryview(data)
     for which in range(len(offsets) - 1):
         part = view[offsets[which] - offsets[0] : offsets[which + 1] - offsets[0]]
         if zlib.crc32(part) != fragments.checksum[start + which]:
             raise DataError(
-                f"{place}: is damaged at byte {offsets[which]}: not what `cacl data prepare` wrote; remove it and "
+                f"{location}: is damaged at byte {offsets[which]}: not what `cacl data prepare` wrote; remove it and "
                 "prepare the set again"
             )
     return Stretch(data, int(fragments.first[start]))
 
 
-def decode_prepared(place: Place, video: VideoRecord, numbers: Sequence[int]) -> Iterator[VideoFrame]:
+def decode_prepared(location: Location, video: VideoRecord, numbers: Sequence[int]) -> Iterator[VideoFrame]:
     """Yields the frames with these rising numbers. Raises as `read_stretch` does."""
     assert video.fragments is not None
-    stretch = read_stretch(place, video, numbers[0], numbers[-1])
+    stretch = read_stretch(location, video, numbers[0], numbers[-1])
     wanted = iter(numbers)
     number = next(wanted)
     reason = ""
@@ -68,7 +68,7 @@ def decode_prepared(place: Place, video: VideoRecord, numbers: Sequence[int]) ->
     except (av.FFmpegError, ValueError) as error:
         reason = f" ({reason_of(error)})"
     raise DataError(
-        f"{place}: frame {number} does not decode, though its bytes are in order{reason}; prepare the set again"
+        f"{location}: frame {number} does not decode, though its bytes are in order{reason}; prepare the set again"
     )
 
 

@@ -27,7 +27,7 @@ from av.video.stream import VideoStream
 from cacl.clips import SeekPoint, VideoRecord
 from cacl.errors import DataError, reason_of
 from cacl.loaders.decode.fragments import decode_prepared
-from cacl.loaders.decode.storage import Place
+from cacl.loaders.decode.storage import Location
 
 PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 CONCEALING = frozenset(
@@ -40,17 +40,17 @@ REFUSING = CONCEALING | {"mjpeg"}
 also logs what is no damage, since cameras write more than they should."""
 
 
-def decode_frames(place: Place, video: VideoRecord, numbers: Sequence[int]) -> Iterator[VideoFrame]:
+def decode_frames(location: Location, video: VideoRecord, numbers: Sequence[int]) -> Iterator[VideoFrame]:
     """Yields the frames with these rising numbers, decoding no more than the stretch from the nearest seek point.
 
     Raises DataError naming the file if it no longer holds them.
     """
-    return decode_prepared(place, video, numbers) if video.fragments else _decode_file(place, video, numbers)
+    return decode_prepared(location, video, numbers) if video.fragments else _decode_file(location, video, numbers)
 
 
-def _decode_file(place: Place, video: VideoRecord, numbers: Sequence[int]) -> Iterator[VideoFrame]:
+def _decode_file(location: Location, video: VideoRecord, numbers: Sequence[int]) -> Iterator[VideoFrame]:
     try:
-        with open_video(place) as container:
+        with open_video(location) as container:
             stream = video_stream(container)
             nearest = bisect_right(video.seek_points, numbers[0], key=lambda point: point.frame) - 1
             start = video.seek_points[nearest] if nearest >= 0 else None
@@ -67,8 +67,10 @@ def _decode_file(place: Place, video: VideoRecord, numbers: Sequence[int]) -> It
                     if number < 0:
                         return
     except (av.FFmpegError, ValueError, OSError, DataError) as error:
-        raise DataError(f"{place}: decoding fails ({reason_of(error)}); scan the folder again") from None
-    raise DataError(f"{place}: ends before frame {number}, which was there when it was scanned; scan the folder again")
+        raise DataError(f"{location}: decoding fails ({reason_of(error)}); scan the folder again") from None
+    raise DataError(
+        f"{location}: ends before frame {number}, which was there when it was scanned; scan the folder again"
+    )
 
 
 def upright(image: np.ndarray, video: VideoRecord) -> np.ndarray:
@@ -77,8 +79,8 @@ def upright(image: np.ndarray, video: VideoRecord) -> np.ndarray:
     return np.rot90(image, video.rotation // 90, axes=(-2, -1)) if video.rotation else image
 
 
-def open_video(place: Place) -> InputContainer:
-    return av.open(str(place), metadata_errors="ignore")  # titles in other encodings must not stop a video
+def open_video(location: Location) -> InputContainer:
+    return av.open(str(location), metadata_errors="ignore")  # titles in other encodings must not stop a video
 
 
 def films(container: InputContainer) -> list[VideoStream]:

@@ -23,7 +23,7 @@ from cacl.clips import SeekPoint, VideoRecord
 from cacl.errors import DataError, reason_of
 from cacl.loaders.decode.fragments import read_stretch
 from cacl.loaders.decode.raw import demux, open_video, video_stream
-from cacl.loaders.decode.storage import Place
+from cacl.loaders.decode.storage import Location
 
 VOP_START = b"\0\0\1\xb6"
 """Begins a frame of MPEG-4 part 2; the two bits after it are the type of the frame."""
@@ -39,17 +39,17 @@ class Cut(NamedTuple):
     """Matrix coefficients of ITU-T H.273 that the file names for its YUV (1 is BT.709, 2 is unknown)."""
 
 
-def cut(place: Place, video: VideoRecord, first: int, last: int) -> Cut:
+def cut(location: Location, video: VideoRecord, first: int, last: int) -> Cut:
     """The packets that show the frames `first` to `last` (included), with as few others as that takes.
 
     A prepared video is read, not cut: whole fragments behind the head of the file. Raises DataError naming the file if
     it cannot be read, no longer holds these frames, or does not tell in which order its frames are shown.
     """
     if video.fragments:
-        stretch, init = read_stretch(place, video, first, last), video.fragments.init
+        stretch, init = read_stretch(location, video, first, last), video.fragments.init
         return Cut(init + stretch.data, first - stretch.first, _colorspace(init))
     try:
-        with open_video(place) as container:
+        with open_video(location) as container:
             stream = video_stream(container)
             if container.format.name == "avi" and stream.codec_context.has_b_frames:
                 start, packets = SeekPoint(0, 0, 0), _retimed(container, stream)
@@ -62,9 +62,9 @@ def cut(place: Place, video: VideoRecord, first: int, last: int) -> Cut:
             offset = sorted(_time(packet) for packet in stretch).index(times[first - start.frame])
             return Cut(_remux(stretch, stream), offset, int(stream.codec_context.colorspace))
     except (FFmpegError, ValueError, OSError) as error:
-        raise DataError(f"{place}: cannot be cut into clips ({reason_of(error)}); scan the folder again") from None
+        raise DataError(f"{location}: cannot be cut into clips ({reason_of(error)}); scan the folder again") from None
     except DataError as error:
-        raise DataError(f"{place}: {error}") from None
+        raise DataError(f"{location}: {error}") from None
 
 
 @lru_cache  # sets have few different ones
@@ -84,9 +84,7 @@ def _packets_from(container: InputContainer, stream: VideoStream, start: SeekPoi
         container.seek(start.target, stream=stream)
     for packet in demux(container, stream):
         if packet.has_sidedata("new_extradata"):
-            raise DataError(
-                'changes its parameters on the way, which loader.backend = "dali" cannot follow; "host" can'
-            )
+            raise DataError('changes its parameters on the way, which loader.backend = "dali" cannot follow; "cpu" can')
         if packet.size and (not start.frame or _time(packet) >= start.pts):
             yield packet
 
@@ -106,7 +104,7 @@ def _retimed(container: InputContainer, stream: VideoStream) -> list[Packet]:
     has arrived (ISO/IEC 14496-2).
     """
     if stream.codec_context.name != "mpeg4":
-        raise DataError('has B-frames in an AVI file, which loader.backend = "dali" cannot put in order; "host" can')
+        raise DataError('has B-frames in an AVI file, which loader.backend = "dali" cannot put in order; "cpu" can')
     unpack = BitStreamFilterContext("mpeg4_unpack_bframes", stream)
     unpacked = [frame for packet in demux(container, stream) if packet.size for frame in unpack.filter(packet)]
     frames = [frame for frame in unpacked if VOP_START in bytes(frame)]
@@ -148,7 +146,7 @@ def _until(count: int, packets: Iterable[Packet]) -> tuple[list[Packet], list[in
 
 def _time(packet: Packet) -> int:
     if packet.pts is None:
-        raise DataError('does not tell when its frames are shown: loader.backend = "dali" needs that, "host" does not')
+        raise DataError('does not tell when its frames are shown: loader.backend = "dali" needs that, "cpu" does not')
     return packet.pts
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from cacl.errors import DataError
 
-Place: TypeAlias = Path | str
+Location: TypeAlias = Path | str
 """A path on disk, or an address."""
 
 ATTEMPTS = 5
@@ -34,19 +34,19 @@ def is_remote(root: str) -> bool:
     return "://" in root
 
 
-def read(place: Place, start: int, stop: int) -> bytes:
+def read(location: Location, start: int, stop: int) -> bytes:
     """The bytes [start, stop) of a file, in one read or one range request.
 
     Raises DataError naming the file if it does not hold them, or still cannot be read after several attempts.
     """
-    data = _read_local(place, start, stop) if isinstance(place, Path) else _read_remote(place, start, stop)
+    data = _read_local(location, start, stop) if isinstance(location, Path) else _read_remote(location, start, stop)
     if len(data) > stop - start:
         raise DataError(
-            f"{place}: the server gave {len(data)} bytes where {stop - start} from {start} on were asked for; it must "
+            f"{location}: the server gave {len(data)} bytes where {stop - start} from {start} on were asked for; it must "
             "support range requests"
         )
     if len(data) < stop - start:
-        raise DataError(f"{place}: holds {len(data)} bytes from {start} on, where {stop - start} were written")
+        raise DataError(f"{location}: holds {len(data)} bytes from {start} on, where {stop - start} were written")
     return data
 
 

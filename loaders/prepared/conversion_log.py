@@ -113,7 +113,7 @@ def _from_json(line: dict[str, Any]) -> Done | Refused:
     )
 
 
-class Journal:
+class ConversionLog:
     """An open journal. While it is open nobody else writes to it, and so to the set."""
 
     def __init__(self, folder: Path, root: Path, settings: Mapping[str, Any]) -> None:
@@ -135,7 +135,7 @@ class Journal:
             self.file.close()
             raise
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> ConversionLog:
         return self
 
     def __exit__(

@@ -34,7 +34,7 @@ from cacl.loaders.catalog.scan import Catalog, Rejected, Report, scan
 from cacl.loaders.decode import storage
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.prepared import conversion_log
-from cacl.loaders.prepared.conversion_log import Done, Journal, Refused, Stamp
+from cacl.loaders.prepared.conversion_log import ConversionLog, Done, Refused, Stamp
 from cacl.loaders.prepared.process_pool import each
 from cacl.loaders.prepared.transcode import Converted, Settings, convert
 
@@ -117,7 +117,7 @@ def prepare(source: DataConfig, target: Path, settings: Settings, *, workers: in
     splits = _numbered_splits(source, listing)
     with _writing(target):
         (target / VIDEOS).mkdir(parents=True, exist_ok=True)
-        log = Journal(target, listing.root, asdict(settings))
+        log = ConversionLog(target, listing.root, asdict(settings))
     with log:
         todo = [entry.path for entry in listing.entries if not _is_settled(listing.root, target, log, entry.path)]
         total = len(listing.entries)
@@ -170,7 +170,7 @@ def _numbered_splits(source: DataConfig, listing: Listing) -> Splits:
     return {number: {entry.path: entry.split for entry in listings[number].entries} for number in listings}
 
 
-def _is_settled(root: Path, target: Path, log: Journal, path: str) -> bool:
+def _is_settled(root: Path, target: Path, log: ConversionLog, path: str) -> bool:
     """Whether an earlier run has dealt with this source, and both it and what was made of it are still there."""
     outcome = log.outcomes.get(path)
     if outcome is None or outcome.stamp is None or outcome.stamp != _stamp(root / path):
@@ -253,7 +253,7 @@ def _writing(target: Path) -> Iterator[None]:
 
 
 def _finish(
-    listing: Listing, splits: Splits, target: Path, log: Journal, settings: Settings, made_now: set[str]
+    listing: Listing, splits: Splits, target: Path, log: ConversionLog, settings: Settings, made_now: set[str]
 ) -> Summary:
     """Writes the index, and then removes what is in no index any more."""
     done: list[Done] = []

@@ -14,23 +14,23 @@ import numpy as np
 
 from cacl.clips import VideoRecord, ViewPlan
 from cacl.config import AugmentConfig
-from cacl.loaders.sampling.rng import Draws
+from cacl.loaders.sampling.rng import RandomStream
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 RGB_TO_YIQ = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])  # NTSC, as in FCC 1953
 IDENTITY_COLOR = np.eye(3, 4, dtype=np.float32)
 
 
-def draw_view(draws: Draws, video: VideoRecord, config: AugmentConfig) -> ViewPlan:
+def draw_view(rng: RandomStream, video: VideoRecord, config: AugmentConfig) -> ViewPlan:
     """One random view of a video, for training. Every place of the crop is as likely as any other."""
     height, width = _shown(video, config)
     grid = 1 if any(config.resize) else 2
-    side = _crop_side(height, width, draws.uniform(*config.crop))
-    top, left = (grid * draws.integer(0, (edge - side) // grid + 1) for edge in (height, width))
-    flip, factors, grey = draws.chance(config.flip), *_draw_factors(draws, config)
+    side = _crop_side(height, width, rng.uniform(*config.crop))
+    top, left = (grid * rng.integer(0, (edge - side) // grid + 1) for edge in (height, width))
+    flip, factors, grey = rng.chance(config.flip), *_draw_factors(rng, config)
     color, steps = IDENTITY_COLOR, ()
     if config.arithmetic == "pillow":
-        steps = _draw_steps(draws, factors, grey, config)
+        steps = _draw_steps(rng, factors, grey, config)
     else:
         color = color_matrix(**factors | ({"saturation": 0.0} if grey else {}))
     return ViewPlan(top=top, left=left, side=side, flip=flip, color=color, steps=steps)
@@ -65,27 +65,27 @@ def color_matrix(
     return np.column_stack([linear, offset]).astype(np.float32)
 
 
-def _draw_factors(draws: Draws, config: AugmentConfig) -> tuple[dict[str, float], bool]:
+def _draw_factors(rng: RandomStream, config: AugmentConfig) -> tuple[dict[str, float], bool]:
     """The steps of the jitter with their factors, none where it is left out; and whether the colour is dropped."""
-    jitter, grey = draws.chance(config.jitter), draws.chance(config.grey)
+    jitter, grey = rng.chance(config.jitter), rng.chance(config.grey)
     factors = {
-        name: draws.uniform(1 - strength, 1 + strength)
+        name: rng.uniform(1 - strength, 1 + strength)
         for name, strength in (
             ("brightness", config.brightness),
             ("contrast", config.contrast),
             ("saturation", config.saturation),
         )
     }
-    factors["hue"] = draws.uniform(-config.hue, config.hue)
+    factors["hue"] = rng.uniform(-config.hue, config.hue)
     return factors if jitter else {}, grey
 
 
 def _draw_steps(
-    draws: Draws, factors: dict[str, float], grey: bool, config: AugmentConfig
+    rng: RandomStream, factors: dict[str, float], grey: bool, config: AugmentConfig
 ) -> tuple[tuple[str, float], ...]:
     """In random order, without those of strength 0: hue rounds even where it turns nothing."""
     steps = [(name, factor) for name, factor in factors.items() if getattr(config, name) > 0]
-    shuffled = [steps[number] for number in draws.permutation(len(steps))]
+    shuffled = [steps[number] for number in rng.permutation(len(steps))]
     return tuple(shuffled + [("saturation", 0.0)] * grey)
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 
-class Draws:
+class RandomStream:
     """A stream of random numbers that its key alone decides.
 
         Draws(seed, epoch, index).uniform(0.5, 1.0)

@@ -16,12 +16,12 @@ import numpy as np
 from cacl.clips import ClipPlan, VideoRecord
 from cacl.config import AugmentConfig, ClipConfig
 from cacl.loaders.sampling.augmentation import center_view, draw_view
-from cacl.loaders.sampling.rng import Draws
+from cacl.loaders.sampling.rng import RandomStream
 
 EPOCH_ORDER, SAMPLE, STEP = range(3)  # purposes of a draw, second in its key: their streams never meet
 
 
-class TrainingPlanner:
+class ClipSampler:
     """Plans of the endless training stream over a list of videos."""
 
     def __init__(self, videos: Sequence[VideoRecord], clip: ClipConfig, augment: AugmentConfig, seed: int) -> None:
@@ -31,17 +31,17 @@ class TrainingPlanner:
         epoch, position = divmod(index, len(self.videos))
         number = epoch_order(self.seed, epoch, len(self.videos))[position]
         video = self.videos[number]
-        draws = Draws(self.seed, SAMPLE, epoch, number)
+        rng = RandomStream(self.seed, SAMPLE, epoch, number)
         stride = fitting_stride(video, self.clip)
-        start = draws.integer(0, video.frames - max(_span(self.clip.frames, stride), self.clip.window) + 1)
+        start = rng.integer(0, video.frames - max(_span(self.clip.frames, stride), self.clip.window) + 1)
         return ClipPlan(
             index=index,
             video=number,
             start=start,
             stride=stride,
             length=self.clip.frames,
-            order=draw_order(draws, self.clip.frames),
-            views=(draw_view(draws, video, self.augment), draw_view(draws, video, self.augment)),
+            order=draw_order(rng, self.clip.frames),
+            views=(draw_view(rng, video, self.augment), draw_view(rng, video, self.augment)),
             resize=_resize(self.augment),
         )
 
@@ -101,21 +101,21 @@ def fitting_stride(video: VideoRecord, clip: ClipConfig) -> int:
     return min(clip.stride, (video.frames - 1) // (clip.frames - 1))
 
 
-def draw_order(draws: Draws, length: int) -> tuple[int, ...]:
+def draw_order(rng: RandomStream, length: int) -> tuple[int, ...]:
     """A frame order: n ~ U{1..T} positions are chosen and permuted among themselves, fixed points allowed.
 
     n = 1 leaves the clip alone. As in the release of Guo et al. (CVPR 2022).
     """
-    chosen = sorted(draws.permutation(length)[: draws.integer(1, length + 1)])
+    chosen = sorted(rng.permutation(length)[: rng.integer(1, length + 1)])
     order = list(range(length))
-    for position, source in zip(chosen, draws.permutation(len(chosen)), strict=True):
+    for position, source in zip(chosen, rng.permutation(len(chosen)), strict=True):
         order[position] = chosen[source]
     return tuple(order)
 
 
 @lru_cache(maxsize=2)  # a batch may straddle two epochs
 def epoch_order(seed: int, epoch: int, videos: int) -> list[int]:
-    return Draws(seed, EPOCH_ORDER, epoch).permutation(videos)
+    return RandomStream(seed, EPOCH_ORDER, epoch).permutation(videos)
 
 
 def _resize(augment: AugmentConfig) -> tuple[int, int] | None:

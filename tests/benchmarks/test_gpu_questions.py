@@ -81,16 +81,16 @@ def test_pixels_are_those_of_the_other_backends(result: dict[str, Any]) -> None:
     answer = result["questions"]["pixels"]
     for case in ("prepared, DecodedFrames", "vp9, CutFiles"):
         # Half precision rounds by up to 1/16 of a level, DALI and torch differ along the edges of a view that shrinks;
-        # `host` differs by how chroma is interpolated.
+        # `cpu` differs by how chroma is interpolated.
         assert answer[case]["reference"]["mean"] < 0.2
         assert answer[case]["reference"]["p99"] < 3
-        assert answer[case]["host"]["mean"] < 3
+        assert answer[case]["cpu"]["mean"] < 3
 
 
 def test_loaders_are_compared_only_when_they_show_the_same(result: dict[str, Any]) -> None:
     rows = result["questions"]["loaders"]["rows"]
     assert {(row["loader"], row["files"]) for row in rows} >= {
-        (loader, files) for loader in ("cacl host", "cacl dali") for files in ("raw", "prepared")
+        (loader, files) for loader in ("cacl cpu", "cacl dali") for files in ("raw", "prepared")
     }
     for row in rows:
         assert row["figures"] or row["reason"].startswith("skipped: torchcodec"), row

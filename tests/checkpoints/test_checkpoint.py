@@ -30,7 +30,7 @@ def state() -> Checkpoint:
     """After two steps, in which the optimiser gathers a state."""
     trainer = Trainer(CONFIG, 8, torch.device("cpu"))
     for step in range(2):
-        trainer.train_step(tiny_batch(4, seed=step), look=True)
+        trainer.train_step(tiny_batch(4, seed=step), sync=True)
     return trainer.checkpoint("fingerprint")
 
 

@@ -40,13 +40,13 @@ depth = 1
 heads = 2
 
 [contrast]
-queue = 32
-key_groups = 1
+queue_size = 32
+shuffle_bn_groups = 1
 
 [train]
 device = "cpu"
 epochs = 2
-batch = 4
+batch_size = 4
 log_every = 1
 
 [retrieval]

@@ -71,8 +71,8 @@ def test_wrong_usage_is_named(cacl: Run, arguments: list[str], named: str) -> No
 CONFIGURATIONS = {
     "clip.framse=8": ["clip.framse: no such key; did you mean clip.frames?"],
     "optim.lr=fast": ["optim.lr = 'fast'"],
-    "train.batch": ["--set train.batch: write it as section.key=value"],
-    "contrast.key_groups=3": ["contrast.key_groups = 3", "train.batch = 4"],
+    "train.batch_size": ["--set train.batch_size: write it as section.key=value"],
+    "contrast.shuffle_bn_groups=3": ["contrast.shuffle_bn_groups = 3", "train.batch_size = 4"],
     "data.root=": ["data.root is not set", "--set data.root="],
     "optim.name=adamq": ["optim.name = 'adamq'", "did you mean adam"],
     "model.transformer.embedder=resnet51": ["model.transformer.embedder = 'resnet51'", "resnet50"],
@@ -184,9 +184,9 @@ def test_a_run_folder_in_use(train: Run, run: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["file", "file/run"])
-def test_a_run_folder_that_cannot_be_made(train: Run, tmp_path: Path, place: str) -> None:
+def test_a_run_folder_that_cannot_be_made(train: Run, tmp_path: Path, location: str) -> None:
     (tmp_path / "file").write_text("in the way")
-    assert str(tmp_path / place) in complaint(train(f"run={tmp_path / place}"), 1, 2)
+    assert str(tmp_path / location) in complaint(train(f"run={tmp_path / location}"), 1, 2)
 
 
 def test_resuming_with_another_configuration(train: Run, run: Path) -> None:

@@ -213,7 +213,7 @@ def way(name: str, call: Callable[[], Any], **changes: Any) -> Way:
 
 def problem(*ways: Way) -> Problem:
     """Whose solution is 1."""
-    floor = Floor(1, "nothing", timing.Yardstick("none", 1, lambda: None))
+    floor = Floor(1, "nothing", timing.Roofline("none", 1, lambda: None))
     task = Task(ways, lambda found: {"value": abs(found - 1)}, "the difference", floor)
     return Problem("contrast", "one", lambda: task)
 
@@ -240,7 +240,7 @@ def test_a_way_that_is_wrong_gets_no_figure() -> None:
         way("nan", lambda: float("nan")),
         way("broken", breaks),
         way("tired", breaks_later),
-        way("missing", lambda: 1.0, obstacle="it is not installed"),
+        way("missing", lambda: 1.0, unavailable_reason="it is not installed"),
     )
     ours, *others = result.blocks[0].rows
     assert ours.figures
@@ -371,10 +371,10 @@ class Work(TorchDispatchMode):
     ],
     ids=lambda value: getattr(value, "what", ""),
 )
-def test_a_yardstick_does_the_work_that_it_says(yardstick: timing.Yardstick, cores: int) -> None:
+def test_a_yardstick_does_the_work_that_it_says(roofline: timing.Roofline, cores: int) -> None:
     with Work() as work:
-        yardstick.call()
-    assert yardstick.work == cores * work.done > 0
+        roofline.call()
+    assert roofline.work == cores * work.done > 0
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:0"])

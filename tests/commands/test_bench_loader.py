@@ -27,10 +27,10 @@ from cacl.reporting.console import Report
 from tests.launch import ROOT
 
 FRAMES = 24
-SMALL = ["clip.frames=4", "clip.stride=2", "clip.size=32", "train.batch=2", "loader.threads=2"]
+SMALL = ["clip.frames=4", "clip.stride=2", "clip.size=32", "train.batch_size=2", "loader.threads=2"]
 SET = [part for setting in SMALL for part in ("--set", setting)]
 RIVALS = ["PyAV + DataLoader", "TorchCodec + DataLoader", "decord2 + DataLoader", "PyAV + ColorJitter"]
-PARTS = ["host, decode only", "host, planes only"]
+PARTS = ["cpu, decode only", "cpu, planes only"]
 ON_BOTH = [BASELINE, *PARTS, "cacl dali", *RIVALS]
 
 Finished = subprocess.CompletedProcess[str]
@@ -172,7 +172,7 @@ class _Bent:
 
 
 def _host(catalog: Catalog, config: Config) -> Backend:
-    return build_backend("host", catalog, config, torch.device("cpu"))
+    return build_backend("cpu", catalog, config, torch.device("cpu"))
 
 
 def _earlier(plan: ClipPlan) -> ClipPlan:
@@ -207,7 +207,7 @@ def test_a_contender_that_is_wrong_gets_no_figure(raw: Path) -> None:
         Contender(name="late", how="", build=partial(_Bent, plan=_earlier)),
         Contender(name="dark", how="", build=partial(_Bent, batch=_brighter)),
         Contender(name="broken", how="", build=partial(_Bent, batch=_broken)),
-        Contender(name="missing", how="", build=_host, obstacle="it is not installed"),
+        Contender(name="missing", how="", build=_host, unavailable_reason="it is not installed"),
     )
     ours, late, dark, broken, missing = result.rows
     assert ours.figures
@@ -233,7 +233,7 @@ def test_without_ours_there_is_nothing_to_compare_with(raw: Path) -> None:
     result = _measured(raw, wrong, replace(OURS, name="another"))
     assert result.rows[1].figures
     assert result.rows[1].ratio is None
-    with pytest.raises(CaclError, match="cacl host, raw videos: refused"):
+    with pytest.raises(CaclError, match="cacl cpu, raw videos: refused"):
         result.check()
 
 

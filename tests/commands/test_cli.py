@@ -19,7 +19,7 @@ from cacl import __version__
 from cacl import config as configuration
 from cacl.checkpoints import checkpoint
 from cacl.loaders import synthetic
-from cacl.loaders.sampling.rng import Draws
+from cacl.loaders.sampling.rng import RandomStream
 
 Finished = subprocess.CompletedProcess[str]
 Run = Callable[..., Finished]
@@ -58,7 +58,7 @@ def test_training_logs_to_stderr(trained: tuple[Path, Finished], videos: Path) -
     _, finished = trained
     first, loader, *steps = finished.stderr.splitlines()
     assert first == f"6 training videos of 8 in {videos} (layout csv)"
-    assert loader.startswith("loader: host, ")
+    assert loader.startswith("loader: cpu, ")
     assert [line.split(",")[0] for line in steps] == ["step 1/3", "step 2/3", "step 3/3"]
 
 
@@ -149,7 +149,7 @@ def test_what_was_guessed_or_is_missing_is_said_by_every_command(
     printed = cacl("data", "scan", root, *short).stdout
     assert all(f"note      {note}\n" in printed for note in notes)
     assert "missing   run/gone.mp4: listed, but not there\n" in printed
-    arguments = ["-s", f"data.root={root}", "-s", f"run={tmp_path / 'run'}", "-s", "train.batch=2"]
+    arguments = ["-s", f"data.root={root}", "-s", f"run={tmp_path / 'run'}", "-s", "train.batch_size=2"]
     said = cacl("train", "-c", config_file, *arguments).stderr
     notes_said = "".join(f"note: {note}\n" for note in notes)
     assert said.startswith(f"{notes_said}listed videos that are not there: 1\n  run/gone.mp4\n")
@@ -208,7 +208,9 @@ def test_synth_prints_where_its_list_lies(process: Run, tmp_path: Path) -> None:
     with (root / "labels.csv").open() as rows:
         assert [row["split"] for row in csv.DictReader(rows)] == ["val"] * 48
     assert len(list(root.glob("videos/*.mp4"))) == 48
-    synthetic._encode(tmp_path / "again.mp4", synthetic.render("left", "checkerboard", Draws(5, 0, 0)), synthetic.RATE)
+    synthetic._encode(
+        tmp_path / "again.mp4", synthetic.render("left", "checkerboard", RandomStream(5, 0, 0)), synthetic.RATE
+    )
     assert (tmp_path / "again.mp4").read_bytes() == (root / "videos/left_checkerboard_00.mp4").read_bytes()
 
 

@@ -87,7 +87,9 @@ def test_features_are_computed_anew_for_other_settings(cacl: Run, run: Path, ove
 
 def test_features_are_kept_across_settings_that_do_not_decide_them(cacl: Run, run: Path) -> None:
     cacl("eval", "retrieval", run)
-    tables(cacl("eval", "retrieval", run, "-s", "loader.threads=2", "-s", "retrieval.batch=3", "--json"), reused=True)
+    tables(
+        cacl("eval", "retrieval", run, "-s", "loader.threads=2", "-s", "retrieval.batch_size=3", "--json"), reused=True
+    )
 
 
 def test_features_are_computed_anew_for_other_videos(cacl: Run, run: Path, videos: Path, tmp_path: Path) -> None:

@@ -49,8 +49,8 @@ CALM_STEPS, CALM_BATCH = 3, 8
 def configured(folder: Path, run: str = "run", **sections: dict[str, Any]) -> Config:
     own = {
         "data": {"root": str(folder / "videos"), "layout": "folder", "cache": str(folder / "cache")},
-        "train": {"epochs": STEPS * BATCH / VIDEOS, "batch": BATCH, "checkpoint_every": EVERY},
-        "retrieval": {"clips": 2, "batch": 4},
+        "train": {"epochs": STEPS * BATCH / VIDEOS, "batch_size": BATCH, "checkpoint_every": EVERY},
+        "retrieval": {"clips": 2, "batch_size": 4},
     }
     return tiny_config(folder / run, own, sections)
 
@@ -103,9 +103,9 @@ def calm(folder: Path, groups: int) -> dict[str, Any]:
     in evaluation mode: then nothing depends on which clips share a process."""
     config = configured(
         folder,
-        contrast={"queue": 40, "momentum": 0.5, "key_groups": groups},
+        contrast={"queue_size": 40, "momentum": 0.5, "shuffle_bn_groups": groups},
         model={"dropout": 0.0},
-        train={"device": "cpu", "batch": CALM_BATCH, "epochs": 10.0},
+        train={"device": "cpu", "batch_size": CALM_BATCH, "epochs": 10.0},
     )
     with distributed.process_group("cpu") as device:
         trainer = Trainer(config, VIDEOS, device)
@@ -120,7 +120,7 @@ def calm(folder: Path, groups: int) -> dict[str, Any]:
             number = torch.arange(CALM_BATCH)
             batch = ClipBatch(views=tuple(views[:, mine]), order=order[mine], video=number[mine], index=number[mine])
             keys.append(trainer.learner.loss(trainer.learner.query, batch, trainer.step)[1])
-            metrics = trainer.train_step(batch, look=True)
+            metrics = trainer.train_step(batch, sync=True)
             similarity.append(distributed.gather(metrics["similarity/f_q.f_k"][None]).mean())
         state = {name: x.clone() for name, x in trainer.learner.state_dict().items()}
     return {"keys": torch.stack(keys), "similarity": torch.stack(similarity), "state": state}
@@ -205,7 +205,7 @@ LAUNCHES: launch.Launches = {
     "died": (2, lambda folder: observed(configured(folder, "broken"), dies=True)),
     "resumed": (2, lambda folder: observed(configured(folder, "broken"), resume=True)),
     "retrieved": (2, lambda folder: retrieved(folder / "whole", folder / "features of 2")),
-    "odd batch": (2, lambda folder: failure(configured(folder, "odd", train={"device": "cpu", "batch": 5}))),
+    "odd batch": (2, lambda folder: failure(configured(folder, "odd", train={"device": "cpu", "batch_size": 5}))),
     "no videos": (2, lambda folder: failure(configured(folder, "none", data={"root": str(folder / "nowhere")}))),
     "command": (2, lambda folder: command("eval", "retrieval", f"{folder}/whole", "--json", "-s", "data.layout=csv")),
     "stopped": (2, lambda folder: stopped(configured(folder, "stopped"))),
@@ -391,7 +391,7 @@ def test_two_ranks_retrieve_as_one_does(folder: Path) -> None:
 
 def test_a_batch_that_does_not_divide_is_one_line(folder: Path) -> None:
     for message in left_by(folder, "odd batch"):
-        assert message.startswith("ConfigError: train.batch = 5 does not divide")
+        assert message.startswith("ConfigError: train.batch_size = 5 does not divide")
         assert "2 processes" in message
         assert "\n" not in message
     assert not (folder / "odd/checkpoint.pt").exists()

@@ -44,7 +44,7 @@ def configured(folder: Path, run: str, **sections: dict[str, Any]) -> Config:
     own = {
         "data": {"root": str(folder / f"videos of {run}"), "cache": str(folder / "cache"), "max_rejected": 0.5},
         "model": {"dropout": 0.0},
-        "train": {"epochs": STEPS * BATCH / VIDEOS, "batch": BATCH, "checkpoint_every": EVERY},
+        "train": {"epochs": STEPS * BATCH / VIDEOS, "batch_size": BATCH, "checkpoint_every": EVERY},
     }
     return tiny_config(folder / run, own, sections)
 
@@ -74,8 +74,8 @@ def observed(config: Config, *, damages: bool = True, dies: bool = False, resume
             self.ended()
             return metrics
 
-        def pass_over(self, **options: Any) -> None:
-            super().pass_over(**options)
+        def skip_step(self, **options: Any) -> None:
+            super().skip_step(**options)
             self.ended()
 
         def ended(self) -> None:
@@ -108,7 +108,7 @@ CALM = 8
 def calm(folder: Path, counts: Sequence[Sequence[int]], groups: int = 1) -> dict[str, Any]:
     """Steps on the same clips, dealt out to the ranks by the counts of each step, of a learner whose batch norm is in
     evaluation mode: then it does not matter which clips share a process."""
-    config = configured(folder, "calm", contrast={"queue": 40, "momentum": 0.5, "key_groups": groups})
+    config = configured(folder, "calm", contrast={"queue_size": 40, "momentum": 0.5, "shuffle_bn_groups": groups})
     with distributed.process_group("cpu") as device:
         trainer = Trainer(config, VIDEOS, device)
         trainer.learner.eval()
@@ -121,7 +121,7 @@ def calm(folder: Path, counts: Sequence[Sequence[int]], groups: int = 1) -> dict
             mine, number = slice(first, first + dealt[distributed.rank()]), torch.arange(CALM)
             batch = ClipBatch(views=tuple(views[:, mine]), order=order[mine], video=number[mine], index=number[mine])
             keys.append(trainer.learner.loss(trainer.learner.query, batch, trainer.step, dealt)[1])
-            norms.append(trainer.train_step(batch, look=True, counts=dealt)["gradient_norm"])
+            norms.append(trainer.train_step(batch, sync=True, counts=dealt)["gradient_norm"])
         state = {name: x.clone() for name, x in trainer.learner.state_dict().items()}
     return {"keys": torch.stack(keys), "norms": torch.stack(norms), "state": state}
 
@@ -147,7 +147,7 @@ LAUNCHES: launch.Launches = {
     "resumed": (2, lambda folder: observed(configured(folder, "broken"), damages=False, resume=True)),
     "failing": (
         2,
-        lambda folder: failure(configured(folder, "failing", loader={"backend": "host", "on_failure": "fail"})),
+        lambda folder: failure(configured(folder, "failing", loader={"backend": "cpu", "on_failure": "fail"})),
     ),
 }
 

@@ -64,7 +64,7 @@ def losses(_: Path) -> dict[tuple[str, str], Any]:
                 pairs,
                 negatives,
                 gather=partial(distributed.gather, counts=counts),
-                place=own.start,
+                rank_offset=own.start,
             )
             (loss * len(embeddings["f_q"]) / CLIPS).backward()
             gradients = {name: x.grad for name, x in embeddings.items() if x.grad is not None}
@@ -78,10 +78,10 @@ def steps(folder: Path, negatives: str) -> dict[str, Any]:
     config = tiny_config(
         folder / "never written",
         {
-            "contrast": {"queue": 40, "momentum": 0.5, "negatives": negatives},
+            "contrast": {"queue_size": 40, "momentum": 0.5, "negatives": negatives},
             "model": {"dropout": 0.0},
             "optim": {"lr": 0.1},
-            "train": {"batch": CLIPS, "epochs": 10.0},
+            "train": {"batch_size": CLIPS, "epochs": 10.0},
         },
     )
     with distributed.process_group("cpu") as device:
@@ -96,7 +96,7 @@ def steps(folder: Path, negatives: str) -> dict[str, Any]:
             order = torch.stack([torch.randperm(4, generator=generator) for _ in range(CLIPS)]).byte()
             number = torch.arange(CLIPS)
             batch = ClipBatch(views=tuple(views[:, own]), order=order[own], video=number[own], index=number[own])
-            seen.append(trainer.train_step(batch, look=True, counts=counts))
+            seen.append(trainer.train_step(batch, sync=True, counts=counts))
         state = {name: x.clone() for name, x in trainer.learner.state_dict().items()}
     return {"metrics": seen, "state": state}
 

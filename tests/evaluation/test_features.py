@@ -22,7 +22,9 @@ from tests.keys import another, changed, keys, value_of
 from tests.tiny import tiny_config
 
 VIDEOS, CLIPS = 5, 3
-CONFIG = tiny_config("never written", {"retrieval": {"clips": CLIPS, "batch": 4}})  # a batch holds clips of two videos
+CONFIG = tiny_config(
+    "never written", {"retrieval": {"clips": CLIPS, "batch_size": 4}}
+)  # a batch holds clips of two videos
 
 
 @pytest.mark.parametrize("size", [(4, 6), (5, 3), (1, 1), (1, 4)], ids=str)
@@ -161,7 +163,7 @@ def test_a_second_extraction_that_dies_leaves_nothing_to_use(
 
 
 DECIDE_NOTHING = (
-    *("name", "run", "data.", "loader.", "contrast.", "order.", "optim.", "train.", "retrieval.batch"),
+    *("name", "run", "data.", "loader.", "contrast.", "order.", "optim.", "train.", "retrieval.batch_size"),
     "model.",  # the weights are for one model, and an evaluation may not name another
     *(
         f"augment.{name}"
@@ -176,7 +178,7 @@ def test_whatever_decides_features_is_part_of_their_key(catalog: Catalog, key: s
     """Every key of the configuration does, unless it is listed above."""
 
     def digest(config: Config) -> str:
-        return features.key_of("weights", catalog, config, "host")
+        return features.key_of("weights", catalog, config, "cpu")
 
     other = changed(CONFIG, key, another(value_of(CONFIG, key)))
     assert (digest(other) == digest(CONFIG)) == key.startswith(DECIDE_NOTHING)
@@ -184,6 +186,6 @@ def test_whatever_decides_features_is_part_of_their_key(catalog: Catalog, key: s
 
 def test_weights_videos_and_backend_are_part_of_the_key_of_features(catalog: Catalog, tmp_path: Path) -> None:
     fewer = Catalog(root=tmp_path, layout="folder", videos=tuple(catalog.videos)[1:], rejected=(), missing=())
-    given: list[tuple[Any, ...]] = [("weights", catalog, "host"), ("others", catalog, "host")]
-    given += [("weights", fewer, "host"), ("weights", catalog, "reference")]
+    given: list[tuple[Any, ...]] = [("weights", catalog, "cpu"), ("others", catalog, "cpu")]
+    given += [("weights", fewer, "cpu"), ("weights", catalog, "reference")]
     assert len({features.key_of(weights, videos, CONFIG, backend) for weights, videos, backend in given}) == 4

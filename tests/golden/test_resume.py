@@ -55,7 +55,7 @@ def configured(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
     def make(run: Path, steps: int, every: int, **sections: dict[str, Any]) -> Config:
         own = {
             "data": {"root": str(videos), "cache": str(cache)},
-            "train": {"epochs": steps * BATCH / VIDEOS, "batch": BATCH, "checkpoint_every": every},
+            "train": {"epochs": steps * BATCH / VIDEOS, "batch_size": BATCH, "checkpoint_every": every},
         }
         return tiny_config(run, own, sections)
 
@@ -141,11 +141,11 @@ def ask_to_stop() -> None:
 
 METHODS: dict[str, dict[str, dict[str, Any]]] = {
     "cross": {"contrast": {"pairs": "cross"}},
-    "authors": {
-        "contrast": {"pairs": "authors"},
+    "official": {
+        "contrast": {"pairs": "official"},
         "optim": {"name": "adamw", "lr": 1e-3, "warmup_epochs": 3.0, "clip_norm": 1.0},
     },
-    "cnn": {"contrast": {"pairs": "cnn", "key_groups": 2}},
+    "cnn": {"contrast": {"pairs": "cnn", "shuffle_bn_groups": 2}},
     "none": {"contrast": {"pairs": "none"}, "optim": {"warmup_epochs": 2.0}},
 }
 

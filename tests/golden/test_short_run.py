@@ -22,7 +22,7 @@ from cacl.config import Config, to_toml
 from cacl.errors import CaclError
 from cacl.loaders.backends.select import build_backend
 from cacl.loaders.catalog.scan import scan
-from cacl.loaders.sampling.sampler import TrainingPlanner
+from cacl.loaders.sampling.sampler import ClipSampler
 from cacl.training.trainer import Trainer, train
 from tests.tiny import tiny_config
 
@@ -76,8 +76,8 @@ def configured(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config
         own = {
             "data": {"root": str(root), "cache": str(cache)},
             "clip": {"stride": 2},
-            "contrast": {"queue": 32},
-            "train": {"epochs": steps * batch / VIDEOS, "batch": batch, "log_every": 20, "checkpoint_every": 3},
+            "contrast": {"queue_size": 32},
+            "train": {"epochs": steps * batch / VIDEOS, "batch_size": batch, "log_every": 20, "checkpoint_every": 3},
         }
         return tiny_config(run, own, sections, seed=seed)
 
@@ -86,15 +86,15 @@ def configured(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config
 
 def batches(config: Config, steps: int) -> Iterator[ClipBatch]:
     catalog = scan(config.data)
-    planner = TrainingPlanner(catalog.videos, config.clip, config.augment, config.seed)
-    backend = build_backend("host", catalog, config, torch.device("cpu"))
-    return backend.batches(planner.batches(0, steps, config.train.batch))
+    planner = ClipSampler(catalog.videos, config.clip, config.augment, config.seed)
+    backend = build_backend("cpu", catalog, config, torch.device("cpu"))
+    return backend.batches(planner.batches(0, steps, config.train.batch_size))
 
 
 def losses(config: Config, steps: int) -> dict[str, list[float]]:
     """The metrics of the first steps."""
     trainer = Trainer(config, VIDEOS, torch.device("cpu"))
-    taken = [trainer.train_step(batch, look=True) for batch in batches(config, steps)]
+    taken = [trainer.train_step(batch, sync=True) for batch in batches(config, steps)]
     return {name: [metrics[name].item() for metrics in taken] for name in taken[0]}
 
 
@@ -151,7 +151,7 @@ def test_golden_losses(configured: Callable[..., Config]) -> None:
         {"augment": {"crop": [0.85, 0.875]}},
         {"contrast": {"momentum": 0.99}},
         {"contrast": {"temperature": 0.071}},
-        {"contrast": {"key_groups": 2}},
+        {"contrast": {"shuffle_bn_groups": 2}},
         {"model": {"dropout": 0.45}},
         {"optim": {"lr": 0.011}},
     ],
@@ -186,7 +186,7 @@ def test_order_is_learnt_by_heart(configured: Callable[..., Config]) -> None:
     config = configured(steps=40, batch=8, contrast={"pairs": "none"}, model={"dropout": 0.0}, optim={"lr": 0.05})
     (batch,) = batches(config, 1)
     trainer = Trainer(config, VIDEOS, torch.device("cpu"))
-    taken = [trainer.train_step(batch, look=True) for _ in range(40)]
+    taken = [trainer.train_step(batch, sync=True) for _ in range(40)]
     assert taken[0]["order"].item() > 1
     assert taken[-1]["order"].item() < 0.1
     assert taken[-1]["order_accuracy"].item() == 1
@@ -204,12 +204,12 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(configured: Callable[
     config = configured()
     trainer = Trainer(config, VIDEOS, torch.device("cpu"))
     first, second = batches(config, 2)
-    trainer.train_step(first, look=True)
+    trainer.train_step(first, sync=True)
     poison(trainer.learner.state_dict(), value)
     before = {name: x.clone() for name, x in trainer.learner.named_parameters()}
     queue = trainer.learner.queue.keys.clone()
     with pytest.raises(CaclError, match=r"step 2\b.* not finite") as caught:
-        trainer.train_step(second, look=True)
+        trainer.train_step(second, sync=True)
     assert "\n" not in str(caught.value)
     assert torch.equal(trainer.learner.queue.keys, queue)
     assert trainer.step == 1
@@ -225,10 +225,10 @@ def test_a_step_that_was_not_finite_is_seen_at_the_next_look(configured: Callabl
     clean = trainer.checkpoint("")
     clean = dataclasses.replace(clean, learner={name: x.clone() for name, x in clean.learner.items()})
     poison(trainer.learner.state_dict(), math.nan)
-    trainer.train_step(first, look=False)
+    trainer.train_step(first, sync=False)
     trainer.learner.load_state_dict(clean.learner)
     with pytest.raises(CaclError, match="not finite"):
-        trainer.train_step(second, look=True)
+        trainer.train_step(second, sync=True)
 
 
 def test_nothing_is_saved_after_a_loss_that_is_not_finite(configured: Callable[..., Config], tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_nothing_is_saved_after_a_loss_that_is_not_finite(configured: Callable[.
     config = configured(tmp_path / "run")
     trainer = Trainer(config, VIDEOS, torch.device("cpu"))
     for batch in batches(config, 3):
-        trainer.train_step(batch, look=True)
+        trainer.train_step(batch, sync=True)
     poison(trainer.learner.state_dict(), math.nan)
     (tmp_path / "run").mkdir()
     checkpoint.save(tmp_path / "run/checkpoint.pt", trainer.checkpoint(scan(config.data).fingerprint))

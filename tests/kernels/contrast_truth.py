@@ -60,7 +60,7 @@ class Result(NamedTuple):
     loss: Tensor
     similarity: Tensor
     logsumexp: Tensor
-    highest: Tensor
+    max_negative_logit: Tensor
     d_anchors: Tensor
     d_positives: Tensor
     d_temperature: Tensor
@@ -156,7 +156,7 @@ def allowed(given: Given, true: Result) -> Result:
         loss=slope * (LOGSUM + 2 * of_logits) + SMALLEST,
         similarity=torch.full_like(true.similarity, places),
         logsumexp=(LOGSUM + of_logits).expand_as(true.logsumexp),
-        highest=of_logits.expand_as(true.highest),
+        max_negative_logit=of_logits.expand_as(true.max_negative_logit),
         d_anchors=GRADIENT[dtype] * of_anchors + finest,
         d_positives=GRADIENT[dtype] * of_positives + finest,
         d_temperature=GRADIENT[dtype] * of_temperature / temperature,

@@ -39,7 +39,7 @@ class Given(NamedTuple):
 class Result(NamedTuple):
     loss: Tensor
     similarity: Tensor
-    highest: Tensor
+    max_negative_logit: Tensor
     d_first: Tensor
     d_second: Tensor
     d_temperature: Tensor
@@ -98,7 +98,7 @@ def made_in_parts(given: Given, counts: Sequence[int]) -> dict[str, Tensor]:
     before = seen
     for _ in range(3):
         before, seen, parts = seen, [[] for _ in counts], []
-        for rank, place in enumerate(accumulate(counts[:-1], initial=0)):
+        for rank, rank_offset in enumerate(accumulate(counts[:-1], initial=0)):
 
             def gather(x: Tensor, rank: int = rank, before: list = before, seen: list = seen) -> Tensor:
                 number = len(seen[rank])
@@ -108,7 +108,7 @@ def made_in_parts(given: Given, counts: Sequence[int]) -> dict[str, Tensor]:
                 return torch.cat([*brought[:rank], x, *brought[rank + 1 :]])
 
             own = Given(first[rank], second[rank], given.temperature, d_loss[rank])
-            parts.append(made(own, contrast_of=partial(symmetric_contrast, gather=gather, place=place)))
+            parts.append(made(own, contrast_of=partial(symmetric_contrast, gather=gather, rank_offset=rank_offset)))
     for old, new in zip(before, seen, strict=True):
         assert len(new) == 6  # both views and both directions, the views once more in the backward pass
         assert all(torch.equal(a, b) for a, b in zip(old, new, strict=True)), "a third round was not enough"
@@ -168,7 +168,7 @@ def allowed(given: Given) -> Result:
     return Result(
         loss=slope * (LOGSUM + 2 * places) + CANCELLED / temperature,
         similarity=torch.full_like(slope, float(places * temperature)),
-        highest=places.expand_as(slope),
+        max_negative_logit=places.expand_as(slope),
         d_first=lost(of_first, d_loss, second, temperature, dtype) + finest + cancelled,
         d_second=lost(of_second, d_loss, first, temperature, dtype) + finest + cancelled,
         d_temperature=GRADIENT[dtype] * of_temperature + cancelled / temperature + SMALLEST,
@@ -219,7 +219,7 @@ def check_extremes(device: torch.device, kind: str, temperature: float, dtype: t
     axes, t = torch.eye(samples, 80), 1 / temperature
     same = axes[:1].expand(samples, -1)
     # First and second views, the loss of each sample, the highest other, and the gradient of the first views.
-    first, second, loss, highest, d_first = {
+    first, second, loss, max_negative_logit, d_first = {
         "each its own": (axes, axes, 0.0, 0.0, 0 * axes),
         "each the next": (axes, axes.roll(1, 0), t, t, (axes - axes.roll(1, 0)) * t),
         "all alike": (same, same, math.log(samples), t, 0 * axes),
@@ -230,7 +230,7 @@ def check_extremes(device: torch.device, kind: str, temperature: float, dtype: t
     results = made(given)
     expected = {
         "loss": loss * ones,
-        "highest": highest * ones,
+        "highest": max_negative_logit * ones,
         "d_first": d_first,
         "d_second": -d_first,
         "d_temperature": -(d_first * first).sum() * t,
@@ -273,23 +273,23 @@ class Weighed(NamedTuple):
     rows: Tensor
     columns: Tensor
     temperature: Tensor
-    place: int
+    rank_offset: int
     of_rows: Tensor
     of_columns: Tensor
 
 
-def weighed(rows: Tensor, columns: Tensor, temperature: float, place: int, u: Tensor, v: Tensor) -> Weighed:
+def weighed(rows: Tensor, columns: Tensor, temperature: float, rank_offset: int, u: Tensor, v: Tensor) -> Weighed:
     """With the log-sums that belong to them, where the columns have no other rows than these."""
     t = torch.tensor(temperature)
-    logits = _others(rows, columns, t, place)
+    logits = _others(rows, columns, t, rank_offset)
     log_sums = (torch.logsumexp(logits, way).clamp(min=-1e30).float() for way in (1, 0))
     of_rows, of_columns = (torch.stack([a, w], 1) for a, w in zip(log_sums, (u, v), strict=True))
-    return Weighed(rows, columns, t, place, of_rows, of_columns)
+    return Weighed(rows, columns, t, rank_offset, of_rows, of_columns)
 
 
-def _others(rows: Tensor, columns: Tensor, temperature: Tensor, place: int) -> Tensor:
+def _others(rows: Tensor, columns: Tensor, temperature: Tensor, rank_offset: int) -> Tensor:
     logits = rows.double() @ columns.double().T / temperature.double()
-    logits.diagonal(place).fill_(-math.inf)
+    logits.diagonal(rank_offset).fill_(-math.inf)
     return logits
 
 

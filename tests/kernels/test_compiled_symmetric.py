@@ -46,7 +46,7 @@ def resources(case: Case) -> Resources:
         "logsumexp": (logsumexp_kernel, logsumexp_tiling),
         "gradient": (gradient_kernel, gradient_tiling),
     }[case.kernel]
-    *counts, place = ODD if case.dtype == torch.float16 else ALIGNED
+    *counts, rank_offset = ODD if case.dtype == torch.float16 else ALIGNED
     rows, columns = (torch.empty(count, case.dim, dtype=case.dtype) for count in counts)
     launch = symmetric._Launch(rows, columns, tiling(case.dim, case.dtype))
     options = dict(launch.options)
@@ -56,7 +56,7 @@ def resources(case: Case) -> Resources:
         **dict.fromkeys(("temperature", "logsumexp", "highest", "largest"), torch.float32),
         **dict.fromkeys(("of_rows", "of_columns", "gradient"), torch.float32),
         **dict(zip(("n", "m", "columns_of_split"), launch.sizes, strict=True)),
-        "place": place,
+        "place": rank_offset,
         **options,
     }
     return compile_ahead(kernel, arguments, case.capability, **own)

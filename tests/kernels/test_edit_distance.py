@@ -76,8 +76,8 @@ def longest_increasing(row: list[int]) -> int:
     """Length of the longest increasing subsequence, by patience sorting."""
     tops: list[int] = []
     for value in row:
-        place = bisect_left(tops, value)
-        tops[place : place + 1] = [value]
+        rank_offset = bisect_left(tops, value)
+        tops[rank_offset : rank_offset + 1] = [value]
     return len(tops)
 
 

@@ -166,9 +166,9 @@ def test_without_gradients_of_both_sides_less_is_gathered() -> None:
 
 @pytest.mark.parametrize("place", [0, 1, 64, 235])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_rows_at_any_place_among_the_columns(dtype: torch.dtype, place: int) -> None:
+def test_rows_at_any_place_among_the_columns(dtype: torch.dtype, rank_offset: int) -> None:
     rows, columns = (drawn(Size(count, 33, 0.07), dtype).first for count in (65, 300))
-    check_operations(weighed(rows, columns, 0.07, place, torch.randn(65), torch.randn(300)), CPU)
+    check_operations(weighed(rows, columns, 0.07, rank_offset, torch.randn(65), torch.randn(300)), CPU)
 
 
 # --- Edges
@@ -214,9 +214,9 @@ def test_a_number_that_is_not_finite_is_not_hidden(where: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("place", [padded, spaced, transposed])
-def test_memory_around_the_inputs_does_not_matter(place: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
+def test_memory_around_the_inputs_does_not_matter(rank_offset: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
     given = drawn(ORDINARY, dtype)
-    check(given._replace(first=place(given.first), second=place(given.second)))
+    check(given._replace(first=rank_offset(given.first), second=rank_offset(given.second)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -264,7 +264,7 @@ def test_metrics_have_no_gradient() -> None:
     result = symmetric_contrast(given.first.requires_grad_(), given.second, 0.07)
     assert result.loss.requires_grad
     assert not result.similarity.requires_grad
-    assert not result.highest.requires_grad
+    assert not result.max_negative_logit.requires_grad
 
 
 # --- As operations of torch

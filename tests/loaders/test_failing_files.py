@@ -21,7 +21,7 @@ from cacl.loaders.backends.thread_pool import ThreadedBackend
 from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.loaders.prepared.prepare import prepare
 from cacl.loaders.prepared.transcode import Settings
-from cacl.loaders.sampling.sampler import TrainingPlanner, evaluation_plans
+from cacl.loaders.sampling.sampler import ClipSampler, evaluation_plans
 from tests.damage import DAMAGES, deleted, overwritten, rotten, truncated
 
 MakeVideo = Callable[..., Path]
@@ -46,7 +46,7 @@ def with_dali(source: Callable[[], dali.Source]) -> Callable[[Catalog], Backend]
 
 
 BACKENDS: dict[str, Callable[[Catalog], Backend]] = {
-    "host": threaded(cpu.load_clip),
+    "cpu": threaded(cpu.load_clip),
     "reference": threaded(reference.load_clip),
     "dali": with_dali(dali.DecodedFrames),
     "dali decodes": with_dali(lambda: dali.CutFiles("cpu")),
@@ -71,7 +71,7 @@ def videos(originals: Path, tmp_path: Path) -> Catalog:
 
 
 def plans_of(videos: Catalog, steps: int, batch: int = BATCH, rank: int = 0, world: int = 1) -> list[list[ClipPlan]]:
-    planner = TrainingPlanner(videos.videos, CLIP, AugmentConfig(), seed=5)
+    planner = ClipSampler(videos.videos, CLIP, AugmentConfig(), seed=5)
     return list(planner.batches(0, steps, batch, rank, world))
 
 
@@ -109,7 +109,7 @@ def check(
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
-        *((name, damage) for name in ("host", "dali decodes") for damage in DAMAGES),
+        *((name, damage) for name in ("cpu", "dali decodes") for damage in DAMAGES),
         *((name, damage) for name in ("reference", "dali") for damage in ("deleted", "overwritten")),
     ],
 )
@@ -169,7 +169,7 @@ def test_files_that_vanish_and_come_back_meanwhile(videos: Catalog, tmp_path: Pa
     assert not {p.index for batch in plans[12:] for p in batch} & {index for index, _ in failed}
 
 
-@pytest.mark.parametrize(("name", "world"), [("host", 1), ("host", 2), ("host", 3), ("host", 4), ("dali decodes", 3)])
+@pytest.mark.parametrize(("name", "world"), [("cpu", 1), ("cpu", 2), ("cpu", 3), ("cpu", 4), ("dali decodes", 3)])
 def test_each_epoch_has_each_video_once_on_any_number_of_ranks(videos: Catalog, name: str, world: int) -> None:
     """Loaded or failed; and from any batch on the same again."""
     batch, epochs = 12, 12
@@ -208,7 +208,7 @@ def prepared_originals(make_video: MakeVideo, tmp_path_factory: pytest.TempPathF
     return folder / "set"
 
 
-@pytest.mark.parametrize("name", ["host", "reference", "dali"])
+@pytest.mark.parametrize("name", ["cpu", "reference", "dali"])
 @pytest.mark.parametrize("happens", [deleted, truncated, rotten])
 def test_prepared_videos(prepared_originals: Path, tmp_path: Path, name: str, happens: Callable[[Path], None]) -> None:
     """Where one bit of its last group changed, or its end is missing, the rest of a video is still used."""

@@ -14,7 +14,7 @@ import pytest
 
 from cacl.errors import DataError, UsageError
 from cacl.loaders import synthetic
-from cacl.loaders.sampling.rng import Draws
+from cacl.loaders.sampling.rng import RandomStream
 
 OPPOSITES = [("left", "right"), ("up", "down"), ("clockwise", "counter-clockwise"), ("zoom-in", "zoom-out")]
 APPEARANCES = list(synthetic.TEXTURES)
@@ -48,63 +48,63 @@ def test_the_reference_gives_the_published_words():
 def test_draws_are_philox_of_the_documented_key(key: tuple[int, ...]):
     words = [value + 1 for value in key] + [0] * (4 - len(key))
     expected = [philox(words[:2], [block, 0, *words[2:]]) for block in (1, 2)]  # the first block has the number 1
-    draws = Draws(*key)
-    assert [draws.integer(0, 2**53) for _ in range(8)] == [word >> 11 for block in expected for word in block]
+    rng = RandomStream(*key)
+    assert [rng.integer(0, 2**53) for _ in range(8)] == [word >> 11 for block in expected for word in block]
 
 
 def test_draws_are_what_they_have_always_been():
-    draws = Draws(1, 2, 3, 4)
-    assert [draws.integer(0, 2**53) for _ in range(5)] == [
+    rng = RandomStream(1, 2, 3, 4)
+    assert [rng.integer(0, 2**53) for _ in range(5)] == [
         6333794035046546, 1182931628988289, 1336285769545159, 6398848272364929, 7083883808327599,
     ]  # fmt: skip
-    draws = Draws(7)
-    assert draws.uniform(-1, 3) == 2.982705343805335
-    assert draws.integer(10, 20) == 14
-    assert draws.chance(0.5) is False
-    assert draws.permutation(8) == [1, 3, 0, 4, 6, 5, 7, 2]
-    assert draws.uniform(0, 1) == 0.2952643751881724
+    rng = RandomStream(7)
+    assert rng.uniform(-1, 3) == 2.982705343805335
+    assert rng.integer(10, 20) == 14
+    assert rng.chance(0.5) is False
+    assert rng.permutation(8) == [1, 3, 0, 4, 6, 5, 7, 2]
+    assert rng.uniform(0, 1) == 0.2952643751881724
 
 
 def test_different_keys_are_different_streams():
     values = (0, 1, 2, 2**63 - 1)
     keys = [key for length in (1, 2, 3, 4) for key in itertools.product(values, repeat=length)]
-    assert len({Draws(*key).integer(0, 2**53) for key in keys}) == len(keys)
+    assert len({RandomStream(*key).integer(0, 2**53) for key in keys}) == len(keys)
 
 
 @pytest.mark.parametrize("key", [(), (1, 2, 3, 4, 5), (-1,), (2**63,)])
 def test_keys_that_could_collide_are_refused(key: tuple[int, ...]):
     with pytest.raises(AssertionError):
-        Draws(*key)
+        RandomStream(*key)
 
 
 def test_distributions():
-    draws, n = Draws(3), 20_000
-    uniform = np.array([draws.uniform(2, 5) for _ in range(n)])
+    rng, n = RandomStream(3), 20_000
+    uniform = np.array([rng.uniform(2, 5) for _ in range(n)])
     assert uniform.min() >= 2
     assert uniform.max() < 5
     assert uniform.mean() == pytest.approx(3.5, abs=4 * math.sqrt(9 / 12 / n))
     assert uniform.var() == pytest.approx(9 / 12, rel=0.05)
 
-    counts = Counter(draws.integer(-3, 4) for _ in range(n))
+    counts = Counter(rng.integer(-3, 4) for _ in range(n))
     assert set(counts) == set(range(-3, 4))
     assert sum((count - n / 7) ** 2 / (n / 7) for count in counts.values()) < 22.5  # chi squared of 6, p = 0.001
 
-    assert sum(draws.chance(0.3) for _ in range(n)) / n == pytest.approx(0.3, abs=4 * math.sqrt(0.21 / n))
-    assert not any(draws.chance(0) for _ in range(100))
-    assert all(draws.chance(1) for _ in range(100))
+    assert sum(rng.chance(0.3) for _ in range(n)) / n == pytest.approx(0.3, abs=4 * math.sqrt(0.21 / n))
+    assert not any(rng.chance(0) for _ in range(100))
+    assert all(rng.chance(1) for _ in range(100))
 
-    orders = Counter(tuple(draws.permutation(4)) for _ in range(n))
+    orders = Counter(tuple(rng.permutation(4)) for _ in range(n))
     assert set(orders) == set(itertools.permutations(range(4)))
     assert sum((count - n / 24) ** 2 / (n / 24) for count in orders.values()) < 49.7  # chi squared of 23, p = 0.001
 
 
 def test_intervals_are_half_open_where_rounding_would_close_them():
-    draws = Draws(0)
+    rng = RandomStream(0)
     high = math.nextafter(1.0, 2.0)
-    assert all(draws.uniform(1.0, high) == 1.0 for _ in range(100))
-    assert draws.uniform(0.875, 0.875) == 0.875
-    assert draws.integer(5, 6) == 5
-    assert draws.permutation(0) == []
+    assert all(rng.uniform(1.0, high) == 1.0 for _ in range(100))
+    assert rng.uniform(0.875, 0.875) == 0.875
+    assert rng.integer(5, 6) == 5
+    assert rng.permutation(0) == []
 
 
 # --- One frame says nothing
@@ -114,8 +114,8 @@ def test_intervals_are_half_open_where_rounding_would_close_them():
 @pytest.mark.parametrize(("motion", "opposite"), OPPOSITES)
 def test_the_videos_of_a_pair_are_each_others_time_reverse(motion: str, opposite: str, appearance: str):
     for number in range(3):
-        forward = synthetic.render(motion, appearance, Draws(0, number), frames=8, size=(32, 40))
-        backward = synthetic.render(opposite, appearance, Draws(0, number), frames=8, size=(32, 40))
+        forward = synthetic.render(motion, appearance, RandomStream(0, number), frames=8, size=(32, 40))
+        backward = synthetic.render(opposite, appearance, RandomStream(0, number), frames=8, size=(32, 40))
         np.testing.assert_array_equal(forward[::-1], backward)
 
 
@@ -125,7 +125,7 @@ def test_still_scales_are_the_scales_of_a_zoom(appearance: str):
     frames, seen = 5, set()
     for number in range(40):
         videos = {
-            motion: synthetic.render(motion, appearance, Draws(1, number), frames=frames, size=(16, 24))
+            motion: synthetic.render(motion, appearance, RandomStream(1, number), frames=frames, size=(16, 24))
             for motion in synthetic.MOTIONS
         }
         middle = videos["left"][frames // 2]
@@ -181,7 +181,7 @@ AMOUNTS = {
 @pytest.mark.parametrize("appearance", APPEARANCES)
 def test_each_motion_explains_its_own_videos_best(appearance: str):
     for motion, number in itertools.product(synthetic.MOTIONS, range(2)):
-        video = synthetic.render(motion, appearance, Draws(2, number)).mean(axis=-1, dtype=np.float32)
+        video = synthetic.render(motion, appearance, RandomStream(2, number)).mean(axis=-1, dtype=np.float32)
         before, after = video[3:-1:12], video[4::12, *INNER]
         errors = {
             guess: min(np.square(sample(before, *origins(guess, amount)) - after).mean() for amount in amounts)
@@ -197,7 +197,7 @@ def test_each_motion_explains_its_own_videos_best(appearance: str):
 
 @pytest.mark.parametrize("appearance", APPEARANCES)
 def test_colours_contrast_and_differ_between_videos(appearance: str):
-    videos = [synthetic.render("left", appearance, Draws(4, number), frames=1) for number in range(8)]
+    videos = [synthetic.render("left", appearance, RandomStream(4, number), frames=1) for number in range(8)]
     lumas = [video @ np.array([0.299, 0.587, 0.114]) for video in videos]
     assert all(np.ptp(luma) > 60 for luma in lumas)
     means = np.array([video.mean(axis=(0, 1, 2)) for video in videos])
@@ -205,8 +205,8 @@ def test_colours_contrast_and_differ_between_videos(appearance: str):
 
 
 def test_a_larger_frame_shows_the_same():
-    small = synthetic.render("clockwise", "noise", Draws(5), frames=3, size=(80, 96))
-    large = synthetic.render("clockwise", "noise", Draws(5), frames=3, size=(240, 288))
+    small = synthetic.render("clockwise", "noise", RandomStream(5), frames=3, size=(80, 96))
+    large = synthetic.render("clockwise", "noise", RandomStream(5), frames=3, size=(240, 288))
     np.testing.assert_allclose(large[:, 1::3, 1::3].astype(int), small, atol=1)
 
 
@@ -247,7 +247,7 @@ def test_the_same_setting_gives_the_same_bytes(made: Path, tmp_path: Path):
 
 def test_encoding_is_deterministic_at_the_default_size(tmp_path: Path):
     """libx264's macroblock tree was not: see `_encode`."""
-    video = synthetic.render("clockwise", "bricks", Draws(0, 28, 0))
+    video = synthetic.render("clockwise", "bricks", RandomStream(0, 28, 0))
     paths = [tmp_path / f"{number}.mp4" for number in range(20)]
     for path in paths:
         synthetic._encode(path, video, rate=25)
@@ -280,7 +280,7 @@ def test_validation_videos_change_no_others(made: Path, tmp_path: Path):
 
 def test_a_video_decodes_to_what_was_rendered(tmp_path: Path):
     path = tmp_path / "video.mp4"
-    video = synthetic.render("left", "cells", Draws(0))
+    video = synthetic.render("left", "cells", RandomStream(0))
     synthetic._encode(path, video, rate=30)
     with av.open(path) as container:
         stream = container.streams.video[0]

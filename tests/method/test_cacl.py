@@ -19,9 +19,9 @@ from cacl.clips import ClipBatch, ViewPlan
 from cacl.config import Config, TransformerConfig, from_dict
 from cacl.loaders.backends.reference import make_view
 from cacl.loaders.sampling.augmentation import color_matrix
-from cacl.method.cacl import Learner
-from cacl.method.dual_encoder import Encoders, shuffle_frames
-from cacl.method.ema import follow, momentum_copy
+from cacl.method.cacl import CACL
+from cacl.method.dual_encoder import DualEncoder, shuffle_frames
+from cacl.method.ema import ema_update, momentum_copy
 from cacl.method.key_queue import KeyQueue
 from cacl.method.losses import contrast_loss, order_loss
 from cacl.models import VideoTransformer
@@ -47,9 +47,9 @@ def tiny(*, order_weight: float = 1.0, embedder: str = "light", **contrast: Any)
                 "dropout": 0.0,
                 "transformer": {"embedder": embedder, "width": 16, "depth": 1, "heads": 2},
             },
-            "contrast": {"queue": 13, "momentum": 0.9, **contrast},
+            "contrast": {"queue_size": 13, "momentum": 0.9, **contrast},
             "order": {"weight": order_weight},
-            "train": {"batch": 6},
+            "train": {"batch_size": 6},
         }
     )
 
@@ -135,7 +135,7 @@ def test_follow_is_the_formula(momentum: float) -> None:
     places = [target.data_ptr() for target in targets]
     for _ in range(20):
         sources = [torch.randn(shape, requires_grad=True) for shape in shapes]
-        follow(targets, sources, momentum)
+        ema_update(targets, sources, momentum)
         values = [source.detach().numpy().astype(np.float64) for source in sources]
         expected = [momentum * t + (1 - momentum) * s for t, s in zip(expected, values, strict=True)]
     for target, value in zip(targets, expected, strict=True):
@@ -160,7 +160,7 @@ def test_momentum_copy_shares_what_is_frozen_and_nothing_else() -> None:
 
 
 def test_the_key_encoders_have_no_order_head() -> None:
-    learner = Learner(tiny())
+    learner = CACL(tiny())
     assert learner.query.order_head is not None
     assert learner.key.order_head is None
     names = {name for name, _ in learner.query.named_parameters() if not name.startswith("order_head.")}
@@ -196,7 +196,7 @@ def test_shuffling_a_view_equals_augmenting_the_shuffled_clip(side: int, size: i
 
 def test_encoders_equal_the_long_way() -> None:
     """The shuffled clip made by a loop, the CNN on one after the other, the tokens of all 2T frames."""
-    encoders, batch = Encoders(tiny()), a_batch()
+    encoders, batch = DualEncoder(tiny()), a_batch()
     other: Any = copy.deepcopy(encoders)  # its parts are None in other configurations
     clips = batch.query.float()
     shuffled = torch.stack([clip[:, order.long()] for clip, order in zip(clips, batch.order, strict=True)])
@@ -211,7 +211,7 @@ def test_encoders_equal_the_long_way() -> None:
 
 # --------------------------------------------------------------------------------------------------------- loss
 
-LOSSES = [(pairs, weight) for pairs in ("cross", "authors", "within", "cnn") for weight in (0.0, 0.5)]
+LOSSES = [(pairs, weight) for pairs in ("cross", "official", "within", "cnn") for weight in (0.0, 0.5)]
 LOSSES += [("transformer", 0.0), ("none", 0.5)]
 NEGATIVES = ("queue", "batch", "both")
 
@@ -219,8 +219,8 @@ NEGATIVES = ("queue", "batch", "both")
 def assert_same_rows(actual: Tensor, expected: Tensor) -> None:
     """In any order."""
     assert actual.shape == expected.shape
-    distance, place = torch.cdist(expected, actual).min(1)
-    assert sorted(place.tolist()) == list(range(len(actual)))
+    distance, rank_offset = torch.cdist(expected, actual).min(1)
+    assert sorted(rank_offset.tolist()) == list(range(len(actual)))
     torch.testing.assert_close(distance, torch.zeros(len(actual)), rtol=0, atol=1e-5)
 
 
@@ -228,7 +228,7 @@ def assert_same_rows(actual: Tensor, expected: Tensor) -> None:
 @pytest.mark.parametrize(("pairs", "order_weight"), LOSSES)
 def test_loss_reaches_all_of_the_query_and_nothing_else(pairs: str, order_weight: float, negatives: str) -> None:
     """A trained parameter without a gradient would stop data parallel training."""
-    learner = Learner(tiny(pairs=pairs, order_weight=order_weight, negatives=negatives))
+    learner = CACL(tiny(pairs=pairs, order_weight=order_weight, negatives=negatives))
     key, queue = parameters(learner.key), copy.deepcopy(learner.queue.state_dict())
     parts, keys = learner.loss(learner.query, a_batch(), step=0)
     assert parts.total.isfinite()
@@ -251,7 +251,7 @@ def test_loss_reaches_all_of_the_query_and_nothing_else(pairs: str, order_weight
 def test_loss_is_made_of_its_parts(pairs: str, order_weight: float, negatives: str) -> None:
     """Queries see the first view, keys the second, both with the same order."""
     config = tiny(pairs=pairs, order_weight=order_weight, weight=0.7, negatives=negatives)
-    learner, batch = Learner(config), a_batch()
+    learner, batch = CACL(config), a_batch()
     query, key = copy.deepcopy(learner.query), copy.deepcopy(learner.key)
     parts, keys = learner.loss(learner.query, batch, step=0)
 
@@ -274,7 +274,7 @@ def test_loss_is_made_of_its_parts(pairs: str, order_weight: float, negatives: s
 @pytest.mark.parametrize("negatives", ["batch", "both"])
 def test_videos_of_a_batch_are_learnt_by_heart(negatives: str) -> None:
     """Each has a colour. Chance is the logarithm of 6, 1.79."""
-    learner, batch = Learner(tiny(pairs="cnn", negatives=negatives, order_weight=0.0)), a_batch()
+    learner, batch = CACL(tiny(pairs="cnn", negatives=negatives, order_weight=0.0)), a_batch()
     colours = torch.rand(6, 3, 1, 1, 1).half()
     batch = dataclasses.replace(batch, views=tuple(view * colours for view in batch.views))
     optimizer = torch.optim.Adam(learner.query.parameters(), lr=0.01)
@@ -291,10 +291,10 @@ def test_videos_of_a_batch_are_learnt_by_heart(negatives: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pairs", "rows"), [("cross", 12), ("authors", 12), ("within", 12), ("cnn", 6), ("transformer", 6), ("none", 0)]
+    ("pairs", "rows"), [("cross", 12), ("official", 12), ("within", 12), ("cnn", 6), ("transformer", 6), ("none", 0)]
 )
 def test_all_keys_of_a_batch_enter_the_queue(pairs: str, rows: int) -> None:
-    learner = Learner(tiny(pairs=pairs, order_weight=float(pairs == "none")))
+    learner = CACL(tiny(pairs=pairs, order_weight=float(pairs == "none")))
     old = learner.queue.keys.clone()
     _, keys = learner.loss(learner.query, a_batch(), step=0)
     assert keys.shape == (rows, DIM)
@@ -308,7 +308,7 @@ def test_all_keys_of_a_batch_enter_the_queue(pairs: str, rows: int) -> None:
 
 @pytest.mark.parametrize("embedder", ["light", "test_resnet"])
 def test_update_moves_the_keys_by_the_formula(embedder: str) -> None:
-    learner = Learner(tiny(embedder=embedder, momentum=0.8))
+    learner = CACL(tiny(embedder=embedder, momentum=0.8))
     expected = {name: p.double() for name, p in parameters(learner.key).items()}
     frozen = {name for name, p in learner.query.named_parameters() if not p.requires_grad}
     assert bool(frozen) == (embedder != "light")
@@ -328,7 +328,7 @@ def test_update_moves_the_keys_by_the_formula(embedder: str) -> None:
 
 
 def test_a_learner_goes_on_from_its_state() -> None:
-    old, new, batch = Learner(tiny()), Learner(tiny()), a_batch()
+    old, new, batch = CACL(tiny()), CACL(tiny()), a_batch()
     old.update(old.loss(old.query, batch, step=0)[1])
     new.load_state_dict(old.state_dict())
     (one, one_keys), (two, two_keys) = (learner.loss(learner.query, batch, step=1) for learner in (old, new))
@@ -339,7 +339,7 @@ def test_a_learner_goes_on_from_its_state() -> None:
 # ------------------------------------------------------------------------------------------- shuffled batch norm
 
 
-def groups_seen(learner: Learner, batch: ClipBatch, step: int) -> tuple[list[list[int]], dict[str, Tensor], Tensor]:
+def groups_seen(learner: CACL, batch: ClipBatch, step: int) -> tuple[list[list[int]], dict[str, Tensor], Tensor]:
     """Which clips of the batch the key encoders got together, and the metrics and keys of that step."""
     seen: list[tuple[Tensor, Tensor]] = []
     handle = learner.key.register_forward_pre_hook(lambda module, inputs: seen.append(inputs))
@@ -355,7 +355,7 @@ def groups_seen(learner: Learner, batch: ClipBatch, step: int) -> tuple[list[lis
 
 @pytest.mark.parametrize("groups", [2, 3])
 def test_keys_are_normalised_in_groups_and_come_back_in_order(groups: int) -> None:
-    learner, batch = Learner(tiny(key_groups=groups)), a_batch()
+    learner, batch = CACL(tiny(shuffle_bn_groups=groups)), a_batch()
     query, key = copy.deepcopy(learner.query), copy.deepcopy(learner.key)
     assert key.training
     seen, metrics, keys = groups_seen(learner, batch, step=3)
@@ -379,8 +379,8 @@ def test_keys_are_normalised_in_groups_and_come_back_in_order(groups: int) -> No
 
 @pytest.mark.parametrize(("clips", "groups", "sizes"), [(7, 3, [3, 2, 2]), (6, 3, [2, 2, 2]), (5, 2, [3, 2])])
 def test_no_group_of_a_short_batch_has_a_single_clip(clips: int, groups: int, sizes: list[int]) -> None:
-    learner, batch = Learner(tiny(key_groups=groups)), a_batch(clips)
-    assert clips >= learner.fewest_clips == 2 * groups
+    learner, batch = CACL(tiny(shuffle_bn_groups=groups)), a_batch(clips)
+    assert clips >= learner.min_clips_per_rank == 2 * groups
     seen, _, keys = groups_seen(learner, batch, step=3)
     assert [len(group) for group in seen] == sizes
     assert sorted(itertools.chain(*seen)) == list(range(clips))
@@ -388,12 +388,12 @@ def test_no_group_of_a_short_batch_has_a_single_clip(clips: int, groups: int, si
 
 
 def test_the_step_decides_the_groups() -> None:
-    learner, batch = Learner(tiny(key_groups=2)), a_batch()
+    learner, batch = CACL(tiny(shuffle_bn_groups=2)), a_batch()
     first, again, *others = (groups_seen(learner, batch, step)[0] for step in (3, 3, 4, 5, 6))
     assert first == again
     assert any(other != first for other in others)
 
 
 def test_one_group_is_not_permuted() -> None:
-    learner, batch = Learner(tiny()), a_batch()
+    learner, batch = CACL(tiny()), a_batch()
     assert groups_seen(learner, batch, step=3)[0] == [[0, 1, 2, 3, 4, 5]]

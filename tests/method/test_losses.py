@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from cacl.kernels.edit_distance import edit_distance_to_identity
-from cacl.loaders.sampling.rng import Draws
+from cacl.loaders.sampling.rng import RandomStream
 from cacl.loaders.sampling.sampler import draw_order
 from cacl.method.losses import contrast_loss, encoders_of, order_classes, order_loss
 
 METHOD = {
-    "authors": (("f_q", "f_k", "f_q"), ("f_q", "t_q", "f_q"), ("f_q", "t_k", "f_q"), ("t_q", "t_k", "f_q")),
+    "official": (("f_q", "f_k", "f_q"), ("f_q", "t_q", "f_q"), ("f_q", "t_k", "f_q"), ("t_q", "t_k", "f_q")),
     "within": (("f_q", "f_k", "f_q"), ("t_q", "t_k", "t_q")),
     "cross": (("f_q", "f_k", "f_q"), ("f_q", "t_k", "f_q"), ("t_q", "f_k", "t_q"), ("t_q", "t_k", "t_q")),
     "cnn": (("f_q", "f_k", "f_q"),),
@@ -241,13 +241,13 @@ def test_gradients_of_the_contrast_are_its_finite_differences(pairs: str, negati
         if x.grad is None:
             continue
         numeric = np.zeros(x.shape)
-        for place in np.ndindex(*x.shape):
+        for rank_offset in np.ndindex(*x.shape):
             sides = []
             for step in (-1e-5, 1e-5):
                 moved = x.detach().double().clone()
-                moved[place] += step
+                moved[rank_offset] += step
                 sides.append(in_numpy({**embeddings, name: moved}, queue, 0.5, pairs, negatives)[0])
-            numeric[place] = (sides[1] - sides[0]) / 2e-5
+            numeric[rank_offset] = (sides[1] - sides[0]) / 2e-5
         np.testing.assert_allclose(x.grad.numpy(), numeric, rtol=0, atol=1e-6)
 
 
@@ -309,15 +309,15 @@ def test_half_precision_embeddings_are_contrasted_in_float32(
     """As soon as they have the precision of the queue."""
     embeddings, queue = drawn((5, 513, 128))
     half = {name: x.detach().to(dtype).requires_grad_(x.requires_grad) for name, x in embeddings.items()}
-    loss, metrics = contrast_loss(half, queue.to(keys), 0.07, "authors", negatives)
+    loss, metrics = contrast_loss(half, queue.to(keys), 0.07, "official", negatives)
     loss.backward()
     single = {name: x.detach().to(keys).float().requires_grad_(x.requires_grad) for name, x in half.items()}
     queue = queue.to(keys).float()
-    expected, expected_metrics = in_numpy(single, queue, 0.07, "authors", negatives)
+    expected, expected_metrics = in_numpy(single, queue, 0.07, "official", negatives)
     assert loss.dtype == torch.float32
     assert abs(loss.item() - expected) <= 2 * SMALL_LOSS / 0.07
     assert_metrics(metrics, expected_metrics, 2 * SMALL_LOSS / 0.07)
-    _, gradients = in_torch(single, queue, 0.07, "authors", torch.float64, negatives)
+    _, gradients = in_torch(single, queue, 0.07, "official", torch.float64, negatives)
     for name, gradient in gradients.items():
         found = half[name].grad
         assert found is not None
@@ -337,7 +337,7 @@ def test_a_queue_with_a_gradient_is_refused() -> None:
     ("pairs", "order_weight", "expected"),
     [
         ("cross", 0.0, (True, True)),
-        ("authors", 0.0, (True, True)),
+        ("official", 0.0, (True, True)),
         ("within", 0.0, (True, True)),
         ("cnn", 0.0, (True, False)),
         ("cnn", 1.0, (True, False)),
@@ -355,7 +355,7 @@ def test_only_the_encoders_that_the_losses_need(pairs: str, order_weight: float,
 @pytest.fixture(scope="module")
 def orders() -> Tensor:
     """uint8 [20000, 16], as training draws them."""
-    return torch.tensor([draw_order(Draws(0, 1, 0, video), 16) for video in range(20_000)], dtype=torch.uint8)
+    return torch.tensor([draw_order(RandomStream(0, 1, 0, video), 16) for video in range(20_000)], dtype=torch.uint8)
 
 
 def test_every_class_is_a_distance_and_one_never_occurs(orders: Tensor) -> None:

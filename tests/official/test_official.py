@@ -37,9 +37,9 @@ from cacl.loaders.backends.thread_pool import LoadClip
 from cacl.loaders.catalog.scan import Catalog
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.sampling.augmentation import IDENTITY_COLOR
-from cacl.loaders.sampling.sampler import TrainingPlanner, evaluation_plans
-from cacl.method.cacl import Learner
-from cacl.method.dual_encoder import Encoders
+from cacl.loaders.sampling.sampler import ClipSampler, evaluation_plans
+from cacl.method.cacl import CACL
+from cacl.method.dual_encoder import DualEncoder
 from cacl.method.losses import contrast_loss
 from cacl.models import C3D, VideoTransformer, create_model
 from cacl.reporting.console import Report
@@ -59,7 +59,13 @@ SMALL = (
         "augment.resize=[40, 54]",
         "augment.crop=[0.8, 0.8]",
     ),
-    *("model.width=0.125", "model.embedding=16", "contrast.queue=16", f"train.batch={CLIP}", "train.epochs=2"),
+    *(
+        "model.width=0.125",
+        "model.embedding=16",
+        "contrast.queue_size=16",
+        f"train.batch_size={CLIP}",
+        "train.epochs=2",
+    ),
     *(f"model.transformer.{key}" for key in ("embedder=test_resnet", "width=24", "depth=2", "heads=3")),
     "train.device=cpu",
 )
@@ -95,7 +101,7 @@ def give(source: nn.Module, target: nn.Module) -> None:
             p.copy_(q)
 
 
-def second(query: Encoders, config: Config) -> release.Encoders:
+def second(query: DualEncoder, config: Config) -> release.Encoders:
     """The second implementation of these encoders, with their weights."""
     assert query.cnn
     assert query.transformer
@@ -165,7 +171,7 @@ def test_cnns_have_its_features_gradients_and_statistics(name: str) -> None:
 @pytest.mark.parametrize("reverse", [False, True])
 def test_the_transformer_reads_both_clips_behind_cls_with_a_position_each(reverse: bool) -> None:
     config = small()
-    query = Encoders(config).double()
+    query = DualEncoder(config).double()
     theirs = second(query, config).double()
     clips, order = torch.rand(CLIP, 3, FRAMES, SIZE, SIZE).double(), a_batch().order
     copies = torch.stack([release.shuffled(clip, o) for clip, o in zip(clips, order.tolist(), strict=True)])
@@ -264,7 +270,7 @@ def test_steps_are_those_of_the_release(name: str, monkeypatch: pytest.MonkeyPat
     for step, epoch in enumerate((1, 1, 2)):
         batch = a_batch(step)
         before = [p.clone() for p in query.parameters()]
-        metrics = trainer.train_step(batch, look=True)
+        metrics = trainer.train_step(batch, sync=True)
         rate = release.learning_rate(epoch, epochs=2)
         loss = theirs.loss(batch.query.double(), batch.key.double(), batch.order.tolist())
         theirs.step(loss, rate)
@@ -287,7 +293,7 @@ def test_steps_are_those_of_the_release(name: str, monkeypatch: pytest.MonkeyPat
 
 def test_the_order_of_keys_in_the_queue() -> None:
     """All of the CNN, then all of the transformer, each in the order of the clips."""
-    learner = Learner(small())
+    learner = CACL(small())
     batch = a_batch()
     _, keys = learner.loss(learner.query, batch, step=0)
     theirs = release.Training(second(learner.query, learner.config), learner.queue.keys)
@@ -298,7 +304,7 @@ def test_the_order_of_keys_in_the_queue() -> None:
 
 def test_batch_norm_is_shuffled_in_groups() -> None:
     """Keys of a batch that was permuted and normalised in two parts, back in their places."""
-    learner = Learner(small("contrast.key_groups=2"))
+    learner = CACL(small("contrast.shuffle_bn_groups=2"))
     batch, step = a_batch(), 5
     _, keys = learner.loss(learner.query, batch, step=step)
     theirs = release.Training(second(learner.query, learner.config), learner.queue.keys)
@@ -339,7 +345,7 @@ def chi_square(seen: Counter[Any], values: Sequence[Any]) -> float:
 
 def test_draws_have_the_distributions_of_the_release() -> None:
     config, samples = recipe(), 3000
-    planner = TrainingPlanner([record(50)], config.clip, config.augment, seed=3)
+    planner = ClipSampler([record(50)], config.clip, config.augment, seed=3)
     plans = [planner.plan(index) for index in range(samples)]
     views = [view for plan in plans for view in plan.views]
     assert all(plan.frame_numbers == range(plan.start, plan.start + 31, 2)[:16] for plan in plans)
@@ -379,7 +385,7 @@ def jitter_of(steps: Sequence[tuple[str, float]]) -> tuple[Sequence[tuple[str, f
 @pytest.mark.parametrize("length", [46, 47, 60])
 def test_every_start_is_drawn_and_no_other(length: int) -> None:
     config = recipe()
-    planner = TrainingPlanner([record(length)], config.clip, config.augment, seed=1)
+    planner = ClipSampler([record(length)], config.clip, config.augment, seed=1)
     assert {planner.plan(index).start for index in range(250)} == set(release.starts(length))
 
 
@@ -430,11 +436,11 @@ def loaded(load_clip: LoadClip, video: VideoRecord, plan: ClipPlan, size: int) -
     return out
 
 
-@pytest.mark.parametrize("load_clip", [reference.load_clip, cpu.load_clip], ids=["reference", "host"])
+@pytest.mark.parametrize("load_clip", [reference.load_clip, cpu.load_clip], ids=["reference", "cpu"])
 def test_views_are_those_of_the_release_bit_for_bit(film: tuple[VideoRecord, np.ndarray], load_clip: LoadClip) -> None:
     """In half precision, in which views travel."""
     config, (video, pictures) = recipe("clip.frames=8"), film
-    planner = TrainingPlanner([video], config.clip, config.augment, seed=5)
+    planner = ClipSampler([video], config.clip, config.augment, seed=5)
     seen: Counter[str] = Counter()
     for index in range(12):
         plan = planner.plan(index)
@@ -460,7 +466,7 @@ def test_the_centre_view_is_that_of_the_release(film: tuple[VideoRecord, np.ndar
 def test_frames_may_be_resized_without_pillows_jitter(film: tuple[VideoRecord, np.ndarray]) -> None:
     """Then the colours of the default follow, in which nothing is rounded or clamped."""
     config, (video, pictures) = recipe("clip.frames=8", "augment.arithmetic=linear"), film
-    plan = TrainingPlanner([video], config.clip, config.augment, seed=1).plan(0)
+    plan = ClipSampler([video], config.clip, config.augment, seed=1).plan(0)
     for want, made in zip(plan.views, loaded(cpu.load_clip, video, plan, 112), strict=True):
         frames = pictures[list(plan.frame_numbers)]
         plain = release.view(frames, top=want.top, left=want.left, flip=want.flip).double()
@@ -471,13 +477,13 @@ def test_frames_may_be_resized_without_pillows_jitter(film: tuple[VideoRecord, n
 
 def test_pillows_jitter_may_follow_a_crop_of_the_frame_as_it_is(film: tuple[VideoRecord, np.ndarray]) -> None:
     config, (video, pictures) = recipe("clip.frames=8", "augment.resize=[0, 0]", "clip.size=104"), film
-    planner = TrainingPlanner([video], config.clip, config.augment, seed=1)
+    planner = ClipSampler([video], config.clip, config.augment, seed=1)
     plan = next(plan for plan in map(planner.plan, range(20)) if plan.views[0].steps)
     want, made = plan.views[0], loaded(cpu.load_clip, video, plan, 104)[0]
     assert want.side == 104  # of 120: nothing is resized
     jitter, grey = jitter_of(want.steps)
-    frames, place = pictures[list(plan.frame_numbers)], {"top": want.top, "left": want.left, "size": 104}
-    true = release.view(frames, resize=(120, 214), **place, jitter=jitter, grey=grey, flip=want.flip)
+    frames, location = pictures[list(plan.frame_numbers)], {"top": want.top, "left": want.left, "size": 104}
+    true = release.view(frames, resize=(120, 214), **location, jitter=jitter, grey=grey, flip=want.flip)
     assert torch.equal(made, true.half())
 
 
@@ -496,9 +502,9 @@ def test_dali_refuses_what_it_cannot_do(film: tuple[VideoRecord, np.ndarray], ke
     """Even where nobody named it: its views would be other ones."""
     config, (video, _) = recipe("augment.jitter=1", *keys), film
     catalog = Catalog(root=Path("/"), layout="folder", videos=(video,), rejected=(), missing=())
-    plan = TrainingPlanner([video], config.clip, config.augment, seed=1).plan(0)
+    plan = ClipSampler([video], config.clip, config.augment, seed=1).plan(0)
     backend = DaliBackend(catalog, size=112, threads=1, prefetch=1, pipelines=1, device=torch.device("cpu"))
-    with pytest.raises(ConfigError, match='"host" does'):
+    with pytest.raises(ConfigError, match='"cpu" does'):
         next(backend.batches([[plan]]))
 
 
@@ -517,7 +523,7 @@ def test_an_evaluation_says_what_it_does_otherwise() -> None:
 @pytest.mark.parametrize("key", ["retrieval.starts=span", "augment.resize=[128, 172]"])
 def test_kept_features_are_those_of_the_same_clips(film: tuple[VideoRecord, np.ndarray], key: str) -> None:
     catalog = Catalog(root=Path("/"), layout="folder", videos=(film[0],), rejected=(), missing=())
-    assert key_of("weights", catalog, recipe(), "host") != key_of("weights", catalog, recipe(key), "host")
+    assert key_of("weights", catalog, recipe(), "cpu") != key_of("weights", catalog, recipe(key), "cpu")
 
 
 def test_contrast_is_about_the_grey_of_each_frame(film: tuple[VideoRecord, np.ndarray]) -> None:

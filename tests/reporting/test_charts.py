@@ -17,8 +17,8 @@ SIZES = ", ".join(f"{16 * n}x{12 * n}" for n in range(1, 41))
 LONG = "a sentence that goes on for very long, " * 12
 UNBROKEN = "word" * 80
 BARS = [
-    Bar("cacl host", 0, 162.0, 139.0, 166.0),
-    Bar("cacl host", 1, 565.4, 516.0, 616.0),
+    Bar("cacl cpu", 0, 162.0, 139.0, 166.0),
+    Bar("cacl cpu", 1, 565.4, 516.0, 616.0),
     Bar("a loader " + UNBROKEN, 0, 0.3, 0.2, 0.4),
     Bar("refused", 0, note="refused: " + LONG),
 ]

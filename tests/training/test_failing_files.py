@@ -52,7 +52,7 @@ def configured(originals: Path, tmp_path: Path) -> Callable[..., Config]:
         root = shutil.copytree(originals, tmp_path / f"videos of {name}")
         own = {
             "data": {"root": str(root), "cache": str(tmp_path / "cache"), "max_rejected": 0.5},
-            "train": {"epochs": STEPS * BATCH / VIDEOS, "batch": BATCH, "checkpoint_every": EVERY},
+            "train": {"epochs": STEPS * BATCH / VIDEOS, "batch_size": BATCH, "checkpoint_every": EVERY},
         }
         return tiny_config(tmp_path / name, own, sections)
 
@@ -100,8 +100,8 @@ def observed(
             self.ended(step)
             return metrics
 
-        def pass_over(self, **options: Any) -> None:
-            super().pass_over(**options)
+        def skip_step(self, **options: Any) -> None:
+            super().skip_step(**options)
             self.ended(self.step)
 
         def ended(self, step: int) -> None:
@@ -207,8 +207,8 @@ def test_a_step_with_too_few_clips_is_passed_over(
     configured: Callable[..., Config], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Two groups of keys need four clips, so one failure is one too many."""
-    whole = configured("whole", contrast={"queue": 30, "key_groups": 2})
-    config = configured("damaged", contrast={"queue": 30, "key_groups": 2})
+    whole = configured("whole", contrast={"queue_size": 30, "shuffle_bn_groups": 2})
+    config = configured("damaged", contrast={"queue_size": 30, "shuffle_bn_groups": 2})
     expected, seen = observed(whole), observed(config, {3: deleted})
     assert_accounted(config, seen)
     without = [step for step, clips in expected.clips.items() if all(video != 3 for _, video in clips)]

@@ -15,10 +15,10 @@ from cacl.clips import Failure, VideoRecord
 from cacl.config import from_dict
 from cacl.errors import DataError
 from cacl.loaders.catalog.scan import Catalog
-from cacl.training.failure_log import IN_A_ROW, NAME, Ledger
+from cacl.training.failure_log import IN_A_ROW, NAME, FailureLog
 
 BATCH = 4
-Open = Callable[..., Ledger]
+Open = Callable[..., FailureLog]
 
 
 def named(number: int) -> VideoRecord:
@@ -36,21 +36,21 @@ def said() -> list[str]:
 def opened(tmp_path: Path, said: list[str]) -> Open:
     def make(
         videos: int = 10, *, allowed: float = 0.2, on_failure: str = "skip", step: int = 0, writes: bool = True
-    ) -> Ledger:
+    ) -> FailureLog:
         values: dict[str, Any] = {"data": {"max_rejected": allowed}, "loader": {"on_failure": on_failure}}
-        config = from_dict({"run": str(tmp_path), "train": {"batch": BATCH}, **values})
+        config = from_dict({"run": str(tmp_path), "train": {"batch_size": BATCH}, **values})
         records = tuple(named(number) for number in range(videos))
         catalog = Catalog(root=Path("/set"), layout="folder", videos=records, rejected=(), missing=())
-        return Ledger(catalog, config, step, said.append, writes=writes)
+        return FailureLog(catalog, config, step, said.append, writes=writes)
 
     return make
 
 
-def fail(ledger: Ledger, *clips: tuple[int, int]) -> None:
+def fail(failure_log: FailureLog, *clips: tuple[int, int]) -> None:
     """Clips (index, video) fail, in the steps they belong to."""
     for step in sorted({index // BATCH for index, _ in clips}):
         of_step = [clip for clip in clips if clip[0] // BATCH == step]
-        ledger.enter(step + 1, [Failure(index, video, f"/set/{video}.mp4: is gone") for index, video in of_step])
+        failure_log.enter(step + 1, [Failure(index, video, f"/set/{video}.mp4: is gone") for index, video in of_step])
 
 
 def lines(run: Path) -> list[tuple[int, int, str, str | None]]:
@@ -62,28 +62,28 @@ def lines(run: Path) -> list[tuple[int, int, str, str | None]]:
 
 
 def test_skipping_names_each_file_once(opened: Open, said: list[str]) -> None:
-    ledger = opened()
-    fail(ledger, (3, 7), (5, 2), (13, 7), (26, 7))
+    failure_log = opened()
+    fail(failure_log, (3, 7), (5, 2), (13, 7), (26, 7))
     assert said == [
         "step 1: skipping clip 3: /set/7.mp4: is gone",
         "step 2: skipping clip 5: /set/2.mp4: is gone",
     ]
-    assert (ledger.clips, ledger.files) == (4, Counter({"7.mp4": 3, "2.mp4": 1}))
+    assert (failure_log.clips, failure_log.files) == (4, Counter({"7.mp4": 3, "2.mp4": 1}))
 
 
 def test_failing_stops_at_once_and_says_how_not_to(opened: Open, tmp_path: Path) -> None:
-    ledger = opened(on_failure="fail")
+    failure_log = opened(on_failure="fail")
     with pytest.raises(DataError, match=r'^/set/7\.mp4: is gone; loader\.on_failure = "skip" goes on without it$'):
-        fail(ledger, (13, 7))
+        fail(failure_log, (13, 7))
     assert lines(tmp_path) == [(4, 13, "7.mp4", "/set/7.mp4: is gone")]
 
 
 @pytest.mark.parametrize(("allowed", "most"), [(0.2, 2), (0.0, 0), (0.29, 2), (0.3, 3), (1.0, 9)])
 def test_too_many_failing_videos(opened: Open, allowed: float, most: int) -> None:
-    ledger = opened(allowed=allowed)
-    fail(ledger, *((video, video) for video in range(most)))
+    failure_log = opened(allowed=allowed)
+    fail(failure_log, *((video, video) for video in range(most)))
     with pytest.raises(DataError) as caught:
-        fail(ledger, (most, most))
+        fail(failure_log, (most, most))
     message = str(caught.value)
     if most < 9:
         assert f"{most + 1} of 10 training videos fail, more than data.max_rejected = {allowed} allows: " in message
@@ -95,35 +95,35 @@ def test_too_many_failing_videos(opened: Open, allowed: float, most: int) -> Non
 
 
 def test_the_same_videos_may_fail_forever(opened: Open) -> None:
-    ledger = opened()
+    failure_log = opened()
     for epoch in range(50):  # at other places in each, and so sometimes four times among ten clips
-        fail(ledger, (10 * epoch + epoch % 5, 3), (10 * epoch + 5 + epoch % 4, 8))
-    assert ledger.files == {"3.mp4": 50, "8.mp4": 50}
+        fail(failure_log, (10 * epoch + epoch % 5, 3), (10 * epoch + 5 + epoch % 4, 8))
+    assert failure_log.files == {"3.mp4": 50, "8.mp4": 50}
 
 
 def test_all_failing_is_too_many_after_one_epoch(opened: Open) -> None:
     """Ten is no multiple of the batch, so a step ends with two clips of the next epoch, of videos that came before."""
-    ledger = opened(allowed=1.0)
+    failure_log = opened(allowed=1.0)
     with pytest.raises(DataError, match="all 10 training videos fail"):
-        fail(ledger, *((index, index % 10) for index in range(12)))
+        fail(failure_log, *((index, index % 10) for index in range(12)))
 
 
 def test_videos_that_load_again_do_not_add_up(opened: Open) -> None:
     """A network that fails once in a while: in the end each video did."""
-    ledger = opened()
-    fail(ledger, *((10 * epoch + epoch, epoch) for epoch in range(10)))
-    assert len(ledger.files) == 10
+    failure_log = opened()
+    fail(failure_log, *((10 * epoch + epoch, epoch) for epoch in range(10)))
+    assert len(failure_log.files) == 10
 
 
 @pytest.mark.parametrize("before", [0, 7])
 def test_a_disk_that_went_away_ends_a_large_run_soon(opened: Open, before: int) -> None:
     """Far from the share that is allowed; however little is asked of it."""
-    ledger = opened(100_000, allowed=1.0)
-    fail(ledger, *((index, index) for index in range(before, before + IN_A_ROW - 1)))
-    fail(ledger, *((index, index) for index in range(200, 200 + IN_A_ROW - 1)))
+    failure_log = opened(100_000, allowed=1.0)
+    fail(failure_log, *((index, index) for index in range(before, before + IN_A_ROW - 1)))
+    fail(failure_log, *((index, index) for index in range(200, 200 + IN_A_ROW - 1)))
     with pytest.raises(DataError, match=rf"the last {IN_A_ROW} clips all failed: /set/{before}\.mp4: is gone; "):
-        fail(ledger, *((index, index % 7) for index in range(400, 900)))
-    assert ledger.recent.keys() >= set(range(400, 500))
+        fail(failure_log, *((index, index % 7) for index in range(400, 900)))
+    assert failure_log.recent.keys() >= set(range(400, 500))
 
 
 # --- The account
@@ -167,19 +167,21 @@ def test_one_rank_writes_and_all_count(opened: Open, tmp_path: Path) -> None:
 
 
 def test_clips_that_loaded_in_vain_are_no_failures(opened: Open, said: list[str], tmp_path: Path) -> None:
-    ledger = opened()
-    ledger.enter(2, [Failure(5, 1, "/set/1.mp4: is gone")], [(4, 9), (6, 2), (7, 3)])
-    assert (ledger.clips, ledger.files) == (4, {"1.mp4": 1})
+    failure_log = opened()
+    failure_log.enter(2, [Failure(5, 1, "/set/1.mp4: is gone")], [(4, 9), (6, 2), (7, 3)])
+    assert (failure_log.clips, failure_log.files) == (4, {"1.mp4": 1})
     assert lines(tmp_path)[0] == (2, 5, "1.mp4", "/set/1.mp4: is gone")
     assert lines(tmp_path)[1:] == [(2, 4, "9.mp4", None), (2, 6, "2.mp4", None), (2, 7, "3.mp4", None)]
     assert said[-1] == "step 2: passed over, too few of its clips loaded"
-    assert opened(step=2).files == ledger.files
+    assert opened(step=2).files == failure_log.files
 
 
 def test_names_of_any_bytes(opened: Open, tmp_path: Path) -> None:
-    ledger = opened(2, allowed=0.5)
-    ledger.catalog = replace(ledger.catalog, videos=(replace(named(0), path="a\udcff\n,\u2028.mp4"), named(1)))
-    ledger.enter(1, [Failure(0, 0, "/set/a\udcff\n: is gone")])
+    failure_log = opened(2, allowed=0.5)
+    failure_log.catalog = replace(
+        failure_log.catalog, videos=(replace(named(0), path="a\udcff\n,\u2028.mp4"), named(1))
+    )
+    failure_log.enter(1, [Failure(0, 0, "/set/a\udcff\n: is gone")])
     ((_, _, path, reason),) = lines(tmp_path)
     assert (path, reason) == ("a\udcff\n,\u2028.mp4", "/set/a\udcff\n: is gone")
     assert opened(2, allowed=0.5, step=1).files == {path: 1}

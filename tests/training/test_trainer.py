@@ -38,7 +38,7 @@ PLAIN = {"name": "momentum", "momentum": 0.0, "weight_decay": 0.0}
 
 
 def config_of(steps: int = 3, run: str | Path = "never written", **sections: dict[str, Any]) -> Config:
-    own = {"train": {"epochs": steps * BATCH / VIDEOS, "batch": BATCH}}
+    own = {"train": {"epochs": steps * BATCH / VIDEOS, "batch_size": BATCH}}
     return tiny_config(run, own, sections)
 
 
@@ -54,7 +54,7 @@ def weights(trainer: Trainer) -> Tensor:
 def test_a_step_follows_the_gradient_no_further_than_its_limit(clip_norm: float) -> None:
     trainer = Trainer(config_of(optim=PLAIN | {"lr": 0.125, "clip_norm": clip_norm}), VIDEOS, CPU)
     before = weights(trainer)
-    metrics = trainer.train_step(tiny_batch(BATCH), look=True)
+    metrics = trainer.train_step(tiny_batch(BATCH), sync=True)
     gradient, taken = metrics["gradient_norm"].item(), (weights(trainer) - before).norm().item() / 0.125
     assert gradient > 1  # that of the loss, whatever the limit
     assert taken == pytest.approx(min(gradient, clip_norm or math.inf), rel=1e-4)
@@ -63,7 +63,7 @@ def test_a_step_follows_the_gradient_no_further_than_its_limit(clip_norm: float)
 def test_the_rate_warms_up_over_epochs() -> None:
     """Two epochs of ten videos are five steps of four."""
     trainer = Trainer(config_of(12, optim={"lr": 0.5, "warmup_epochs": 2.0}), VIDEOS, CPU)
-    rates = [trainer.train_step(tiny_batch(BATCH, seed=step), look=True)["learning_rate"].item() for step in range(12)]
+    rates = [trainer.train_step(tiny_batch(BATCH, seed=step), sync=True)["learning_rate"].item() for step in range(12)]
     rising = [0.5 * step / 5 for step in (1, 2, 3, 4, 5)]
     falling = [0.25 * (1 + math.cos(math.pi * step / 7)) for step in range(7)]
     assert rates == pytest.approx(rising + falling, rel=1e-6)
@@ -73,7 +73,7 @@ def test_the_logged_rate_is_the_one_applied() -> None:
     trainer = Trainer(config_of(12, optim=PLAIN | {"lr": 0.5, "warmup_epochs": 2.0}), VIDEOS, CPU)
     for step in range(8):
         before = weights(trainer)
-        metrics = trainer.train_step(tiny_batch(BATCH, seed=step), look=True)
+        metrics = trainer.train_step(tiny_batch(BATCH, seed=step), sync=True)
         taken = (weights(trainer) - before).norm().item()
         assert taken == pytest.approx(metrics["learning_rate"].item() * metrics["gradient_norm"].item(), rel=1e-3)
 
@@ -86,7 +86,7 @@ def test_a_gradient_that_is_not_finite_stops_a_run_whose_loss_is(value: float) -
     assert parts.total.isfinite()
     next(trainer.learner.query.parameters()).register_hook(lambda gradient: gradient * value)
     with pytest.raises(CaclError, match=r"step 1: the loss or its gradient is not finite"):
-        trainer.train_step(tiny_batch(BATCH), look=True)
+        trainer.train_step(tiny_batch(BATCH), sync=True)
     assert torch.equal(weights(trainer), before)
     assert trainer.step == 0
 
@@ -105,9 +105,9 @@ DECIDES = {
     "contrast.negatives": "both",
     "contrast.weight": 0.5,
     "contrast.temperature": 0.1,
-    "contrast.queue": 40,
+    "contrast.queue_size": 40,
     "contrast.momentum": 0.5,
-    "contrast.key_groups": 2,
+    "contrast.shuffle_bn_groups": 2,
     "order.weight": 0.5,
     "optim.name": "momentum",
     "optim.lr": 0.02,
@@ -116,7 +116,7 @@ DECIDES = {
     "optim.warmup_epochs": 1.0,
     "optim.clip_norm": 0.5,
     "train.epochs": 2.0,
-    "train.batch": 8,
+    "train.batch_size": 8,
 }
 """Settings of the method, each with another value than `config_of` gives."""
 
@@ -125,7 +125,7 @@ def learnt(config: Config) -> dict[str, Tensor]:
     """The trained weights after three steps on the same clips; the schedule is that of the configuration."""
     trainer = Trainer(config, VIDEOS, CPU)
     for step in range(3):
-        trainer.train_step(tiny_batch(BATCH, seed=step), look=True)
+        trainer.train_step(tiny_batch(BATCH, seed=step), sync=True)
     return dict(trainer.learner.query.named_parameters())
 
 
@@ -342,7 +342,7 @@ MAY_CHANGE: dict[str, Any] = {
     "train.checkpoint_every": 2,
     "retrieval.clips": 3,
     "retrieval.starts": "official",
-    "retrieval.batch": 5,
+    "retrieval.batch_size": 5,
 }
 """Every key that a resumed run may set anew, with another value (None: a place that the test makes): how it runs, where
 things lie, how it is evaluated. Whatever else there is decides what is computed, and is refused."""

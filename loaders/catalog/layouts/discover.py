@@ -302,10 +302,10 @@ def _csv(found: _Found, split: int) -> _Read:
             raise DataError(f"{where}: the path is empty")
         label = cells.pop("label", "")
         part = _split(cells.pop("split"), where) if "split" in cells else split_in(path)
-        place, beside = (_relative(os.path.join(folder, name), bases) for folder in ("", os.path.dirname(path)))
-        if beside in videos and place not in videos:
-            place = beside
-        rows[place].append((where, Entry(name, None if unlabelled else label or None, part, cells)))
+        location, beside = (_relative(os.path.join(folder, name), bases) for folder in ("", os.path.dirname(path)))
+        if beside in videos and location not in videos:
+            location = beside
+        rows[location].append((where, Entry(name, None if unlabelled else label or None, part, cells)))
     # A list may also name files that no search finds: outside the root, hidden, or with another suffix.
     elsewhere = [path for path in rows.keys() - videos if (found.root / path).is_file()]
     read = _Read(*join([*found.videos, *elsewhere], rows, lambda path: path, listed_only=found.is_list))

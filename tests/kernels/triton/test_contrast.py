@@ -149,11 +149,11 @@ def transposed(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("place", [padded, spaced, transposed])
 def test_memory_around_the_inputs_does_not_matter(
-    device: torch.device, place: Callable[[Tensor], Tensor], dtype: torch.dtype
+    device: torch.device, rank_offset: Callable[[Tensor], Tensor], dtype: torch.dtype
 ) -> None:
     given = given_on(device, Size(37, 3, 331, 33, 0.07), dtype)
-    moved = given._replace(**{name: place(getattr(given, name)) for name in ("anchors", "positives", "queue")})
-    assert moved.queue.is_contiguous() == (place is padded)
+    moved = given._replace(**{name: rank_offset(getattr(given, name)) for name in ("anchors", "positives", "queue")})
+    assert moved.queue.is_contiguous() == (rank_offset is padded)
     check(moved)
 
 
@@ -210,11 +210,11 @@ def test_no_positives(device: torch.device) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_parts_of_the_queue_join_to_the_whole(device: torch.device, dtype: torch.dtype) -> None:
     given = given_on(device, dtype=dtype)
-    highest, total, mean = scan(given.anchors, given.queue, given.temperature)
-    assert len(highest) > 1
-    assert mean.shape == (*highest.shape, given.anchors.shape[1])
+    max_negative_logit, total, mean = scan(given.anchors, given.queue, given.temperature)
+    assert len(max_negative_logit) > 1
+    assert mean.shape == (*max_negative_logit.shape, given.anchors.shape[1])
     true = formula(given)
-    logsumexp = torch.logsumexp(highest.cpu().double() * math.log(2) + total.cpu().double().log(), 0)
+    logsumexp = torch.logsumexp(max_negative_logit.cpu().double() * math.log(2) + total.cpu().double().log(), 0)
     assert ((logsumexp - true.logsumexp).abs() <= allowed(given, true).logsumexp).all()
 
 
@@ -287,7 +287,7 @@ def test_gpu_queue_of_more_elements_than_32_bits_count() -> None:
     result = queue_contrast(anchors, anchors.detach()[:, None], queue, 0.05)
     result.logsumexp.sum().backward()
     zeros = (keys - 1) / math.exp(20)
-    assert result.highest.item() == pytest.approx(20, rel=1e-6)
+    assert result.max_negative_logit.item() == pytest.approx(20, rel=1e-6)
     assert result.logsumexp.item() == pytest.approx(20 + math.log1p(zeros), rel=1e-6)
     assert anchors.grad is not None
     assert anchors.grad[0, 0].item() == pytest.approx(20 / (1 + zeros), rel=1e-2)

@@ -136,10 +136,10 @@ def test_a_process_without_rows_takes_part(device: torch.device) -> None:
 
 @pytest.mark.parametrize("place", [0, 1, 64, 935])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_rows_at_any_place_among_the_columns(device: torch.device, dtype: torch.dtype, place: int) -> None:
+def test_rows_at_any_place_among_the_columns(device: torch.device, dtype: torch.dtype, rank_offset: int) -> None:
     """These are in several parts, most of which have no row's own."""
     rows, columns = (drawn(Size(count, 33, 0.07), dtype).first for count in (65, 1000))
-    check_operations(weighed(rows, columns, 0.07, place, torch.randn(65), torch.randn(1000)), device)
+    check_operations(weighed(rows, columns, 0.07, rank_offset, torch.randn(65), torch.randn(1000)), device)
 
 
 # --- Edges
@@ -184,11 +184,11 @@ def test_a_number_that_is_not_finite_is_not_hidden(device: torch.device, where: 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("place", [padded, spaced, transposed])
 def test_memory_around_the_inputs_does_not_matter(
-    device: torch.device, place: Callable[[Tensor], Tensor], dtype: torch.dtype
+    device: torch.device, rank_offset: Callable[[Tensor], Tensor], dtype: torch.dtype
 ) -> None:
     given = given_on(device, dtype=dtype)
-    moved = given._replace(first=place(given.first), second=place(given.second))
-    assert moved.first.is_contiguous() == (place is padded)
+    moved = given._replace(first=rank_offset(given.first), second=rank_offset(given.second))
+    assert moved.first.is_contiguous() == (rank_offset is padded)
     check(moved)
 
 
@@ -265,9 +265,9 @@ def test_gpu_columns_of_more_elements_than_32_bits_count() -> None:
     columns = torch.zeros(count, 128, dtype=torch.bfloat16, device=device)
     columns[-1, 0] = 1
     temperature = torch.tensor(0.05, device=device)
-    logsumexp, highest = torch.ops.cacl.batch_logsumexp(rows, columns, temperature, 0)
+    logsumexp, max_negative_logit = torch.ops.cacl.batch_logsumexp(rows, columns, temperature, 0)
     zeros = (count - 2) / math.exp(20)
-    assert highest.item() == pytest.approx(20, rel=1e-6)
+    assert max_negative_logit.item() == pytest.approx(20, rel=1e-6)
     assert logsumexp.item() == pytest.approx(20 + math.log1p(zeros), rel=1e-6)
     of_rows = torch.stack([logsumexp, torch.ones_like(logsumexp)], 1)
     gradient = torch.ops.cacl.batch_gradient(rows, columns, temperature, 0, of_rows, torch.zeros(count, 2).to(device))

@@ -28,14 +28,14 @@ from cacl.clips import ClipBatch, ClipPlan, VideoRecord, ViewPlan
 from cacl.config import AugmentConfig, ClipConfig, Config, LoaderConfig
 from cacl.errors import ConfigError
 from cacl.loaders.backends import cpu, reference
-from cacl.loaders.backends.dali import DaliBackend, obstacle
+from cacl.loaders.backends.dali import DaliBackend, unavailable_reason
 from cacl.loaders.backends.dali_views import DaliViews, KernelViews
 from cacl.loaders.backends.select import REMOTE_READS, build_backend, choose_backend
 from cacl.loaders.backends.thread_pool import LoadClip, ThreadedBackend
 from cacl.loaders.catalog.scan import Catalog
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.sampling.augmentation import IDENTITY_COLOR, color_matrix
-from cacl.loaders.sampling.sampler import TrainingPlanner, evaluation_plans
+from cacl.loaders.sampling.sampler import ClipSampler, evaluation_plans
 from tests.launch import ROOT
 
 MakeVideo = Callable[..., Path]
@@ -197,7 +197,7 @@ def test_rotated_pictures(tmp_path: Path, frame: tuple[int, int], rotation: int)
 
 
 @pytest.mark.parametrize(
-    ("name", "views"), [("reference", "dali"), ("host", "dali"), ("dali", "dali"), ("dali", "triton")]
+    ("name", "views"), [("reference", "dali"), ("cpu", "dali"), ("dali", "dali"), ("dali", "triton")]
 )
 @pytest.mark.parametrize("frame", [(2, 2), (3, 2), (2, 3), (3, 3), (5, 7), (64, 2)])
 def test_the_smallest_videos(tmp_path: Path, frame: tuple[int, int], name: str, views: str) -> None:
@@ -276,7 +276,7 @@ def test_real_footage_where_the_reference_does_not_clamp(footage: Path) -> None:
     size = 64
     for file in [footage / name for name in NATURAL] + sorted((footage / "ut_interaction").rglob("*.avi"))[::30]:
         video = probe(file)
-        planner = TrainingPlanner([video], ClipConfig(frames=4, size=size), AugmentConfig(crop=(0.5, 1.0)), seed=1)
+        planner = ClipSampler([video], ClipConfig(frames=4, size=size), AugmentConfig(crop=(0.5, 1.0)), seed=1)
         clip = planner.plan(3)
         frames = reference.decode_rgb(file, video, clip)
         clamped = ((frames == 0) | (frames == 255)).any(1, keepdims=True).repeat(3, 1)
@@ -311,7 +311,7 @@ def catalog(*records: VideoRecord) -> Catalog:
 
 def stream(videos: Catalog, steps: int = 6) -> list[list[ClipPlan]]:
     """The last batch is shorter."""
-    planner = TrainingPlanner(videos.videos, ClipConfig(frames=6, size=32), AugmentConfig(), seed=3)
+    planner = ClipSampler(videos.videos, ClipConfig(frames=6, size=32), AugmentConfig(), seed=3)
     batches = list(planner.batches(0, steps, 4))
     return [*batches[:-1], batches[-1][:1]]
 
@@ -436,8 +436,8 @@ def test_threads_of_a_fresh_process_are_left_alone(videos: Catalog) -> None:
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     command = [sys.executable, "-c", code, *(v.path for v in videos.videos)]
-    place = ROOT
-    run = subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True, check=True)
+    location = ROOT
+    run = subprocess.run(command, env=environment, cwd=location, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "2"
 
 
@@ -446,15 +446,15 @@ def test_threads_of_a_fresh_process_are_left_alone(videos: Catalog) -> None:
 
 def test_auto_chooses_the_host_and_says_why(videos: Catalog) -> None:
     choice = choose_backend(LoaderConfig(), CPU)
-    assert choice.name == "host"
+    assert choice.name == "cpu"
     assert "on the CPU" in choice.reason
-    for name in ("host", "reference"):
+    for name in ("cpu", "reference"):
         named = LoaderConfig(backend=name, threads=2)  # pyright: ignore[reportArgumentType]
         assert choose_backend(named, CPU) == (name, "as configured")
         backend = build_backend(name, videos, Config(clip=ClipConfig(size=32), loader=named), CPU)
         plans = stream(videos)[:1]
         (batch,) = backend.batches(plans)
-        load_clip = {"host": cpu.load_clip, "reference": reference.load_clip}[name]
+        load_clip = {"cpu": cpu.load_clip, "reference": reference.load_clip}[name]
         alone = load(load_clip, videos.videos[plans[0][0].video], plans[0][0], 32)
         assert torch.equal(torch.stack(batch.views)[:, 0].double(), alone)
 
@@ -463,8 +463,8 @@ def test_the_configuration_says_how_much_is_done_at_once(videos: Catalog) -> Non
     """Without a number of threads, a process takes its share of the cores; more where they wait for a server."""
     asked = Config(clip=ClipConfig(size=32), loader=LoaderConfig(threads=3, prefetch=5, pipelines=4))
     cores = os.cpu_count() or 1
-    for name in ("host", "reference", "dali"):
-        if name == "dali" and obstacle(CPU):
+    for name in ("cpu", "reference", "dali"):
+        if name == "dali" and unavailable_reason(CPU):
             continue
 
         def built(config: Config, processes: int = 1, root: Path | str = videos.root, name: str = name) -> Any:
@@ -502,8 +502,8 @@ def test_evaluation_with_views_of_the_kernel(videos: Catalog) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_dali_without_a_gpu_is_an_error_and_auto_is_not() -> None:
     device = torch.device("cuda")
-    with pytest.raises(ConfigError, match=r'^loader\.backend = "dali" cannot run here: .*; "host" needs nothing but'):
+    with pytest.raises(ConfigError, match=r'^loader\.backend = "dali" cannot run here: .*; "cpu" needs nothing but'):
         choose_backend(LoaderConfig(backend="dali"), device)
     choice = choose_backend(LoaderConfig(), device)
-    assert choice.name == "host"
+    assert choice.name == "cpu"
     assert "no CUDA device" in choice.reason or "not installed" in choice.reason

@@ -33,7 +33,7 @@ from cacl.loaders.backends.thread_pool import ThreadedBackend
 from cacl.loaders.catalog.scan import Catalog
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.raw import upright
-from cacl.loaders.decode.storage import Place
+from cacl.loaders.decode.storage import Location
 from cacl.loaders.sampling.augmentation import IDENTITY_COLOR, color_matrix
 from tests.conftest import picture
 from tests.gpu import cuda_device
@@ -153,10 +153,10 @@ def test_views_of_the_kernel_are_those_of_the_reference_to_the_bit(videos: Catal
 @pytest.mark.parametrize("maker", MAKERS)
 def test_batches_keep_their_order_and_length(videos: Catalog, maker: Makers) -> None:
     """With three batches ahead, batches of changing lengths, and one view after two."""
-    draws = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     batches = []
     for length, views in [*[(3, 2)] * 5, (1, 2), *[(2, 2)] * 4, (4, 1), (4, 1), (1, 1)]:
-        numbers = [(len(batches) * 10 + slot, int(draws.integers(4))) for slot in range(length)]
+        numbers = [(len(batches) * 10 + slot, int(rng.integers(4))) for slot in range(length)]
         crop = [view(2 * v, 4, SIZE, flip=bool(v)) for v in range(views)]
         batches.append([plan(index, video, *crop, start=index % 20) for index, video in numbers])
     taken = []
@@ -365,8 +365,8 @@ class Torn(dali.CutFiles):
         super().__init__("cpu")
         self.path = path
 
-    def read(self, place: Place, video: VideoRecord, plan: ClipPlan) -> dali.Clip:
-        clip = super().read(place, video, plan)
+    def read(self, location: Location, video: VideoRecord, plan: ClipPlan) -> dali.Clip:
+        clip = super().read(location, video, plan)
         data, numbers = clip.inputs
         return clip._replace(inputs=(data[:200], numbers)) if video.path == self.path else clip
 
@@ -383,7 +383,7 @@ def test_a_file_that_dali_fails_on_is_named(vp9: Catalog, maker: Makers) -> None
     assert part.index.tolist() == [0, 1]
     (failure,) = part.failures
     assert (failure.index, failure.video) == (2, 2)
-    assert re.fullmatch(re.escape(torn) + r": DALI fails on it \(.*\); \"host\" may read it", failure.reason)
+    assert re.fullmatch(re.escape(torn) + r": DALI fails on it \(.*\); \"cpu\" may read it", failure.reason)
 
 
 @pytest.mark.parametrize("maker", MAKERS)
@@ -422,12 +422,12 @@ def test_a_graph_that_dies_on_no_clip_alone_is_an_error(videos: Catalog) -> None
 
 
 def test_what_keeps_it_from_running_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert dali.obstacle(CPU) is None
+    assert dali.unavailable_reason(CPU) is None
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert dali.obstacle(torch.device("cuda")) == "there is no CUDA device (asked for: cuda)"
+    assert dali.unavailable_reason(torch.device("cuda")) == "there is no CUDA device (asked for: cuda)"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(dali.ctypes, "CDLL", raises(OSError))
-    assert "libnvcuvid.so.1" in (dali.obstacle(torch.device("cuda")) or "")
+    assert "libnvcuvid.so.1" in (dali.unavailable_reason(torch.device("cuda")) or "")
     monkeypatch.setitem(sys.modules, "nvidia.dali", None)
     monkeypatch.setattr(dali, "find_spec", lambda name: name)
     with pytest.raises(ConfigError, match=r"nvidia\.dali is damaged"):

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cacl.clips import ViewPlan
-from cacl.loaders.backends.buffer_pool import Recycler, scratch
+from cacl.loaders.backends.buffer_pool import BufferPool, scratch
 from cacl.loaders.backends.cpu import compose
 from cacl.loaders.backends.yuv_to_rgb_resize import mix
 from cacl.loaders.decode.yuv import matrix_to_rgb
@@ -156,22 +156,22 @@ HOLDERS: dict[str, Callable[[Tensor], object]] = {
 
 @pytest.mark.parametrize("holder", HOLDERS.values(), ids=HOLDERS)
 def test_memory_returns_when_nobody_holds_it(holder: Callable[[Tensor], object]) -> None:
-    recycler = Recycler()
+    recycler = BufferPool()
     tensor = recycler.tensor(4, 5, 6)
     assert (tensor.shape, tensor.dtype, tensor.is_contiguous()) == ((4, 5, 6), torch.float16, True)
-    place = tensor.data_ptr()
+    location = tensor.data_ptr()
     held = holder(tensor)
     del tensor
     others = [recycler.tensor(4, 5, 6) for _ in range(3)]
-    assert len({place, *(other.data_ptr() for other in others)}) == 4
+    assert len({location, *(other.data_ptr() for other in others)}) == 4
     del held
-    assert recycler.tensor(4, 5, 6).data_ptr() == place
+    assert recycler.tensor(4, 5, 6).data_ptr() == location
     del others
     assert len({recycler.tensor(4, 5, 6).data_ptr() for _ in range(20)}) <= 4
 
 
 def test_what_is_held_stays_as_it_is() -> None:
-    recycler = Recycler()
+    recycler = BufferPool()
     held: list[tuple[int, Tensor]] = []
     draw = np.random.default_rng(0)
     places = set[int]()
@@ -189,7 +189,7 @@ def test_what_is_held_stays_as_it_is() -> None:
 
 
 def test_other_sizes() -> None:
-    recycler = Recycler()
+    recycler = BufferPool()
     first = [recycler.tensor(8, 4) for _ in range(5)]
     del first
     for shape in ((4, 8), (9, 4), (1,), (8, 4), (0, 4), (2, 16)):
@@ -203,13 +203,13 @@ def test_other_sizes() -> None:
 
 
 def test_memory_outlives_the_recycler() -> None:
-    tensor = Recycler().tensor(100).fill_(3)
+    tensor = BufferPool().tensor(100).fill_(3)
     gc.collect()
     assert (tensor == 3).all()
 
 
 def test_several_threads_take_and_return() -> None:
-    recycler, begin, live, lock = Recycler(), threading.Barrier(4), set[int](), threading.Lock()
+    recycler, begin, live, lock = BufferPool(), threading.Barrier(4), set[int](), threading.Lock()
 
     def work(thread: int) -> None:
         begin.wait()

@@ -248,13 +248,13 @@ def test_damage_is_never_taken_for_a_record(tmp_path: Path) -> None:
     content, true, noticed = file.read_bytes(), all_of(tmp_path), 0
     damages = np.random.default_rng(0).integers(1, 256, len(content)).tolist()
     with file.open("r+b", buffering=0) as open_file:
-        for place, damage in enumerate(damages):
-            os.pwrite(open_file.fileno(), bytes([content[place] ^ damage]), place)
+        for location, damage in enumerate(damages):
+            os.pwrite(open_file.fileno(), bytes([content[location] ^ damage]), location)
             if is_refused(tmp_path):
                 noticed += 1
             else:
-                assert all_of(tmp_path) == true, place
-            os.pwrite(open_file.fileno(), content[place : place + 1], place)
+                assert all_of(tmp_path) == true, location
+            os.pwrite(open_file.fileno(), content[location : location + 1], location)
     assert noticed > 0.9 * len(content)
     assert all_of(tmp_path) == true
 
@@ -401,7 +401,7 @@ def test_scan_opens_it(tmp_path: Path) -> None:
     assert (found.layout, found.missing, found.root) == ("classes", ("x.mp4",), tmp_path)
     assert found.notes == ("a note",)
     assert found.only("test").notes == ()
-    assert found.place(found.videos[0]) == tmp_path / found.videos[0].path
+    assert found.location(found.videos[0]) == tmp_path / found.videos[0].path
     assert list(found.only("test").videos) == [video for video in found.videos if video.split == "test"]
     assert json.loads(json.dumps(found.to_json()))["videos"][0]["path"] == found.videos[0].path
     val = scan(DataConfig(root=str(tmp_path), split=3)).only("val").videos

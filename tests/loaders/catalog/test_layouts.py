@@ -668,9 +668,9 @@ SPELLINGS = [
     "place",
     ["{split}/{label}/a.mp4", "{label}/{split}/a.mp4", "set/{split}/{label}/a.mp4", "{split}/clips/{label}/a.mp4"],
 )
-def test_splits_by_their_usual_names(tmp_path: Path, names: tuple[str, str, str], place: str) -> None:
+def test_splits_by_their_usual_names(tmp_path: Path, names: tuple[str, str, str], location: str) -> None:
     wanted = {
-        place.format(split=name, label=label): (label, split)
+        location.format(split=name, label=label): (label, split)
         for name, split in zip(names, ("train", "val", "test"), strict=True)
         for label in ("run", "walk")
     }

@@ -34,7 +34,7 @@ from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.yuv import mark, planes
 from cacl.loaders.prepared.prepare import prepare
 from cacl.loaders.prepared.transcode import Settings
-from cacl.loaders.sampling.sampler import TrainingPlanner
+from cacl.loaders.sampling.sampler import ClipSampler
 
 MakeVideo = Callable[..., Path]
 SIZES = [(64 + 16 * n, 48 + 2 * n) for n in range(4)]
@@ -54,20 +54,20 @@ OPTIONS: dict[str, dict[str, str]] = {
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, make_video: MakeVideo) -> Path:
+def location(tmp_path_factory: pytest.TempPathFactory, make_video: MakeVideo) -> Path:
     """A source and the prepared set; to be looked at."""
-    place = tmp_path_factory.mktemp("prepared")
-    make_video(place / "source/a.mp4", frames=41, size=(80, 64), bframes=2, gop=250)
-    make_video(place / "source/one.mp4", frames=1, size=(80, 64), bframes=2)
-    make_video(place / "source/odd.webm", frames=18, size=(67, 53), codec="libvpx-vp9")
+    location = tmp_path_factory.mktemp("prepared")
+    make_video(location / "source/a.mp4", frames=41, size=(80, 64), bframes=2, gop=250)
+    make_video(location / "source/one.mp4", frames=1, size=(80, 64), bframes=2)
+    make_video(location / "source/odd.webm", frames=18, size=(67, 53), codec="libvpx-vp9")
     for width, height in SIZES:
-        make_video(place / f"source/{width}x{height}.avi", frames=20, size=(width, height), codec="mpeg4")
+        make_video(location / f"source/{width}x{height}.avi", frames=20, size=(width, height), codec="mpeg4")
     for name, options in OPTIONS.items():
-        moving(place / f"source/{name}.mp4", options)
-    config = DataConfig(root=str(place / "source"))
-    summary = prepare(config, place / "set", Settings(short_side=256, gop=6), workers=1, report=lambda *_: None)
+        moving(location / f"source/{name}.mp4", options)
+    config = DataConfig(root=str(location / "source"))
+    summary = prepare(config, location / "set", Settings(short_side=256, gop=6), workers=1, report=lambda *_: None)
     assert summary.copied >= len(OPTIONS) - 1
-    return place
+    return location
 
 
 def moving(path: Path, options: dict[str, str], frames: int = 30) -> None:
@@ -86,8 +86,8 @@ def moving(path: Path, options: dict[str, str], frames: int = 30) -> None:
 
 
 @pytest.fixture(scope="module")
-def catalog(place: Path) -> Catalog:
-    found = scan(DataConfig(root=str(place / "set")))
+def catalog(location: Path) -> Catalog:
+    found = scan(DataConfig(root=str(location / "set")))
     assert len(found.videos) == 3 + len(SIZES) + len(OPTIONS)
     assert not found.rejected
     return found
@@ -100,7 +100,7 @@ def truth(catalog: Catalog) -> dict[str, list[int]]:
 
 
 def path_of(catalog: Catalog, video: VideoRecord) -> Path:
-    path = catalog.place(video)
+    path = catalog.location(video)
     assert isinstance(path, Path)
     return path
 
@@ -221,7 +221,7 @@ def load(load_clip: Callable[..., None], file: Path, video: VideoRecord, clip: C
 
 
 def plans(video: VideoRecord, count: int = 5) -> list[ClipPlan]:
-    planner = TrainingPlanner([video], ClipConfig(frames=4, size=32), AugmentConfig(crop=(0.5, 1.0)), seed=1)
+    planner = ClipSampler([video], ClipConfig(frames=4, size=32), AugmentConfig(crop=(0.5, 1.0)), seed=1)
     return [planner.plan(number) for number in range(count)]
 
 
@@ -297,15 +297,15 @@ def test_any_damaged_byte_that_a_clip_needs(copy: Path, video: VideoRecord, trut
     assert 0 < start < end < len(content)
     draw, seen = random.Random(0), set[str]()
     with copy.open("r+b", buffering=0) as file:
-        for place in range(start, end):
-            file.seek(place)
-            file.write(bytes([content[place] ^ draw.randint(1, 255)]))
+        for location in range(start, end):
+            file.seek(location)
+            file.write(bytes([content[location] ^ draw.randint(1, 255)]))
             with pytest.raises(DataError) as raised:
                 marks(copy, video, CLIP)
             seen.add(str(raised.value))
-            file.seek(place)
-            file.write(content[place : place + 1])
-            if place % 97 == 0:
+            file.seek(location)
+            file.write(content[location : location + 1])
+            if location % 97 == 0:
                 assert marks(copy, video, CLIP) == true
     assert video.fragments is not None
     inside = [offset for offset in video.fragments.offset.tolist() if start <= offset < end]
@@ -315,8 +315,8 @@ def test_any_damaged_byte_that_a_clip_needs(copy: Path, video: VideoRecord, trut
 
 def test_damage_elsewhere_is_not_noticed(copy: Path, video: VideoRecord, truth: dict[str, list[int]]) -> None:
     content, (start, end) = bytearray(copy.read_bytes()), bounds(video, CLIP)
-    for place in {*range(len(content))} - {*range(start, end)}:
-        content[place] ^= 0xFF
+    for location in {*range(len(content))} - {*range(start, end)}:
+        content[location] ^= 0xFF
     copy.write_bytes(content)
     assert marks(copy, video, CLIP) == [truth[video.path][n] for n in CLIP]
     for numbers in (range(0, 3), range(0, 41), range(20, 41)):
@@ -402,10 +402,10 @@ def test_planes_are_those_of_the_decoder(catalog: Catalog, video: VideoRecord) -
         assert all(np.array_equal(a, b) for a, b in zip(planes(ours), planes(theirs), strict=True))
 
 
-def test_the_index_is_all_that_is_opened(place: Path, tmp_path: Path) -> None:
+def test_the_index_is_all_that_is_opened(location: Path, tmp_path: Path) -> None:
     """A folder of an index alone is a set, whose clips fail one by one."""
     (tmp_path / "set").mkdir()
-    shutil.copy(place / "set" / index.NAME, tmp_path / "set")
+    shutil.copy(location / "set" / index.NAME, tmp_path / "set")
     found = scan(DataConfig(root=str(tmp_path / "set")))
     assert len(found.videos) == 3 + len(SIZES) + len(OPTIONS)
     with pytest.raises(DataError, match=r"cannot be read \(No such file"):

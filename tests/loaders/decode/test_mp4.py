@@ -138,9 +138,9 @@ def test_cut_short_anywhere(file: bytes) -> None:
 def test_any_byte_of_a_head_damaged(file: bytes, damage: int) -> None:
     """What is read then may be wrong (checksums tell), but comes from the file and ends."""
     offsets, _ = mp4.fragments(file)
-    for place in heads(file):
+    for location in heads(file):
         changed = bytearray(file)
-        changed[place] ^= damage
+        changed[location] ^= damage
         data = bytes(changed)
         assert all(sample in data for sample in attempt(mp4.samples, data) or [])
         attempt(mp4.fragments, data)

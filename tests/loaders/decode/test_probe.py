@@ -68,7 +68,7 @@ def wrong_clips(files: dict[Path, VideoRecord], *, threads: int, clips: int = 60
 
 
 def of(catalog: Catalog) -> dict[Path, VideoRecord]:
-    return {Path(catalog.place(video)): video for video in catalog.videos}
+    return {Path(catalog.location(video)): video for video in catalog.videos}
 
 
 # --- Two encodes in one file

@@ -390,13 +390,13 @@ def test_frames_are_shown_as_the_container_says(
     assert (video.mirrored, video.rotation) == orientation
     assert (video.width, video.height) == ((64, 48) if video.rotation % 180 == 0 else (48, 64))
     check_upright(path, video)
-    place = path.parent / "prepared"
-    converted = convert(path, video, place, Settings(short_side=48)).video
+    location = path.parent / "prepared"
+    converted = convert(path, video, location, Settings(short_side=48)).video
     assert (converted.mirrored, converted.rotation, converted.width, converted.height) == (
         (False, 0, video.width, video.height)
     )
     original = upright(planes(next(decode_frames(path, video, [0])))[0], video)
-    kept = planes(next(decode_frames(place, converted, [0])))[0]
+    kept = planes(next(decode_frames(location, converted, [0])))[0]
     assert np.abs(original.astype(int) - kept).mean() < 3
 
 

@@ -37,7 +37,7 @@ from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.yuv import mark
 from cacl.loaders.prepared.prepare import prepare
 from cacl.loaders.prepared.transcode import Settings, convert
-from cacl.loaders.sampling.sampler import TrainingPlanner
+from cacl.loaders.sampling.sampler import ClipSampler
 
 MakeVideo = Callable[..., Path]
 
@@ -160,12 +160,12 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory, make_video: MakeVideo) -> Path:
-    place = tmp_path_factory.mktemp("original")
+    location = tmp_path_factory.mktemp("original")
     for number, frames in enumerate((90, 40, 64)):
-        make_video(place / f"source/{number}.mp4", frames=frames, size=(64 + 16 * number, 48), bframes=2)
-    config = DataConfig(root=str(place / "source"))
-    prepare(config, place / "set", Settings(short_side=48), workers=1, report=lambda *_: None)
-    return place / "set"
+        make_video(location / f"source/{number}.mp4", frames=frames, size=(64 + 16 * number, 48), bframes=2)
+    config = DataConfig(root=str(location / "source"))
+    prepare(config, location / "set", Settings(short_side=48), workers=1, report=lambda *_: None)
+    return location / "set"
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def remote(server: Server, tmp_path: Path) -> Catalog:
 
 def plans(catalog: Catalog, steps: int = 4) -> list[list[ClipPlan]]:
     clip = ClipConfig(frames=6, size=32)
-    return list(TrainingPlanner(catalog.videos, clip, AugmentConfig(), seed=3).batches(0, steps, 4))
+    return list(ClipSampler(catalog.videos, clip, AugmentConfig(), seed=3).batches(0, steps, 4))
 
 
 def batches(catalog: Catalog, wanted: list[list[ClipPlan]]) -> list[ClipBatch]:
@@ -539,10 +539,10 @@ def test_reads_from_disk(tmp_path: Path) -> None:
 
 
 def test_no_descriptor_is_kept(server: Server, address: str, tmp_path: Path) -> None:
-    def look(place: Path | str) -> None:
-        assert storage.read(place, 100, 140) == NUMBERS
+    def look(location: Path | str) -> None:
+        assert storage.read(location, 100, 140) == NUMBERS
         with pytest.raises(DataError):
-            storage.read(place, 200, 300)
+            storage.read(location, 200, 300)
 
     look(address)
     before = len(os.listdir("/proc/self/fd"))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cacl.clips import Fragments, VideoRecord
-from cacl.loaders.prepared.conversion_log import NAME, Done, Journal, Refused
+from cacl.loaders.prepared.conversion_log import NAME, ConversionLog, Done, Refused
 
 SETTINGS = {"short_side": 48}
 REFUSED = Refused(path="b\udcff\n.avi", stamp=(0, 1_700_000_000_123_456_789), reason="is empty (0 bytes)")
@@ -45,8 +45,8 @@ DONE = Done(
 )
 
 
-def opened(folder: Path) -> Journal:
-    return Journal(folder, Path("/source"), SETTINGS)
+def opened(folder: Path) -> ConversionLog:
+    return ConversionLog(folder, Path("/source"), SETTINGS)
 
 
 @contextmanager
@@ -67,13 +67,13 @@ def test_every_field_is_there_the_next_time(tmp_path: Path) -> None:
         DONE,
         replace(DONE, path="d.avi", copied=False, stamp=(2**40, 2**62)),
     ]
-    with opened(tmp_path) as journal:
+    with opened(tmp_path) as conversion_log:
         for outcome in outcomes:
-            journal.add(outcome)
-    with opened(tmp_path) as journal:
-        assert journal.outcomes == {outcome.path: outcome for outcome in outcomes}
+            conversion_log.add(outcome)
+    with opened(tmp_path) as conversion_log:
+        assert conversion_log.outcomes == {outcome.path: outcome for outcome in outcomes}
         for path in ("a.avi", "d.avi"):
-            found = journal.outcomes[path]
+            found = conversion_log.outcomes[path]
             assert isinstance(found, Done)
             assert found.size == 2**33 + 9
             assert found.video.fragments is not None  # which comparing videos passes over
@@ -83,38 +83,38 @@ def test_every_field_is_there_the_next_time(tmp_path: Path) -> None:
 
 
 def test_a_later_line_counts(tmp_path: Path) -> None:
-    with opened(tmp_path) as journal:
-        journal.add(replace(REFUSED, path="a.avi"))
-        journal.add(DONE)
-        journal.add(replace(DONE, head=3))
-    with opened(tmp_path) as journal:
-        assert journal.outcomes == {"a.avi": replace(DONE, head=3)}
+    with opened(tmp_path) as conversion_log:
+        conversion_log.add(replace(REFUSED, path="a.avi"))
+        conversion_log.add(DONE)
+        conversion_log.add(replace(DONE, head=3))
+    with opened(tmp_path) as conversion_log:
+        assert conversion_log.outcomes == {"a.avi": replace(DONE, head=3)}
 
 
 def test_a_line_that_is_written_in_part_is_an_error(tmp_path: Path) -> None:
     """And is not there the next time, when others take its place."""
-    with opened(tmp_path) as journal:
-        journal.add(REFUSED)
+    with opened(tmp_path) as conversion_log:
+        conversion_log.add(REFUSED)
         size = (tmp_path / NAME).stat().st_size
         with at_most(size + 30), pytest.raises(OSError, match="File too large"):
-            journal.add(DONE)
+            conversion_log.add(DONE)
         assert (tmp_path / NAME).stat().st_size == size + 30
     for outcome in (replace(DONE, path="c.avi"), DONE):
-        with opened(tmp_path) as journal:
-            assert DONE.path not in journal.outcomes
-            journal.add(outcome)
-    with opened(tmp_path) as journal:
-        assert journal.outcomes.keys() == {REFUSED.path, "c.avi", DONE.path}
+        with opened(tmp_path) as conversion_log:
+            assert DONE.path not in conversion_log.outcomes
+            conversion_log.add(outcome)
+    with opened(tmp_path) as conversion_log:
+        assert conversion_log.outcomes.keys() == {REFUSED.path, "c.avi", DONE.path}
 
 
 def test_a_line_without_its_end_is_not_there(tmp_path: Path) -> None:
     """Though it can be read: the next one would be written behind it, and both be lost."""
-    with opened(tmp_path) as journal:
-        journal.add(REFUSED)
-        journal.add(DONE)
+    with opened(tmp_path) as conversion_log:
+        conversion_log.add(REFUSED)
+        conversion_log.add(DONE)
     content = (tmp_path / NAME).read_bytes()
     (tmp_path / NAME).write_bytes(content[:-1])
-    with opened(tmp_path) as journal:
-        assert journal.outcomes == {REFUSED.path: REFUSED}
-        journal.add(DONE)
+    with opened(tmp_path) as conversion_log:
+        assert conversion_log.outcomes == {REFUSED.path: REFUSED}
+        conversion_log.add(DONE)
     assert (tmp_path / NAME).read_bytes() == content

@@ -55,14 +55,14 @@ BAD = ["walk/empty.mp4", "walk/text.mp4"]
 @pytest.fixture(scope="module")
 def whole(originals: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The originals and what an undisturbed run makes of them; to be looked at, or to be copied."""
-    place = tmp_path_factory.mktemp("whole")
-    shutil.copytree(originals, place / "source")
-    run(place / "source", place / "target")
-    return place
+    location = tmp_path_factory.mktemp("whole")
+    shutil.copytree(originals, location / "source")
+    run(location / "source", location / "target")
+    return location
 
 
 @pytest.fixture
-def place(whole: Path, tmp_path: Path) -> Iterator[Path]:
+def location(whole: Path, tmp_path: Path) -> Iterator[Path]:
     """The same under the same name, since a journal names its source; to be changed."""
     kept = whole.with_name("kept")
     whole.rename(kept)
@@ -117,48 +117,50 @@ def test_every_source_is_there_or_rejected(whole: Path) -> None:
         ]
 
 
-def test_what_is_told(place: Path) -> None:
+def test_what_is_told(location: Path) -> None:
     calls: list[tuple[int, int, str]] = []
-    config = DataConfig(root=str(place / "source"))
+    config = DataConfig(root=str(location / "source"))
     report = lambda *call: calls.append(call)  # noqa: E731
-    summary = prepare(config, place / "new", SETTINGS, workers=2, report=report)
+    summary = prepare(config, location / "new", SETTINGS, workers=2, report=report)
     assert [call[:2] for call in calls] == [(done, 6) for done in range(1, 7)]
     assert sorted(path for *_, path in calls) == sorted(GOOD + BAD)
     told = json.loads(json.dumps(summary.to_json()))
     assert told == {
-        "source": str(place / "source"),
-        "target": str(place / "new"),
+        "source": str(location / "source"),
+        "target": str(location / "new"),
         "layout": "classes",
         "settings": {"short_side": 48, "gop": 16, "crf": 23},
         "videos": 4,
         "copied": 1,
         "encoded": 3,
         "kept": 0,
-        "source_bytes": sum((place / "source" / path).stat().st_size for path in GOOD),
-        "prepared_bytes": sum((place / "new" / output(path)).stat().st_size for path in GOOD),
+        "source_bytes": sum((location / "source" / path).stat().st_size for path in GOOD),
+        "prepared_bytes": sum((location / "new" / output(path)).stat().st_size for path in GOOD),
         "rejected": [{"path": path, "reason": dict(summary.catalog.rejected)[path]} for path in BAD],
         "missing": [],
         "notes": [],
     }
     calls.clear()
-    again = prepare(config, place / "new", SETTINGS, workers=2, report=report)
+    again = prepare(config, location / "new", SETTINGS, workers=2, report=report)
     assert calls == []
     assert again.to_json() == told | {"kept": 4}
 
 
 @pytest.mark.parametrize("workers", [3, 0])
-def test_the_same_bytes_with_any_number_of_workers(place: Path, workers: int) -> None:
-    shutil.rmtree(place / "target")
+def test_the_same_bytes_with_any_number_of_workers(location: Path, workers: int) -> None:
+    shutil.rmtree(location / "target")
     at_work: list[int] = []
 
     def count(done: int, total: int, path: str) -> None:
         at_work.append(len(multiprocessing.active_children()))
 
-    prepare(DataConfig(root=str(place / "source")), place / "target", SETTINGS, workers=workers, report=count)
+    prepare(DataConfig(root=str(location / "source")), location / "target", SETTINGS, workers=workers, report=count)
     assert max(at_work) == min(len(GOOD + BAD), workers or len(os.sched_getaffinity(0)))
     for name in map(output, GOOD):
-        assert (place / "target" / name).read_bytes() == (place.with_name("kept") / "target" / name).read_bytes(), name
-    assert indexed(place / "target") == indexed(place.with_name("kept") / "target")
+        assert (location / "target" / name).read_bytes() == (
+            location.with_name("kept") / "target" / name
+        ).read_bytes(), name
+    assert indexed(location / "target") == indexed(location.with_name("kept") / "target")
 
 
 def test_too_many_rejected(whole: Path) -> None:
@@ -207,12 +209,12 @@ def test_a_list_that_is_damaged_is_not_taken_for_absent(tmp_path: Path, make_vid
         run(tmp_path / "source", tmp_path / "target")
 
 
-def test_labels_are_read_anew(place: Path) -> None:
-    before = files(place / "target")
-    (place / "source/list.csv").write_text("path,label,split,who\nrun/a.mp4,sit,train,Ann\nx.mp4,sit,test,Bob\n")
-    assert run(place / "source", place / "target").kept == 4
-    found = opened(place / "target")
-    assert files(place / "target") == before
+def test_labels_are_read_anew(location: Path) -> None:
+    before = files(location / "target")
+    (location / "source/list.csv").write_text("path,label,split,who\nrun/a.mp4,sit,train,Ann\nx.mp4,sit,test,Bob\n")
+    assert run(location / "source", location / "target").kept == 4
+    found = opened(location / "target")
+    assert files(location / "target") == before
     assert (found.videos[0].label, found.videos[0].split, found.videos[0].attributes) == (
         "sit",
         "train",
@@ -244,10 +246,10 @@ def test_odd_names(tmp_path: Path, make_video: MakeVideo) -> None:
         assert found.file(number).is_file()  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_files_that_are_no_files(place: Path) -> None:
-    (place / "source/run/dangling.mp4").symlink_to("nowhere")
-    os.mkfifo(place / "source/run/pipe.mp4")
-    assert dict(run(place / "source", place / "target").catalog.rejected[:2]) == {
+def test_files_that_are_no_files(location: Path) -> None:
+    (location / "source/run/dangling.mp4").symlink_to("nowhere")
+    os.mkfifo(location / "source/run/pipe.mp4")
+    assert dict(run(location / "source", location / "target").catalog.rejected[:2]) == {
         "run/dangling.mp4": "cannot be read (No such file or directory)",
         "run/pipe.mp4": "is not a regular file",
     }
@@ -256,17 +258,17 @@ def test_files_that_are_no_files(place: Path) -> None:
 # --- Going on
 
 
-def test_killed_and_gone_on_from(place: Path) -> None:
+def test_killed_and_gone_on_from(location: Path) -> None:
     """The one long source keeps a worker busy, while the other does the rest."""
-    make_long(place / "source/run/long.mp4", place / "source/run/a.mp4")
-    target = place / "target"
+    make_long(location / "source/run/long.mp4", location / "source/run/a.mp4")
+    target = location / "target"
     shutil.rmtree(target)
-    run(place / "source", target)
+    run(location / "source", target)
     expected = indexed(target)
     shutil.rmtree(target)
 
     process = subprocess.Popen(
-        [sys.executable, "-m", "cacl.cli", "data", "prepare", place / "source", target, "--short-side", "48"]
+        [sys.executable, "-m", "cacl.cli", "data", "prepare", location / "source", target, "--short-side", "48"]
     )
     log = target / conversion_log.NAME
     wait_for(lambda: log.exists() and log.read_bytes().count(b"\n") >= 4)
@@ -280,7 +282,7 @@ def test_killed_and_gone_on_from(place: Path) -> None:
     before = files(target)
     assert 1 <= len(finished) < 5
     assert not (target / index.NAME).exists()
-    assert run(place / "source", target).kept == len(finished)
+    assert run(location / "source", target).kept == len(finished)
     after = files(target)
     assert set(after) == set(map(output, [*GOOD, "run/long.mp4"]))  # and nothing hidden
     assert {path: after[path] for path in finished} == {path: before[path] for path in finished}
@@ -314,75 +316,75 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.005)
 
 
-def test_an_error_in_between(place: Path) -> None:
+def test_an_error_in_between(location: Path) -> None:
     """As Ctrl-C: workers end at once, and what is finished stays."""
-    shutil.rmtree(place / "target")
+    shutil.rmtree(location / "target")
 
     def interrupt(done: int, total: int, path: str) -> None:
         if done == 3:
             raise KeyboardInterrupt
 
-    config = DataConfig(root=str(place / "source"))
+    config = DataConfig(root=str(location / "source"))
     with pytest.raises(KeyboardInterrupt):
-        prepare(config, place / "target", SETTINGS, workers=2, report=interrupt)
+        prepare(config, location / "target", SETTINGS, workers=2, report=interrupt)
     assert not multiprocessing.active_children()
-    before = files(place / "target")
-    kept = run(place / "source", place / "target").kept
-    after = files(place / "target")
+    before = files(location / "target")
+    kept = run(location / "source", location / "target").kept
+    after = files(location / "target")
     assert sum(after.get(path) == made for path, made in before.items()) >= kept >= 1
-    assert indexed(place / "target") == indexed(place.with_name("kept") / "target")
+    assert indexed(location / "target") == indexed(location.with_name("kept") / "target")
 
 
-def test_interrupted_while_a_source_is_made_anew(place: Path, make_video: MakeVideo) -> None:
+def test_interrupted_while_a_source_is_made_anew(location: Path, make_video: MakeVideo) -> None:
     """The old index would speak of a file that is another one by now."""
-    make_video(place / "source/run/a.mp4", frames=12, size=(80, 64))
+    make_video(location / "source/run/a.mp4", frames=12, size=(80, 64))
 
     def interrupt(done: int, total: int, path: str) -> None:
         raise KeyboardInterrupt
 
-    config = DataConfig(root=str(place / "source"))
+    config = DataConfig(root=str(location / "source"))
     with pytest.raises(KeyboardInterrupt):
-        prepare(config, place / "target", SETTINGS, workers=1, report=interrupt)
-    assert not (place / "target" / index.NAME).exists()
+        prepare(config, location / "target", SETTINGS, workers=1, report=interrupt)
+    assert not (location / "target" / index.NAME).exists()
     with pytest.raises(
-        DataError, match=rf"^data\.root = {place}/target: is a prepared set that is not finished; the `"
+        DataError, match=rf"^data\.root = {location}/target: is a prepared set that is not finished; the `"
     ):
-        opened(place / "target")
-    run(place / "source", place / "target")
-    assert [video.frames for video in opened(place / "target").videos] == [12, 20, 18, 25]
+        opened(location / "target")
+    run(location / "source", location / "target")
+    assert [video.frames for video in opened(location / "target").videos] == [12, 20, 18, 25]
 
 
 @pytest.mark.parametrize("damage", [b"", b'{"path": "run/a', b"\0" * 50 + b"\n", b"garbage\n", b"no newline", None])
-def test_a_torn_journal(place: Path, damage: bytes | None) -> None:
+def test_a_torn_journal(location: Path, damage: bytes | None) -> None:
     """What follows a line that is not whole is not there; without any line it is a new one."""
-    before, log = files(place / "target"), place / "target" / conversion_log.NAME
+    before, log = files(location / "target"), location / "target" / conversion_log.NAME
     lines = log.read_bytes().splitlines(keepends=True)
     if damage == b"no newline":
         damage = lines[3].rstrip(b"\n")
     log.write_bytes(
         lines[0][:20] if damage is None else b"".join(lines[:3]) + damage + (b"" if b"\n" not in damage else lines[5])
     )
-    kept = run(place / "source", place / "target").kept
-    after = files(place / "target")
+    kept = run(location / "source", location / "target").kept
+    after = files(location / "target")
     assert kept == (0 if damage is None else sum(b'"rejected"' not in line for line in lines[1:3]))
     assert sum(after[path] == before[path] for path in before) == kept
     assert sorted(json.loads(line).get("path", "") for line in log.read_bytes().splitlines()) == [
         "",
         *sorted(GOOD + BAD),
     ]
-    assert indexed(place / "target") == indexed(place.with_name("kept") / "target")
+    assert indexed(location / "target") == indexed(location.with_name("kept") / "target")
 
 
-def test_sources_that_changed_came_and_went(place: Path, make_video: MakeVideo) -> None:
-    before = files(place / "target")
-    make_video(place / "source/run/a.mp4", frames=12, size=(80, 64))
-    (place / "source/run/b.avi").unlink()
-    make_video(place / "source/walk/new.mp4", frames=9)
-    make_video(place / "source/walk/empty.mp4", frames=7)
-    (place / "source/walk/c.webm").write_text("broken")
-    summary = run(place / "source", place / "target")
+def test_sources_that_changed_came_and_went(location: Path, make_video: MakeVideo) -> None:
+    before = files(location / "target")
+    make_video(location / "source/run/a.mp4", frames=12, size=(80, 64))
+    (location / "source/run/b.avi").unlink()
+    make_video(location / "source/walk/new.mp4", frames=9)
+    make_video(location / "source/walk/empty.mp4", frames=7)
+    (location / "source/walk/c.webm").write_text("broken")
+    summary = run(location / "source", location / "target")
     assert summary.kept == 1
-    found = opened(place / "target")
+    found = opened(location / "target")
     assert {video.path: video.frames for video in found.videos} == {
         "videos/run/a.mp4.mp4": 12,
         "videos/walk/a.mp4.mp4": 18,
@@ -390,36 +392,36 @@ def test_sources_that_changed_came_and_went(place: Path, make_video: MakeVideo) 
         "videos/walk/new.mp4.mp4": 9,
     }
     assert [path for path, _ in found.rejected] == ["walk/c.webm", "walk/text.mp4"]
-    after = files(place / "target")
+    after = files(location / "target")
     assert set(after) == {video.path for video in found.videos}
     assert [path for path in after if after[path] == before.get(path)] == ["videos/walk/a.mp4.mp4"]
 
 
-def test_outputs_that_are_gone_or_cut(place: Path) -> None:
-    before = files(place / "target")
-    (place / "target/videos/run/a.mp4.mp4").unlink()
-    os.truncate(place / "target/videos/run/b.avi.mp4", 1000)
-    (place / "target/videos/.a.mp4.mp4.tmp").write_bytes(b"what a killed run left")
-    assert run(place / "source", place / "target").kept == 2
-    after = files(place / "target")
+def test_outputs_that_are_gone_or_cut(location: Path) -> None:
+    before = files(location / "target")
+    (location / "target/videos/run/a.mp4.mp4").unlink()
+    os.truncate(location / "target/videos/run/b.avi.mp4", 1000)
+    (location / "target/videos/.a.mp4.mp4.tmp").write_bytes(b"what a killed run left")
+    assert run(location / "source", location / "target").kept == 2
+    after = files(location / "target")
     assert set(after) == set(before)
-    assert indexed(place / "target") == indexed(place.with_name("kept") / "target")
+    assert indexed(location / "target") == indexed(location.with_name("kept") / "target")
 
 
-def test_an_output_whose_head_is_damaged(place: Path) -> None:
-    file = place / "target/videos/run/a.mp4.mp4"
+def test_an_output_whose_head_is_damaged(location: Path) -> None:
+    file = location / "target/videos/run/a.mp4.mp4"
     content = file.read_bytes()
     file.write_bytes(content[:100] + b"\xff" + content[101:])
     with pytest.raises(DataError, match=rf"^{file}: is damaged; remove it, and the same command makes it again$"):
-        run(place / "source", place / "target")
+        run(location / "source", location / "target")
     file.unlink()
-    assert run(place / "source", place / "target").kept == 3
+    assert run(location / "source", location / "target").kept == 3
 
 
-def test_passing_trouble_is_tried_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_passing_trouble_is_tried_again(location: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And a file that is damaged is not. The work is done in this process, where a file can be made to fail."""
-    (place / "source/run/a.mp4").touch()
-    (place / "source/run/b.avi").touch()
+    (location / "source/run/a.mp4").touch()
+    (location / "source/run/b.avi").touch()
     probed: list[str] = []
 
     def failing(file: Path, *, seekable: bool) -> VideoRecord:
@@ -435,18 +437,18 @@ def test_passing_trouble_is_tried_again(place: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(f"{module}.each", lambda work, tasks, workers: ((task, work(task)) for task in tasks))
     with monkeypatch.context() as patch:
         patch.setattr(f"{module}.probe", failing)
-        rejected = dict(run(place / "source", place / "target").catalog.rejected)
+        rejected = dict(run(location / "source", location / "target").catalog.rejected)
     assert rejected["run/a.mp4"] == "cannot be opened as a video ([Errno 13] Permission denied)"
     assert {"run/a.mp4", "run/b.avi"} <= rejected.keys()
     assert probed == ["a.mp4", "b.avi"]
-    again = run(place / "source", place / "target")
+    again = run(location / "source", location / "target")
     assert "run/a.mp4" not in dict(again.catalog.rejected)
     assert "run/b.avi" in dict(again.catalog.rejected)
 
 
-def test_a_source_that_changes_meanwhile(place: Path) -> None:
+def test_a_source_that_changes_meanwhile(location: Path) -> None:
     """It grows while it is decoded, as a file does that is still being copied to its place."""
-    source = make_long(place / "source/run/long.mp4", place / "source/run/a.mp4")
+    source = make_long(location / "source/run/long.mp4", location / "source/run/a.mp4")
 
     def append() -> None:
         wait_for(lambda: any(holds(source)))
@@ -455,11 +457,11 @@ def test_a_source_that_changes_meanwhile(place: Path) -> None:
 
     thread = threading.Thread(target=append)
     thread.start()
-    summary = run(place / "source", place / "target")
+    summary = run(location / "source", location / "target")
     thread.join()
     assert dict(summary.catalog.rejected)["run/long.mp4"] == "changed while it was being read"
-    assert not (place / "target" / output("run/long.mp4")).exists()
-    assert "run/long.mp4" not in dict(run(place / "source", place / "target").catalog.rejected)
+    assert not (location / "target" / output("run/long.mp4")).exists()
+    assert "run/long.mp4" not in dict(run(location / "source", location / "target").catalog.rejected)
 
 
 def holds(file: Path) -> Iterator[int]:
@@ -476,9 +478,9 @@ def holds(file: Path) -> Iterator[int]:
 # --- Crashes
 
 
-def test_a_file_that_kills_whoever_reads_it(place: Path) -> None:
-    killer = make_long(place / "source/run/killer.mp4", place / "source/run/a.mp4")
-    shutil.rmtree(place / "target")
+def test_a_file_that_kills_whoever_reads_it(location: Path) -> None:
+    killer = make_long(location / "source/run/killer.mp4", location / "source/run/a.mp4")
+    shutil.rmtree(location / "target")
     killed: list[int] = []
     stop = threading.Event()
 
@@ -490,13 +492,13 @@ def test_a_file_that_kills_whoever_reads_it(place: Path) -> None:
 
     thread = threading.Thread(target=kill)
     thread.start()
-    summary = run(place / "source", place / "target", workers=2)
+    summary = run(location / "source", location / "target", workers=2)
     stop.set()
     thread.join()
     assert len(set(killed)) == 2
     assert dict(summary.catalog.rejected)["run/killer.mp4"] == "crashes the decoder"
     assert [done.path for done in summary.done] == GOOD
-    assert [done.path for done in run(place / "source", place / "target").done] == [
+    assert [done.path for done in run(location / "source", location / "target").done] == [
         "run/a.mp4",
         "run/b.avi",
         "run/killer.mp4",
@@ -508,7 +510,7 @@ def test_a_file_that_kills_whoever_reads_it(place: Path) -> None:
 
 
 @pytest.mark.parametrize("kibibytes", [4, 16, 32], ids=["journal", "videos", "index"])
-def test_the_disk_is_full(place: Path, tmp_path: Path, kibibytes: int) -> None:
+def test_the_disk_is_full(location: Path, tmp_path: Path, kibibytes: int) -> None:
     """It holds so much, in pages of 4 KiB."""
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -517,11 +519,11 @@ def test_the_disk_is_full(place: Path, tmp_path: Path, kibibytes: int) -> None:
         pytest.skip("file systems may not be mounted here")
     try:
         with pytest.raises(DataError, match=rf"^{disk}/target: cannot be written \(.*No space left .*\); mend that"):
-            run(place / "source", disk / "target")
+            run(location / "source", disk / "target")
         assert not (disk / "target" / index.NAME).exists()
         subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
         before = files(disk / "target")
-        summary = run(place / "source", disk / "target")
+        summary = run(location / "source", disk / "target")
         after = files(disk / "target")
         assert summary.kept == len(after.items() & before.items())
         assert set(after) == set(map(output, GOOD))
@@ -529,79 +531,79 @@ def test_the_disk_is_full(place: Path, tmp_path: Path, kibibytes: int) -> None:
         subprocess.run(["umount", "--lazy", disk], check=True)  # the index is still mapped
 
 
-def test_files_may_not_grow(place: Path) -> None:
+def test_files_may_not_grow(location: Path) -> None:
     """A quota by another name."""
-    shutil.rmtree(place / "target")
+    shutil.rmtree(location / "target")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
     try:
         with pytest.raises(DataError, match=r"target: cannot be written \(File too large\); mend that"):
-            run(place / "source", place / "target")
+            run(location / "source", location / "target")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert run(place / "source", place / "target").done
+    assert run(location / "source", location / "target").done
 
 
-def test_a_target_that_cannot_be(place: Path) -> None:
-    (place / "file").touch()
-    with pytest.raises(DataError, match=rf"^{place}/file/target: cannot be written \(Not a directory\)"):
-        run(place / "source", place / "file/target")
-    with pytest.raises(DataError, match=rf"^{place}/file: cannot be written \(.*\)"):
-        run(place / "source", place / "file")
+def test_a_target_that_cannot_be(location: Path) -> None:
+    (location / "file").touch()
+    with pytest.raises(DataError, match=rf"^{location}/file/target: cannot be written \(Not a directory\)"):
+        run(location / "source", location / "file/target")
+    with pytest.raises(DataError, match=rf"^{location}/file: cannot be written \(.*\)"):
+        run(location / "source", location / "file")
 
 
-def test_places_that_do_not_go_together(place: Path) -> None:
-    source = place / "source"
-    for target in (source, source / "run/target", place):
+def test_places_that_do_not_go_together(location: Path) -> None:
+    source = location / "source"
+    for target in (source, source / "run/target", location):
         with pytest.raises(UsageError, match=rf"^{target}: lies within {source}, or around it"):
             run(source, target)
-    (place / "link").symlink_to(source)
+    (location / "link").symlink_to(source)
     with pytest.raises(UsageError, match="lies within"):
-        run(source, place / "link/target")
+        run(source, location / "link/target")
     with pytest.raises(UsageError, match=r"^.*target: is a prepared set; name the videos that it was made from$"):
-        run(place / "target", place / "again")
-    (place / "full").mkdir()
-    (place / "full/thesis.tex").touch()
+        run(location / "target", location / "again")
+    (location / "full").mkdir()
+    (location / "full/thesis.tex").touch()
     with pytest.raises(UsageError, match=r"full: is not empty, and no prepared set"):
-        run(source, place / "full")
+        run(source, location / "full")
     with pytest.raises(UsageError, match=r"^data\.test_share"):
-        prepare(DataConfig(root=str(source), test_share=0.2), place / "new", SETTINGS, workers=1, report=print)
-    assert not (place / "new").exists()
+        prepare(DataConfig(root=str(source), test_share=0.2), location / "new", SETTINGS, workers=1, report=print)
+    assert not (location / "new").exists()
 
 
-def test_other_settings_and_other_sources(place: Path) -> None:
-    target = place / "target"
+def test_other_settings_and_other_sources(location: Path) -> None:
+    target = location / "target"
     for settings, named in {
         Settings(short_side=64): "short_side = 48, not 64",
         replace(SETTINGS, gop=8): "gop = 16, not 8",
         replace(SETTINGS, crf=25): "crf = 23, not 25",
     }.items():
         with pytest.raises(DataError, match=rf"^{target}: was begun with {named}; give the same again, or name"):
-            run(place / "source", target, settings)
-    (place / "source").rename(place / "other")
-    with pytest.raises(DataError, match=rf"was begun with source = {place}/source, not {place}/other; "):
-        run(place / "other", target)
+            run(location / "source", target, settings)
+    (location / "source").rename(location / "other")
+    with pytest.raises(DataError, match=rf"was begun with source = {location}/source, not {location}/other; "):
+        run(location / "other", target)
     (target / conversion_log.NAME).write_text("something else\n")
     with pytest.raises(DataError, match=r"its prepare.jsonl is damaged in the first line"):
-        run(place / "other", target)
+        run(location / "other", target)
 
 
-def test_one_at_a_time(place: Path) -> None:
+def test_one_at_a_time(location: Path) -> None:
     def again(done: int, total: int, path: str) -> None:
-        with pytest.raises(DataError, match=rf"^{place}/target: another `cacl data prepare` is at work there$"):
-            run(place / "source", place / "target")
+        with pytest.raises(DataError, match=rf"^{location}/target: another `cacl data prepare` is at work there$"):
+            run(location / "source", location / "target")
 
-    os.utime(place / "source/run/a.mp4")
-    prepare(DataConfig(root=str(place / "source")), place / "target", SETTINGS, workers=1, report=again)
-    run(place / "source", place / "target")
+    os.utime(location / "source/run/a.mp4")
+    prepare(DataConfig(root=str(location / "source")), location / "target", SETTINGS, workers=1, report=again)
+    run(location / "source", location / "target")
 
 
 # --- Verification
 
 
-def test_clips_are_compared(place: Path) -> None:
+def test_clips_are_compared(location: Path) -> None:
     calls: list[tuple[int, int, str]] = []
-    summary = run(place / "source", place / "target")
+    summary = run(location / "source", location / "target")
     verified = verify(summary, 12, report=lambda *call: calls.append(call))
     assert [call[:2] for call in calls] == [(number, 12) for number in range(1, 13)]
     assert {path for *_, path in calls} == set(GOOD)
@@ -610,14 +612,14 @@ def test_clips_are_compared(place: Path) -> None:
     assert verify(summary, 12, report=lambda *_: None) == verified
 
 
-def test_damage_is_found(place: Path) -> None:
-    summary = run(place / "source", place / "target")
+def test_damage_is_found(location: Path) -> None:
+    summary = run(location / "source", location / "target")
     for path in GOOD:
-        file = place / "target" / output(path)
+        file = location / "target" / output(path)
         content = bytearray(file.read_bytes())
         content[-20] ^= 1
         file.write_bytes(content)
-    with pytest.raises(VerificationError, match=rf"^{place}/target/videos/.*: is damaged at byte") as raised:
+    with pytest.raises(VerificationError, match=rf"^{location}/target/videos/.*: is damaged at byte") as raised:
         verify(summary, 12, report=lambda *_: None)
     assert raised.value.exit_code == 3
 
@@ -632,23 +634,25 @@ def test_damage_is_found(place: Path) -> None:
     ],
 )
 def test_other_frames_are_found(
-    place: Path, make_video: MakeVideo, path: str, size: tuple[int, int] | None, skipped: int, message: str
+    location: Path, make_video: MakeVideo, path: str, size: tuple[int, int] | None, skipped: int, message: str
 ) -> None:
     """The set stands for one whose frames are off: its source is exchanged for one that begins later."""
-    summary = run(place / "source", place / "target")
+    summary = run(location / "source", location / "target")
     if size:
-        remux(make_video(place / "longer.mp4", frames=60, size=size, gop=1), place / "source" / path, skip=skipped)
+        remux(
+            make_video(location / "longer.mp4", frames=60, size=size, gop=1), location / "source" / path, skip=skipped
+        )
     else:
-        (place / "source" / path).write_bytes(b"")
+        (location / "source" / path).write_bytes(b"")
     with pytest.raises(VerificationError, match=message):
         verify(summary, 12, report=lambda *_: None)
 
 
-def test_frames_that_are_one_too_early_are_found(place: Path, make_video: MakeVideo) -> None:
+def test_frames_that_are_one_too_early_are_found(location: Path, make_video: MakeVideo) -> None:
     """As above, the other way round: what was prepared begins later than what is there now."""
-    path, longer = place / "source/run/a.mp4", make_video(place / "longer.mp4", frames=60, size=(80, 64), gop=1)
+    path, longer = location / "source/run/a.mp4", make_video(location / "longer.mp4", frames=60, size=(80, 64), gop=1)
     remux(longer, path, skip=1)
-    summary = run(place / "source", place / "target")
+    summary = run(location / "source", location / "target")
     shutil.copy(longer, path)
     with pytest.raises(VerificationError, match=r"run/a\.mp4\.mp4: frame (\d+) is frame \d+ of run/a\.mp4$") as raised:
         verify(summary, 12, report=lambda *_: None)

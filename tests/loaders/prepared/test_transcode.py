@@ -330,9 +330,9 @@ def test_a_mark_is_of_all_that_is_seen() -> None:
         return frame
 
     changes = [made(pixels, colorspace=1), made(pixels, color_range=2)]
-    for place in ((0, 0), (47, 49), (48, 0), (59, 49), (60, 0), (71, 49)):  # first and last of Y, U and V
+    for location in ((0, 0), (47, 49), (48, 0), (59, 49), (60, 0), (71, 49)):  # first and last of Y, U and V
         other = pixels.copy()
-        other[place] ^= 1
+        other[location] ^= 1
         changes.append(made(other))
     padded = made(pixels)
     for plane in padded.planes:

@@ -15,8 +15,8 @@ from torchvision.transforms.v2 import functional as transforms
 from cacl.clips import ClipPlan, VideoRecord
 from cacl.config import AugmentConfig, ClipConfig
 from cacl.loaders.sampling.augmentation import IDENTITY_COLOR, center_view, color_matrix, draw_view
-from cacl.loaders.sampling.rng import Draws
-from cacl.loaders.sampling.sampler import TrainingPlanner, draw_order, evaluation_plans, fitting_stride
+from cacl.loaders.sampling.rng import RandomStream
+from cacl.loaders.sampling.sampler import ClipSampler, draw_order, evaluation_plans, fitting_stride
 
 CLIP, AUGMENT = ClipConfig(), AugmentConfig()
 
@@ -30,8 +30,8 @@ def record(frames: int = 90, width: int = 320, height: int = 240, path: str = "v
 VIDEOS = [record(16 + 7 * n, 161 + 10 * n, 120 + 3 * n, path=f"v{n}") for n in range(11)]
 
 
-def planner(videos: list[VideoRecord] = VIDEOS, clip: ClipConfig = CLIP, seed: int = 7) -> TrainingPlanner:
-    return TrainingPlanner(videos, clip, AUGMENT, seed)
+def planner(videos: list[VideoRecord] = VIDEOS, clip: ClipConfig = CLIP, seed: int = 7) -> ClipSampler:
+    return ClipSampler(videos, clip, AUGMENT, seed)
 
 
 def facts(plan: ClipPlan) -> tuple[object, ...]:
@@ -163,7 +163,7 @@ def test_shuffled_orders_have_the_stated_distribution() -> None:
     """n ~ U{1..T} positions are permuted: an order that moves m positions arises from each n >= m with probability
     C(T-m, n-m) / C(T, n) / n!. All 24 orders of four frames, by a chi-square test: 49.7 is its 99.9 % quantile."""
     length, samples = 4, 24_000
-    seen = Counter(draw_order(Draws(1, n), length) for n in range(samples))
+    seen = Counter(draw_order(RandomStream(1, n), length) for n in range(samples))
     total = statistic = 0.0
     for order in permutations(range(length)):
         moved = sum(a != b for a, b in enumerate(order))
@@ -181,7 +181,7 @@ def test_shuffled_orders_have_the_stated_distribution() -> None:
 @pytest.mark.parametrize("length", [2, 3, 16])
 def test_share_of_clips_left_alone(length: int) -> None:
     samples = 4000
-    orders = [draw_order(Draws(2, n), length) for n in range(samples)]
+    orders = [draw_order(RandomStream(2, n), length) for n in range(samples)]
     assert all(sorted(order) == list(range(length)) for order in orders)
     identities = orders.count(tuple(range(length)))
     expected = sum(1 / math.factorial(n) for n in range(1, length + 1)) / length
@@ -195,7 +195,7 @@ def test_share_of_clips_left_alone(length: int) -> None:
 @pytest.mark.parametrize("crop", [(0.875, 0.875), (0.5, 1.0), (1.0, 1.0), (0.01, 0.02)])
 def test_crops_are_even_and_inside(width: int, height: int, crop: tuple[float, float]) -> None:
     config, video = AugmentConfig(crop=crop), record(90, width, height)
-    drawn = [draw_view(Draws(3, n), video, config) for n in range(300)]
+    drawn = [draw_view(RandomStream(3, n), video, config) for n in range(300)]
     for view in [*drawn, center_view(video, config)]:
         assert view.top % 2 == view.left % 2 == view.side % 2 == 0
         assert view.top >= 0
@@ -208,19 +208,19 @@ def test_crops_are_even_and_inside(width: int, height: int, crop: tuple[float, f
     assert 0 <= (height - center.side) - 2 * center.top < 4
     assert 0 <= (width - center.side) - 2 * center.left < 4
     if crop[0] == crop[1]:  # every even place is reached: at most 74 of them, each drawn at least once in 3000
-        many = [draw_view(Draws(4, n), video, config) for n in range(3000)]
+        many = [draw_view(RandomStream(4, n), video, config) for n in range(3000)]
         assert {view.top for view in many} == set(range(0, height - center.side + 1, 2))
 
 
 def test_every_place_of_a_crop_is_as_likely() -> None:
     """The last one, too. Chi-square: 20.5 and 31.3 are its 99.9 % quantiles for 5 and 11 degrees of freedom."""
     config, video = AugmentConfig(crop=(0.875, 0.875)), record(90, 92, 80)
-    views = [draw_view(Draws(6, n), video, config) for n in range(4000)]
+    views = [draw_view(RandomStream(6, n), video, config) for n in range(4000)]
     for places, last, quantile in (([v.top for v in views], 10, 20.5), ([v.left for v in views], 22, 31.3)):
         seen, possible = Counter(places), range(0, last + 1, 2)
         expected = len(views) / len(possible)
         assert seen.keys() == set(possible)
-        assert sum((seen[place] - expected) ** 2 / expected for place in possible) < quantile
+        assert sum((seen[location] - expected) ** 2 / expected for location in possible) < quantile
 
 
 def test_the_middle_of_a_resized_frame_is_that_of_torchvision() -> None:
@@ -239,7 +239,7 @@ def test_the_middle_of_a_resized_frame_is_that_of_torchvision() -> None:
 def test_the_window_keeps_starts_from_the_end() -> None:
     clip = ClipConfig(frames=4, stride=2, window=12)  # a span of 7
     for frames in (12, 13, 15):
-        made = TrainingPlanner([record(frames)], clip, AUGMENT, 7)
+        made = ClipSampler([record(frames)], clip, AUGMENT, 7)
         assert {made.plan(index).start for index in range(100)} == set(range(frames - 12 + 1))
         starts = {plan.start for plan in evaluation_plans([record(frames)], [0], 10, clip, AUGMENT)}
         assert max(starts) == frames - 7, "an evaluation sees all"
@@ -249,13 +249,13 @@ def test_pillows_jitter_takes_the_same_draws() -> None:
     """The steps have the factors that the matrix is made of, in an order of their own; a strength of 0 is no step."""
     linear, pillow = (AugmentConfig(jitter=0.7, grey=0.3, arithmetic=form) for form in ("linear", "pillow"))
     for number in range(50):
-        matrix, steps = (draw_view(Draws(7, number), VIDEOS[0], config) for config in (linear, pillow))
+        matrix, steps = (draw_view(RandomStream(7, number), VIDEOS[0], config) for config in (linear, pillow))
         assert (matrix.top, matrix.left, matrix.flip) == (steps.top, steps.left, steps.flip)
         np.testing.assert_array_equal(matrix.color, color_matrix(**dict(steps.steps)))
         np.testing.assert_array_equal(steps.color, IDENTITY_COLOR)
         assert matrix.steps == ()
     none = AugmentConfig(jitter=1.0, grey=0.0, hue=0.0, contrast=0.0, arithmetic="pillow")
-    drawn = {name for number in range(20) for name, _ in draw_view(Draws(8, number), VIDEOS[0], none).steps}
+    drawn = {name for number in range(20) for name, _ in draw_view(RandomStream(8, number), VIDEOS[0], none).steps}
     assert drawn == {"brightness", "saturation"}
 
 
@@ -263,12 +263,12 @@ def test_pillows_jitter_takes_the_same_draws() -> None:
 def test_flips_jitter_and_grey_come_with_their_probability(p: float) -> None:
     samples = 1500
     config = AugmentConfig(flip=p, jitter=p, grey=0.0)
-    views = [draw_view(Draws(5, n), VIDEOS[0], config) for n in range(samples)]
+    views = [draw_view(RandomStream(5, n), VIDEOS[0], config) for n in range(samples)]
     spread = 4 * math.sqrt(p * (1 - p) / samples)
     assert abs(np.mean([view.flip for view in views]) - p) <= spread
     plain = [np.allclose(view.color, IDENTITY_COLOR, atol=1e-6) for view in views]
     assert abs(1 - np.mean(plain) - p) <= spread
-    greys = [draw_view(Draws(5, n), VIDEOS[0], AugmentConfig(grey=p)) for n in range(samples)]
+    greys = [draw_view(RandomStream(5, n), VIDEOS[0], AugmentConfig(grey=p)) for n in range(samples)]
     is_grey = [np.allclose(view.color[0], view.color[1:], atol=1e-5) for view in greys]
     assert abs(np.mean(is_grey) - p) <= spread
 
@@ -345,7 +345,7 @@ def test_brightness_and_contrast_follow_their_formulas() -> None:
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 16, 257, 5000])
 def test_a_permutation_is_drawn_as_if_one_by_one(n: int) -> None:
-    at_once, one_by_one = Draws(5, n), Draws(5, n)
+    at_once, one_by_one = RandomStream(5, n), RandomStream(5, n)
     order = list(range(n))
     for last in range(n - 1, 0, -1):
         other = one_by_one.integer(0, last + 1)
