@@ -11,7 +11,7 @@ import pytest
 
 from tests.launch import ROOT
 
-LEAVES = {"cacl.errors", "cacl.config", "cacl.clips"}
+LEAVES = {"cacl.errors", "cacl.config", "cacl.clips", "cacl.files"}
 MAY_IMPORT = {
     "cacl.errors": set(),
     "cacl.clips": set(),

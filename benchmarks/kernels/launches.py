@@ -28,7 +28,7 @@ def _of_contrast() -> Iterator[Launch]:
         tile = contrast.tiling(DIM, dtype)
         arguments = {
             **dict.fromkeys(("anchors", "queue"), dtype),
-            **dict.fromkeys(("temperature", "highest", "total", "mean"), torch.float32),
+            **dict.fromkeys(("temperature", "max_negative_logit", "total", "mean"), torch.float32),
             "n": N,
             "k": K,
             "keys_of_split": SPLIT,
@@ -39,7 +39,7 @@ def _of_contrast() -> Iterator[Launch]:
     arguments = {
         **dict.fromkeys(("anchors", "positives", "d_anchors", "d_positives"), torch.bfloat16),
         **dict.fromkeys(("temperature", "part_highest", "part_total", "part_mean"), torch.float32),
-        **dict.fromkeys(("loss", "similarity", "logsumexp", "highest", "mean"), torch.float32),
+        **dict.fromkeys(("loss", "similarity", "logsumexp", "max_negative_logit", "mean"), torch.float32),
         **dict.fromkeys(("d_loss", "d_logsumexp", "d_temperature"), torch.float32),
         "n": N,
         "splits": K // SPLIT,
@@ -61,12 +61,12 @@ def _of_symmetric() -> Iterator[Launch]:
         ):
             arguments = {
                 **dict.fromkeys(("rows", "columns"), dtype),
-                **dict.fromkeys(("temperature", "logsumexp", "highest"), torch.float32),
+                **dict.fromkeys(("temperature", "logsumexp", "max_negative_logit"), torch.float32),
                 **dict.fromkeys(("largest", "of_rows", "of_columns", "gradient"), torch.float32),
                 "n": N,
                 "m": N,
                 "columns_of_split": N,
-                "place": 0,
+                "rank_offset": 0,
                 "COLUMNS": tile.keys,
                 **_of_tiles(tile),
             }

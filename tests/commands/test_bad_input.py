@@ -183,7 +183,7 @@ def test_a_run_folder_in_use(train: Run, run: Path) -> None:
     assert (run / "checkpoint.pt").read_bytes() == before
 
 
-@pytest.mark.parametrize("place", ["file", "file/run"])
+@pytest.mark.parametrize("location", ["file", "file/run"])
 def test_a_run_folder_that_cannot_be_made(train: Run, tmp_path: Path, location: str) -> None:
     (tmp_path / "file").write_text("in the way")
     assert str(tmp_path / location) in complaint(train(f"run={tmp_path / location}"), 1, 2)

@@ -287,7 +287,7 @@ def test_our_own_operations_are_refused_too(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_without_rapidfuzz_the_recurrence_is_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_problems, "obstacle", lambda module, package: f"{package} is not installed")
+    monkeypatch.setattr(kernel_problems, "unavailable_reason", lambda module, package: f"{package} is not installed")
     with Report(enabled=False) as report:
         result = bench_kernels(["edit-distance"], repeats=1, device="cpu", report=report, compile=False, of_device=tiny)
     reasons = {row.way: row.reason for row in result.blocks[0].rows}
@@ -363,7 +363,7 @@ class Work(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    ("yardstick", "cores"),
+    ("roofline", "cores"),
     [
         (timing.multiplying(CPU, torch.float32), 1),
         (timing.copying(CPU), 1),

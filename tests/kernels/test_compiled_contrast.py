@@ -49,7 +49,7 @@ def scanning(dtype: torch.dtype, d: int, capability: int) -> Resources:
     arguments = {
         "anchors": dtype,
         "queue": dtype,
-        **dict.fromkeys(("temperature", "highest", "total", "mean"), torch.float32),
+        **dict.fromkeys(("temperature", "max_negative_logit", "total", "mean"), torch.float32),
         "n": ANCHORS,
         "k": KEYS,
         "keys_of_split": parts_of_the_queue(d, dtype, capability)[0],
@@ -82,7 +82,7 @@ def of_small_kernels(d: int) -> dict[str, Any]:
     width = triton.next_power_of_2(d)
     return {
         **dict.fromkeys(("anchors", "positives"), HALF),
-        **dict.fromkeys(("temperature", "loss", "similarity", "logsumexp", "highest", "mean"), torch.float32),
+        **dict.fromkeys(("temperature", "loss", "similarity", "logsumexp", "max_negative_logit", "mean"), torch.float32),
         "n": ANCHORS,
         "count": POSITIVES,
         "D": d,

@@ -53,10 +53,10 @@ def resources(case: Case) -> Resources:
     own = {name: options.pop(name) for name in ("num_warps", "num_stages", "enable_fp_fusion")}
     arguments = {
         **dict.fromkeys(("rows", "columns"), case.dtype),
-        **dict.fromkeys(("temperature", "logsumexp", "highest", "largest"), torch.float32),
+        **dict.fromkeys(("temperature", "logsumexp", "max_negative_logit", "largest"), torch.float32),
         **dict.fromkeys(("of_rows", "of_columns", "gradient"), torch.float32),
         **dict(zip(("n", "m", "columns_of_split"), launch.sizes, strict=True)),
-        "place": rank_offset,
+        "rank_offset": rank_offset,
         **options,
     }
     return compile_ahead(kernel, arguments, case.capability, **own)

@@ -164,7 +164,7 @@ def test_without_gradients_of_both_sides_less_is_gathered() -> None:
 # --- The operations, each on its own
 
 
-@pytest.mark.parametrize("place", [0, 1, 64, 235])
+@pytest.mark.parametrize("rank_offset", [0, 1, 64, 235])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_rows_at_any_place_among_the_columns(dtype: torch.dtype, rank_offset: int) -> None:
     rows, columns = (drawn(Size(count, 33, 0.07), dtype).first for count in (65, 300))
@@ -213,10 +213,10 @@ def test_a_number_that_is_not_finite_is_not_hidden(where: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("place", [padded, spaced, transposed])
-def test_memory_around_the_inputs_does_not_matter(rank_offset: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("layout", [padded, spaced, transposed])
+def test_memory_around_the_inputs_does_not_matter(layout: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
     given = drawn(ORDINARY, dtype)
-    check(given._replace(first=rank_offset(given.first), second=rank_offset(given.second)))
+    check(given._replace(first=layout(given.first), second=layout(given.second)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -225,7 +225,7 @@ def test_the_queue_is_what_is_meant_if_nothing_is_said() -> None:
     embeddings, queue = drawn((17, 65, 33))
     leaves = [x for x in embeddings.values() if x.requires_grad]
     results = []
-    for options in ({}, {"negatives": "queue", "gather": None, "place": 5}):
+    for options in ({}, {"negatives": "queue", "gather": None, "rank_offset": 5}):
         loss, metrics = contrast_loss(embeddings, queue, 0.07, "cross", **options)
         results.append([loss, *metrics.values(), *torch.autograd.grad(loss, leaves)])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))

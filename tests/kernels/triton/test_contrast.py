@@ -147,13 +147,13 @@ def transposed(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("place", [padded, spaced, transposed])
+@pytest.mark.parametrize("layout", [padded, spaced, transposed])
 def test_memory_around_the_inputs_does_not_matter(
-    device: torch.device, rank_offset: Callable[[Tensor], Tensor], dtype: torch.dtype
+    device: torch.device, layout: Callable[[Tensor], Tensor], dtype: torch.dtype
 ) -> None:
     given = given_on(device, Size(37, 3, 331, 33, 0.07), dtype)
-    moved = given._replace(**{name: rank_offset(getattr(given, name)) for name in ("anchors", "positives", "queue")})
-    assert moved.queue.is_contiguous() == (rank_offset is padded)
+    moved = given._replace(**{name: layout(getattr(given, name)) for name in ("anchors", "positives", "queue")})
+    assert moved.queue.is_contiguous() == (layout is padded)
     check(moved)
 
 

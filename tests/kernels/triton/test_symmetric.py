@@ -134,7 +134,7 @@ def test_a_process_without_rows_takes_part(device: torch.device) -> None:
     compare(given, made_in_parts(given, (100, 0, 40)))
 
 
-@pytest.mark.parametrize("place", [0, 1, 64, 935])
+@pytest.mark.parametrize("rank_offset", [0, 1, 64, 935])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_rows_at_any_place_among_the_columns(device: torch.device, dtype: torch.dtype, rank_offset: int) -> None:
     """These are in several parts, most of which have no row's own."""
@@ -182,13 +182,13 @@ def test_a_number_that_is_not_finite_is_not_hidden(device: torch.device, where: 
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("place", [padded, spaced, transposed])
+@pytest.mark.parametrize("layout", [padded, spaced, transposed])
 def test_memory_around_the_inputs_does_not_matter(
-    device: torch.device, rank_offset: Callable[[Tensor], Tensor], dtype: torch.dtype
+    device: torch.device, layout: Callable[[Tensor], Tensor], dtype: torch.dtype
 ) -> None:
     given = given_on(device, dtype=dtype)
-    moved = given._replace(first=rank_offset(given.first), second=rank_offset(given.second))
-    assert moved.first.is_contiguous() == (rank_offset is padded)
+    moved = given._replace(first=layout(given.first), second=layout(given.second))
+    assert moved.first.is_contiguous() == (layout is padded)
     check(moved)
 
 

@@ -250,7 +250,7 @@ def test_what_dali_lent_is_held_until_it_was_read() -> None:
 
 def test_a_device_without_a_number_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """DALI runs on number None as if there were no GPU."""
-    monkeypatch.setattr(dali, "obstacle", lambda device: None)
+    monkeypatch.setattr(dali, "unavailable_reason", lambda device: None)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
     assert dali_backend(catalog(), torch.device("cuda")).device == torch.device("cuda", 3)
     assert dali_backend(catalog(), torch.device("cuda", 1)).device == torch.device("cuda", 1)

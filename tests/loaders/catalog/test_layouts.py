@@ -665,7 +665,7 @@ SPELLINGS = [
 
 @pytest.mark.parametrize("names", SPELLINGS, ids="-".join)
 @pytest.mark.parametrize(
-    "place",
+    "location",
     ["{split}/{label}/a.mp4", "{label}/{split}/a.mp4", "set/{split}/{label}/a.mp4", "{split}/clips/{label}/a.mp4"],
 )
 def test_splits_by_their_usual_names(tmp_path: Path, names: tuple[str, str, str], location: str) -> None:

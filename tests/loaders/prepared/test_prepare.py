@@ -509,7 +509,7 @@ def test_a_file_that_kills_whoever_reads_it(location: Path) -> None:
 # --- Where it cannot write
 
 
-@pytest.mark.parametrize("kibibytes", [4, 16, 32], ids=["journal", "videos", "index"])
+@pytest.mark.parametrize("kibibytes", [4, 16, 32], ids=["conversion_log", "videos", "index"])
 def test_the_disk_is_full(location: Path, tmp_path: Path, kibibytes: int) -> None:
     """It holds so much, in pages of 4 KiB."""
     disk = tmp_path / "disk"

@@ -1,0 +1,49 @@
+"""Writing files whole or not at all, and telling whether a file has changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+
+class FileStamp(NamedTuple):
+    """What tells that a file is the same as before without reading it."""
+
+    size: int
+    """Bytes."""
+    modified_ns: int
+    """Modification time in nanoseconds."""
+
+    @staticmethod
+    def of(status: os.stat_result) -> FileStamp:
+        """The stamp of a file from its status, as `os.stat` returns it."""
+        return FileStamp(status.st_size, status.st_mtime_ns)
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`, which takes its place when the block ends without an error.
+
+    A reader, or a process that is killed now, finds the old file or the new one, and never a part of either. The
+    temporary file has reached the disk before it is renamed, so that the same holds when the machine goes down.
+
+    Args:
+        path: The file to write. Its folder must exist.
+
+    Yields:
+        The path to write to, in the same folder. After an error nothing is left there.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.writing")
+    try:
+        yield temporary
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,65 @@
+"""Files appear whole or not at all, also when their writer is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cacl.files import FileStamp, atomic_write
+
+
+def test_the_new_file_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("old")
+    with atomic_write(file) as temporary:
+        temporary.write_text("new")
+        assert file.read_text() == "old"
+    assert file.read_text() == "new"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("old")
+    with pytest.raises(ZeroDivisionError), atomic_write(file) as temporary:
+        temporary.write_text("new")
+        raise ZeroDivisionError
+    assert file.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("old")
+    code = (
+        "import os, signal, sys; from pathlib import Path; from cacl.files import atomic_write\n"
+        "with atomic_write(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_text('new')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(file)], timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert file.read_text() == "old"
+
+
+def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "file"):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_stamp_changes_with_size_and_time(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("a")
+    os.utime(file, ns=(0, 1))
+    first = FileStamp.of(file.stat())
+    assert first == (1, 1)
+    os.utime(file, ns=(0, 2))
+    assert FileStamp.of(file.stat()) == (1, 2)
+    file.write_text("ab")
+    assert FileStamp.of(file.stat()).size == 2
