@@ -26,7 +26,7 @@ def test_the_new_file_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
 def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("old")
-    with pytest.raises(ZeroDivisionError), atomic_write(file) as temporary:
+    with pytest.raises(ZeroDivisionError), atomic_write(file) as temporary:  # noqa: PT012
         temporary.write_text("new")
         raise ZeroDivisionError
     assert file.read_text() == "old"
