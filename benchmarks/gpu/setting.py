@@ -90,8 +90,8 @@ class Setting:
 
     def plans(self, catalog: Catalog, batch: int = 0) -> Iterator[list[ClipPlan]]:
         """Batches without end."""
-        planner = ClipSampler(catalog.videos, self.config.clip, self.config.augment, self.config.seed)
-        return planner.batches(0, sys.maxsize, batch or self.config.train.batch_size)
+        sampler = ClipSampler(catalog.videos, self.config.clip, self.config.augment, self.config.seed)
+        return sampler.batches(0, sys.maxsize, batch or self.config.train.batch_size)
 
     def wait(self) -> None:
         if self.cuda:

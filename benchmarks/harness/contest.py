@@ -25,7 +25,7 @@ from cacl.config import Config, override
 from cacl.errors import DataError
 from cacl.loaders.backends import cpu
 from cacl.loaders.backends.select import Backend, build_backend
-from cacl.loaders.backends.thread_pool import ThreadedBackend
+from cacl.loaders.backends.thread_pool import ThreadPoolBackend
 from cacl.loaders.catalog.scan import Catalog
 from cacl.loaders.decode.fragments import read_stretch
 from cacl.loaders.decode.raw import decode_frames
@@ -105,8 +105,8 @@ class Videos:
 
     def __init__(self, files: str, catalog: Catalog, config: Config, steps: int) -> None:
         self.files, self.catalog, self.config = files, catalog, config
-        planner = ClipSampler(catalog.videos, config.clip, config.augment, config.seed)
-        self.plans = list(planner.batches(0, steps, config.train.batch_size))
+        sampler = ClipSampler(catalog.videos, config.clip, config.augment, config.seed)
+        self.plans = list(sampler.batches(0, steps, config.train.batch_size))
         self.truth = cache(partial(Truth, catalog))
 
     def decoded_frames(self, how: Decodes) -> float | None:
@@ -136,8 +136,8 @@ class Truth:
     """A few clips as the reference shows them, and the frames before and after them."""
 
     def __init__(self, catalog: Catalog, config: Config) -> None:
-        planner = ClipSampler(catalog.videos, config.clip, config.augment, config.seed)
-        self.plans = [planner.plan(index) for index in range(min(CHECKED_CLIPS, len(catalog.videos)))]
+        sampler = ClipSampler(catalog.videos, config.clip, config.augment, config.seed)
+        self.plans = [sampler.plan(index) for index in range(min(CHECKED_CLIPS, len(catalog.videos)))]
         self.videos = [catalog.videos[plan.video] for plan in self.plans]
         reference = build_backend("reference", catalog, config, torch.device("cpu"))
         moved = [[_moved(*pair, by) for pair in zip(self.plans, self.videos, strict=True)] for by in SHIFTS]
@@ -311,7 +311,7 @@ def stages(videos: Videos) -> Stages:
         read, decoded, all_of_it = np.diff(times)
         seconds.append((read, decoded - read, all_of_it - decoded))
 
-    backend = ThreadedBackend(load, videos.catalog, size=videos.config.clip.size, threads=1, prefetch=1)
+    backend = ThreadPoolBackend(load, videos.catalog, size=videos.config.clip.size, threads=1, prefetch=1)
     for _ in backend.batches(videos.plans[: -(-TIMED_CLIPS // len(videos.plans[0]))]):
         pass
     read, decode, augment = (1000 * statistics.median(column) for column in zip(*seconds, strict=True))

@@ -26,7 +26,7 @@ from cacl.config import Config
 from cacl.errors import CaclError, UsageError
 from cacl.loaders.backends import dali
 from cacl.loaders.backends.select import Backend, build_backend
-from cacl.loaders.backends.thread_pool import LoadClip, ThreadedBackend
+from cacl.loaders.backends.thread_pool import LoadClip, ThreadPoolBackend
 from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.reporting import charts
 from cacl.reporting.console import Report
@@ -121,7 +121,7 @@ def _backend(name: str, device: torch.device, catalog: Catalog, config: Config) 
 
 def _part_of_host(load_clip: LoadClip, catalog: Catalog, config: Config) -> Backend:
     threads, prefetch = loaders.cores(config), config.loader.prefetch
-    return ThreadedBackend(load_clip, catalog, size=config.clip.size, threads=threads, prefetch=prefetch)
+    return ThreadPoolBackend(load_clip, catalog, size=config.clip.size, threads=threads, prefetch=prefetch)
 
 
 def bench_loader(

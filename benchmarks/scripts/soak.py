@@ -68,12 +68,12 @@ def multiplied(source: Catalog, folder: Path, count: int, *, link: bool) -> None
 
 def soak(folder: Path, config: Config) -> dict[str, Any]:
     catalog = scan(DataConfig(root=str(folder)), min_frames=config.clip.frames)
-    planner = ClipSampler(catalog.videos, config.clip, config.augment, config.seed)
+    sampler = ClipSampler(catalog.videos, config.clip, config.augment, config.seed)
     backend = build_backend("cpu", catalog, config, torch.device("cpu"))
     seen = torch.zeros(len(catalog.videos), dtype=torch.int64)
     samples: list[dict[str, float]] = []
     started, clips = time.monotonic(), 0
-    for batch in backend.batches(planner.batches(0, CLIPS // BATCH, BATCH)):
+    for batch in backend.batches(sampler.batches(0, CLIPS // BATCH, BATCH)):
         seen += torch.bincount(batch.video, minlength=len(seen))
         clips += len(batch.index)
         if clips % (BATCH * 25) == 0:
@@ -104,8 +104,8 @@ def million(source: Catalog, folder: Path, config: Config) -> dict[str, Any]:
     started = time.monotonic()
     catalog = scan(DataConfig(root=str(folder)), min_frames=config.clip.frames).only("train")
     fingerprint, opened = catalog.fingerprint, time.monotonic()
-    planner = ClipSampler(catalog.videos, config.clip, config.augment, config.seed)
-    plans = next(planner.batches(0, 1, 1024))
+    sampler = ClipSampler(catalog.videos, config.clip, config.augment, config.seed)
+    plans = next(sampler.batches(0, 1, 1024))
     planned = time.monotonic()
     return {
         "videos": len(catalog.videos),

@@ -214,11 +214,11 @@ def training_videos(config: Config, report: Report, saved: checkpoint.Checkpoint
 
 def _run(trainer: Trainer, catalog: Catalog, report: Report) -> dict[str, Any]:
     config, run, started = trainer.config, Path(trainer.config.run), time.monotonic()
-    planner = ClipSampler(catalog.videos, config.clip, config.augment, config.seed)
+    sampler = ClipSampler(catalog.videos, config.clip, config.augment, config.seed)
     choice = choose_backend(config.loader, trainer.device)
     report.say(f"loader: {choice.name}, {choice.reason}")
     backend = build_backend(choice.name, catalog, config, trainer.device, distributed.local_world())
-    plans = planner.batches(
+    plans = sampler.batches(
         trainer.step, trainer.steps, config.train.batch_size, distributed.rank(), distributed.world()
     )
     failure_log = FailureLog(catalog, config, trainer.step, report.say, writes=distributed.rank() == 0)

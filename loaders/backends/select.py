@@ -13,7 +13,7 @@ from cacl.clips import ClipBatch, ClipPlan
 from cacl.config import Config, LoaderConfig
 from cacl.errors import ConfigError
 from cacl.loaders.backends import cpu, dali, reference
-from cacl.loaders.backends.thread_pool import ThreadedBackend
+from cacl.loaders.backends.thread_pool import ThreadPoolBackend
 from cacl.loaders.catalog.scan import Catalog
 
 REMOTE_READS = 16
@@ -57,4 +57,4 @@ def build_backend(name: str, catalog: Catalog, config: Config, device: torch.dev
             catalog, size=size, threads=threads, prefetch=prefetch, pipelines=pipelines, device=device, views=views
         )
     load_clip = {"cpu": cpu.load_clip, "reference": reference.load_clip}[name]
-    return ThreadedBackend(load_clip, catalog, size=size, threads=threads, prefetch=prefetch)
+    return ThreadPoolBackend(load_clip, catalog, size=size, threads=threads, prefetch=prefetch)

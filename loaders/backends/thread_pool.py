@@ -19,7 +19,7 @@ LoadClip = Callable[[Location, VideoRecord, ClipPlan, int, Sequence[Tensor]], No
 """(file, record, plan, size, out): fills out, one float16 [3, T, size, size] per view."""
 
 
-class ThreadedBackend:
+class ThreadPoolBackend:
     """Decodes the clips of a batch in parallel, and up to `prefetch` batches ahead of the one asked for."""
 
     def __init__(self, load_clip: LoadClip, catalog: Catalog, *, size: int, threads: int, prefetch: int) -> None:

@@ -86,9 +86,9 @@ def configured(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config
 
 def batches(config: Config, steps: int) -> Iterator[ClipBatch]:
     catalog = scan(config.data)
-    planner = ClipSampler(catalog.videos, config.clip, config.augment, config.seed)
+    sampler = ClipSampler(catalog.videos, config.clip, config.augment, config.seed)
     backend = build_backend("cpu", catalog, config, torch.device("cpu"))
-    return backend.batches(planner.batches(0, steps, config.train.batch_size))
+    return backend.batches(sampler.batches(0, steps, config.train.batch_size))
 
 
 def losses(config: Config, steps: int) -> dict[str, list[float]]:

@@ -17,7 +17,7 @@ from cacl.clips import ClipBatch, ClipPlan
 from cacl.config import AugmentConfig, ClipConfig, DataConfig
 from cacl.loaders.backends import cpu, dali, reference
 from cacl.loaders.backends.select import Backend
-from cacl.loaders.backends.thread_pool import ThreadedBackend
+from cacl.loaders.backends.thread_pool import ThreadPoolBackend
 from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.loaders.prepared.prepare import prepare
 from cacl.loaders.prepared.transcode import Settings
@@ -30,7 +30,7 @@ VIDEOS, BATCH = 5, 4
 
 
 def threaded(load_clip: object) -> Callable[[Catalog], Backend]:
-    return lambda videos: ThreadedBackend(load_clip, videos, size=CLIP.size, threads=2, prefetch=2)  # type: ignore
+    return lambda videos: ThreadPoolBackend(load_clip, videos, size=CLIP.size, threads=2, prefetch=2)  # type: ignore
 
 
 def with_dali(source: Callable[[], dali.Source]) -> Callable[[Catalog], Backend]:
@@ -71,8 +71,8 @@ def videos(originals: Path, tmp_path: Path) -> Catalog:
 
 
 def plans_of(videos: Catalog, steps: int, batch: int = BATCH, rank: int = 0, world: int = 1) -> list[list[ClipPlan]]:
-    planner = ClipSampler(videos.videos, CLIP, AugmentConfig(), seed=5)
-    return list(planner.batches(0, steps, batch, rank, world))
+    sampler = ClipSampler(videos.videos, CLIP, AugmentConfig(), seed=5)
+    return list(sampler.batches(0, steps, batch, rank, world))
 
 
 def file_of(videos: Catalog, number: int) -> Path:

@@ -345,8 +345,8 @@ def chi_square(seen: Counter[Any], values: Sequence[Any]) -> float:
 
 def test_draws_have_the_distributions_of_the_release() -> None:
     config, samples = recipe(), 3000
-    planner = ClipSampler([record(50)], config.clip, config.augment, seed=3)
-    plans = [planner.plan(index) for index in range(samples)]
+    sampler = ClipSampler([record(50)], config.clip, config.augment, seed=3)
+    plans = [sampler.plan(index) for index in range(samples)]
     views = [view for plan in plans for view in plan.views]
     assert all(plan.frame_numbers == range(plan.start, plan.start + 31, 2)[:16] for plan in plans)
     assert chi_square(Counter(plan.start for plan in plans), release.starts(50)) < 4
@@ -385,8 +385,8 @@ def jitter_of(steps: Sequence[tuple[str, float]]) -> tuple[Sequence[tuple[str, f
 @pytest.mark.parametrize("length", [46, 47, 60])
 def test_every_start_is_drawn_and_no_other(length: int) -> None:
     config = recipe()
-    planner = ClipSampler([record(length)], config.clip, config.augment, seed=1)
-    assert {planner.plan(index).start for index in range(250)} == set(release.starts(length))
+    sampler = ClipSampler([record(length)], config.clip, config.augment, seed=1)
+    assert {sampler.plan(index).start for index in range(250)} == set(release.starts(length))
 
 
 def test_shorter_videos_are_left_out(make_video: Callable[..., Path], tmp_path: Path) -> None:
@@ -440,10 +440,10 @@ def loaded(load_clip: LoadClip, video: VideoRecord, plan: ClipPlan, size: int) -
 def test_views_are_those_of_the_release_bit_for_bit(film: tuple[VideoRecord, np.ndarray], load_clip: LoadClip) -> None:
     """In half precision, in which views travel."""
     config, (video, pictures) = recipe("clip.frames=8"), film
-    planner = ClipSampler([video], config.clip, config.augment, seed=5)
+    sampler = ClipSampler([video], config.clip, config.augment, seed=5)
     seen: Counter[str] = Counter()
     for index in range(12):
-        plan = planner.plan(index)
+        plan = sampler.plan(index)
         for want, made in zip(plan.views, loaded(load_clip, video, plan, 112), strict=True):
             jitter, grey = jitter_of(want.steps)
             seen.update(name for name, _ in jitter)
@@ -477,8 +477,8 @@ def test_frames_may_be_resized_without_pillows_jitter(film: tuple[VideoRecord, n
 
 def test_pillows_jitter_may_follow_a_crop_of_the_frame_as_it_is(film: tuple[VideoRecord, np.ndarray]) -> None:
     config, (video, pictures) = recipe("clip.frames=8", "augment.resize=[0, 0]", "clip.size=104"), film
-    planner = ClipSampler([video], config.clip, config.augment, seed=1)
-    plan = next(plan for plan in map(planner.plan, range(20)) if plan.views[0].steps)
+    sampler = ClipSampler([video], config.clip, config.augment, seed=1)
+    plan = next(plan for plan in map(sampler.plan, range(20)) if plan.views[0].steps)
     want, made = plan.views[0], loaded(cpu.load_clip, video, plan, 104)[0]
     assert want.side == 104  # of 120: nothing is resized
     jitter, grey = jitter_of(want.steps)

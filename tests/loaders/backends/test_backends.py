@@ -31,7 +31,7 @@ from cacl.loaders.backends import cpu, reference
 from cacl.loaders.backends.dali import DaliBackend, unavailable_reason
 from cacl.loaders.backends.dali_views import DaliViews, KernelViews
 from cacl.loaders.backends.select import REMOTE_READS, build_backend, choose_backend
-from cacl.loaders.backends.thread_pool import LoadClip, ThreadedBackend
+from cacl.loaders.backends.thread_pool import LoadClip, ThreadPoolBackend
 from cacl.loaders.catalog.scan import Catalog
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.sampling.augmentation import IDENTITY_COLOR, color_matrix
@@ -276,8 +276,8 @@ def test_real_footage_where_the_reference_does_not_clamp(footage: Path) -> None:
     size = 64
     for file in [footage / name for name in NATURAL] + sorted((footage / "ut_interaction").rglob("*.avi"))[::30]:
         video = probe(file)
-        planner = ClipSampler([video], ClipConfig(frames=4, size=size), AugmentConfig(crop=(0.5, 1.0)), seed=1)
-        clip = planner.plan(3)
+        sampler = ClipSampler([video], ClipConfig(frames=4, size=size), AugmentConfig(crop=(0.5, 1.0)), seed=1)
+        clip = sampler.plan(3)
         frames = reference.decode_rgb(file, video, clip)
         clamped = ((frames == 0) | (frames == 255)).any(1, keepdims=True).repeat(3, 1)
         reached = truth(clamped.astype(np.float64), replace(clip, start=0, stride=1, views=plain(clip)), size)
@@ -311,15 +311,15 @@ def catalog(*records: VideoRecord) -> Catalog:
 
 def stream(videos: Catalog, steps: int = 6) -> list[list[ClipPlan]]:
     """The last batch is shorter."""
-    planner = ClipSampler(videos.videos, ClipConfig(frames=6, size=32), AugmentConfig(), seed=3)
-    batches = list(planner.batches(0, steps, 4))
+    sampler = ClipSampler(videos.videos, ClipConfig(frames=6, size=32), AugmentConfig(), seed=3)
+    batches = list(sampler.batches(0, steps, 4))
     return [*batches[:-1], batches[-1][:1]]
 
 
 def batches_of(
     videos: Catalog, plans: Sequence[Sequence[ClipPlan]] | Iterator[list[ClipPlan]], threads: int = 2, prefetch: int = 2
 ) -> Iterator[ClipBatch]:
-    return ThreadedBackend(cpu.load_clip, videos, size=32, threads=threads, prefetch=prefetch).batches(plans)
+    return ThreadPoolBackend(cpu.load_clip, videos, size=32, threads=threads, prefetch=prefetch).batches(plans)
 
 
 def decoding_threads() -> list[str]:
@@ -380,7 +380,7 @@ def test_an_error_that_is_no_fault_of_the_data_stops(videos: Catalog) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        list(ThreadedBackend(broken, videos, size=32, threads=2, prefetch=2).batches(stream(videos)))
+        list(ThreadPoolBackend(broken, videos, size=32, threads=2, prefetch=2).batches(stream(videos)))
     assert decoding_threads() == []
 
 
@@ -410,7 +410,7 @@ def test_each_thread_computes_alone(videos: Catalog) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        list(ThreadedBackend(look, videos, size=32, threads=2, prefetch=2).batches(stream(videos)[:-1]))
+        list(ThreadPoolBackend(look, videos, size=32, threads=2, prefetch=2).batches(stream(videos)[:-1]))
     finally:
         torch.set_num_threads(before)
     assert len({name for name, _ in seen}) == 2

@@ -29,7 +29,7 @@ from cacl.clips import ClipBatch, ClipPlan, VideoRecord, ViewPlan
 from cacl.errors import CaclError, ConfigError
 from cacl.loaders.backends import dali
 from cacl.loaders.backends.reference import load_clip
-from cacl.loaders.backends.thread_pool import ThreadedBackend
+from cacl.loaders.backends.thread_pool import ThreadPoolBackend
 from cacl.loaders.catalog.scan import Catalog
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.raw import upright
@@ -71,8 +71,8 @@ def dali_backend(
     return dali.DaliBackend(videos, size=SIZE, threads=2, prefetch=3, pipelines=pipelines, device=device, views=views)
 
 
-def reference_backend(videos: Catalog) -> ThreadedBackend:
-    return ThreadedBackend(load_clip, videos, size=SIZE, threads=2, prefetch=3)
+def reference_backend(videos: Catalog) -> ThreadPoolBackend:
+    return ThreadPoolBackend(load_clip, videos, size=SIZE, threads=2, prefetch=3)
 
 
 @pytest.fixture(scope="module")

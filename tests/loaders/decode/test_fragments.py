@@ -221,8 +221,8 @@ def load(load_clip: Callable[..., None], file: Path, video: VideoRecord, clip: C
 
 
 def plans(video: VideoRecord, count: int = 5) -> list[ClipPlan]:
-    planner = ClipSampler([video], ClipConfig(frames=4, size=32), AugmentConfig(crop=(0.5, 1.0)), seed=1)
-    return [planner.plan(number) for number in range(count)]
+    sampler = ClipSampler([video], ClipConfig(frames=4, size=32), AugmentConfig(crop=(0.5, 1.0)), seed=1)
+    return [sampler.plan(number) for number in range(count)]
 
 
 @pytest.mark.parametrize("load_clip", [cpu.load_clip, reference.load_clip])

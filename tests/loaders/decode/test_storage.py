@@ -27,7 +27,7 @@ from cacl.clips import ClipBatch, ClipPlan, VideoRecord
 from cacl.config import AugmentConfig, ClipConfig, DataConfig
 from cacl.errors import DataError
 from cacl.loaders.backends import cpu
-from cacl.loaders.backends.thread_pool import ThreadedBackend
+from cacl.loaders.backends.thread_pool import ThreadPoolBackend
 from cacl.loaders.catalog import index
 from cacl.loaders.catalog.index import IndexWriter, Prepared
 from cacl.loaders.catalog.layouts.discover import Entry
@@ -184,7 +184,7 @@ def plans(catalog: Catalog, steps: int = 4) -> list[list[ClipPlan]]:
 
 
 def batches(catalog: Catalog, wanted: list[list[ClipPlan]]) -> list[ClipBatch]:
-    return list(ThreadedBackend(cpu.load_clip, catalog, size=32, threads=4, prefetch=2).batches(wanted))
+    return list(ThreadPoolBackend(cpu.load_clip, catalog, size=32, threads=4, prefetch=2).batches(wanted))
 
 
 def bounds(video: VideoRecord, numbers: range) -> tuple[int, int]:

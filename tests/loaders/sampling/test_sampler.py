@@ -30,7 +30,7 @@ def record(frames: int = 90, width: int = 320, height: int = 240, path: str = "v
 VIDEOS = [record(16 + 7 * n, 161 + 10 * n, 120 + 3 * n, path=f"v{n}") for n in range(11)]
 
 
-def planner(videos: list[VideoRecord] = VIDEOS, clip: ClipConfig = CLIP, seed: int = 7) -> ClipSampler:
+def sampler(videos: list[VideoRecord] = VIDEOS, clip: ClipConfig = CLIP, seed: int = 7) -> ClipSampler:
     return ClipSampler(videos, clip, AUGMENT, seed)
 
 
@@ -44,30 +44,30 @@ def facts(plan: ClipPlan) -> tuple[object, ...]:
 
 
 def test_a_plan_is_a_pure_function() -> None:
-    forward = [facts(planner().plan(index)) for index in range(50)]
-    one = planner()
+    forward = [facts(sampler().plan(index)) for index in range(50)]
+    one = sampler()
     backward = [facts(one.plan(index)) for index in reversed(range(50))]
     assert forward == backward[::-1]
-    assert forward != [facts(planner(seed=8).plan(index)) for index in range(50)]
+    assert forward != [facts(sampler(seed=8).plan(index)) for index in range(50)]
 
 
 def test_a_plan_does_not_depend_on_other_videos() -> None:
     other = [replace(v, frames=v.frames * 3, width=400) if n % 2 else v for n, v in enumerate(VIDEOS)]
     for index in range(40):
-        mine, theirs = planner().plan(index), planner(other).plan(index)
+        mine, theirs = sampler().plan(index), sampler(other).plan(index)
         assert mine.video == theirs.video
         if mine.video % 2 == 0:
             assert facts(mine) == facts(theirs)
 
 
 def test_each_epoch_visits_each_video_once() -> None:
-    visited = [planner().plan(index).video for index in range(11 * 20)]
+    visited = [sampler().plan(index).video for index in range(11 * 20)]
     epochs = [tuple(visited[first : first + 11]) for first in range(0, len(visited), 11)]
     assert all(sorted(epoch) == list(range(11)) for epoch in epochs)
     assert len(set(epochs)) == 20
     starts = {video: set[int]() for video in range(11)}
     for index in range(11 * 20):
-        plan = planner().plan(index)
+        plan = sampler().plan(index)
         starts[plan.video].add(plan.start)
     assert all(len(starts[video]) > 1 for video in range(1, 11)), "clips of a video change from epoch to epoch"
 
@@ -76,17 +76,17 @@ def test_each_epoch_visits_each_video_once() -> None:
 @pytest.mark.parametrize("count", [3, 11])  # fewer than a batch, and not a multiple of one
 def test_ranks_share_the_same_batches(world: int, count: int) -> None:
     """And all batches are complete."""
-    shares = [list(planner(VIDEOS[:count]).batches(0, 9, 8, rank, world)) for rank in range(world)]
+    shares = [list(sampler(VIDEOS[:count]).batches(0, 9, 8, rank, world)) for rank in range(world)]
     for step, parts in enumerate(zip(*shares, strict=True)):
         assert [len(part) for part in parts] == [8 // world] * world
         together = [facts(plan) for part in parts for plan in part]
-        assert together == [facts(planner(VIDEOS[:count]).plan(index)) for index in range(8 * step, 8 * step + 8)]
+        assert together == [facts(sampler(VIDEOS[:count]).plan(index)) for index in range(8 * step, 8 * step + 8)]
 
 
 def test_resuming_goes_on_identically() -> None:
-    whole = [[facts(plan) for plan in batch] for batch in planner().batches(0, 12, 4)]
+    whole = [[facts(plan) for plan in batch] for batch in sampler().batches(0, 12, 4)]
     for step in range(13):
-        resumed = [[facts(plan) for plan in batch] for batch in planner().batches(step, 12, 4)]
+        resumed = [[facts(plan) for plan in batch] for batch in sampler().batches(step, 12, 4)]
         assert resumed == whole[step:]
 
 
@@ -103,7 +103,7 @@ def test_clips_lie_inside_and_short_videos_get_the_largest_stride_that_fits(leng
         assert fitting_stride(video, clip) == max(fits)
         starts = set()
         for index in range(40):
-            numbers = planner([video], clip).plan(index).frame_numbers
+            numbers = sampler([video], clip).plan(index).frame_numbers
             assert len(set(numbers)) == length
             assert 0 <= numbers[0] < numbers[-1] < frames
             assert {b - a for a, b in pairwise(numbers)} == {max(fits)}
@@ -373,9 +373,9 @@ GOLDEN_EPOCH = [8, 3, 5, 10, 1, 9, 2, 7, 6, 0, 4]
 
 def test_golden_plan() -> None:
     """A run that is resumed after an upgrade of any library must go on with the very same clips."""
-    plan = planner().plan(11 * 3 + 2)
+    plan = sampler().plan(11 * 3 + 2)
     a, b = plan.views
     ours = (plan.video, plan.start, plan.stride, plan.order, *((v.top, v.left, v.side, v.flip) for v in (a, b)))
     assert ours == GOLDEN
     np.testing.assert_allclose([v.color for v in plan.views], GOLDEN_COLORS, rtol=0, atol=1e-5)  # written rounded
-    assert [planner().plan(index).video for index in range(11)] == GOLDEN_EPOCH
+    assert [sampler().plan(index).video for index in range(11)] == GOLDEN_EPOCH
