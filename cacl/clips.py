@@ -91,8 +91,9 @@ class ViewPlan:
     """Mirror left and right, after the crop."""
     color: np.ndarray
     """float32 [3, 4]: out = color[:, :3] @ rgb + color[:, 3], with rgb in [0, 1]; not clamped afterwards."""
-    steps: tuple[tuple[str, float], ...] = ()
-    """Afterwards, on the view in 8 bits: steps of `cacl.loaders.backends.pillow_ops` by name, with their factors."""
+    pillow_steps: tuple[tuple[str, float], ...] = ()
+    """Names and factors of the steps in `cacl.loaders.backends.pillow_ops` that change the view, in 8 bits, after
+    `color`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +122,7 @@ class ClipPlan:
     @property
     def needs_pillow(self) -> bool:
         """Whether frames are resized or coloured as Pillow does it, in 8-bit RGB."""
-        return self.resize is not None or any(view.steps for view in self.views)
+        return self.resize is not None or any(view.pillow_steps for view in self.views)
 
 
 @dataclass(frozen=True, slots=True)

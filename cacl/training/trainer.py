@@ -29,7 +29,7 @@ from cacl.errors import CaclError, CheckpointError, ConfigError, UsageError
 from cacl.loaders.backends.select import build_backend, choose_backend
 from cacl.loaders.catalog.scan import Catalog, scan
 from cacl.loaders.sampling.rng import RandomStream
-from cacl.loaders.sampling.sampler import STEP, ClipSampler
+from cacl.loaders.sampling.sampler import TRAINING_STEP_STREAM, ClipSampler
 from cacl.method.cacl import CACL
 from cacl.reporting.console import Report
 from cacl.training import run_manifest
@@ -135,7 +135,8 @@ class Trainer:
             )
 
     def _seed_step(self) -> None:
-        torch.manual_seed(RandomStream(self.config.seed, STEP, self.step, distributed.rank()).integer(0, 2**53))
+        rng = RandomStream(self.config.seed, TRAINING_STEP_STREAM, self.step, distributed.rank())
+        torch.manual_seed(rng.integer(0, 2**53))
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()

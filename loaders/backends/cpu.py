@@ -15,7 +15,7 @@ from torch import Tensor
 from cacl.clips import ClipPlan, VideoRecord
 from cacl.loaders.backends import reference
 from cacl.loaders.backends.buffer_pool import scratch
-from cacl.loaders.backends.yuv_to_rgb_resize import mix
+from cacl.loaders.backends.yuv_to_rgb_resize import planes_to_view
 from cacl.loaders.decode.raw import decode_frames, upright
 from cacl.loaders.decode.storage import Location
 from cacl.loaders.decode.yuv import as_planar_420, planes, rgb_matrix
@@ -28,7 +28,7 @@ def load_clip(location: Location, video: VideoRecord, plan: ClipPlan, size: int,
         return
     luma, chroma, to_rgb = decode_planes(location, video, plan)
     for view, target in zip(plan.views, out, strict=True):
-        mix(luma, chroma, compose(view.color, to_rgb), view, target.numpy())
+        planes_to_view(luma, chroma, compose(view.color, to_rgb), view, target.numpy())
 
 
 def decode_planes(location: Location, video: VideoRecord, plan: ClipPlan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -42,7 +42,7 @@ def make_view(frames: Tensor, view: ViewPlan, size: int) -> Tensor:
     """uint8 [T, 3, H, W] to float32 [3, T, size, size]."""
     crop = (view.top, view.left, view.side, view.flip)
     made = one_view(frames.permute(0, 2, 3, 1), crop, torch.from_numpy(view.color), size)
-    if not view.steps:
+    if not view.pillow_steps:
         return made
     images = (made * 255).round().byte().permute(1, 2, 3, 0).numpy()
-    return torch.from_numpy(pillow_ops.jittered(images, view.steps)).permute(3, 0, 1, 2) / 255
+    return torch.from_numpy(pillow_ops.jittered(images, view.pillow_steps)).permute(3, 0, 1, 2) / 255

@@ -25,7 +25,7 @@ class ThreadPoolBackend:
     def __init__(self, load_clip: LoadClip, catalog: Catalog, *, size: int, threads: int, prefetch: int) -> None:
         self.load_clip, self.catalog, self.size = load_clip, catalog, size
         self.threads, self.prefetch = threads, prefetch
-        self.recycler = BufferPool()
+        self.buffers = BufferPool()
 
     def batches(self, plans: Iterable[Sequence[ClipPlan]]) -> Iterator[ClipBatch]:
         """One batch for each sequence of plans, in order, with the clips that load."""
@@ -47,7 +47,7 @@ class ThreadPoolBackend:
     def _start(self, pool: ThreadPoolExecutor, plans: Sequence[ClipPlan]) -> tuple[ClipBatch, list[Future[None]]]:
         shape = (len(plans), 3, plans[0].length, self.size, self.size)
         batch = ClipBatch(
-            views=tuple(self.recycler.tensor(*shape) for _ in plans[0].views),
+            views=tuple(self.buffers.tensor(*shape) for _ in plans[0].views),
             order=torch.tensor([plan.order for plan in plans], dtype=torch.uint8),
             video=torch.tensor([plan.video for plan in plans]),
             index=torch.tensor([plan.index for plan in plans]),

@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 from cacl.clips import ViewPlan
 
 
-def mix(luma: np.ndarray, chroma: np.ndarray, matrix: np.ndarray, view: ViewPlan, out: np.ndarray) -> None:
+def planes_to_view(luma: np.ndarray, chroma: np.ndarray, matrix: np.ndarray, view: ViewPlan, out: np.ndarray) -> None:
     """uint8 [T, H, W] luma and [2, T, H/2, W/2] chroma to out, float16 [3, T, size, size].
 
     matrix: float [3, 4], the three channels as affine functions of Y, U, V; of `view` the crop and the mirror count.
@@ -28,14 +28,14 @@ def mix(luma: np.ndarray, chroma: np.ndarray, matrix: np.ndarray, view: ViewPlan
     """
     weights, to = matrix.astype(np.float32), out.view(np.uint16)
     if view.side == out.shape[-1]:
-        _mix_unscaled(luma, chroma, weights, view.top, view.left, view.flip, to)
+        _convert_unscaled(luma, chroma, weights, view.top, view.left, view.flip, to)
     else:
-        of_luma, of_chroma = _taps(view.side, out.shape[-1]), _taps(view.side // 2, out.shape[-1])
-        _mix_scaled(luma, chroma, weights, view.top, view.left, view.side, view.flip, *of_luma, *of_chroma, to)
+        of_luma, of_chroma = _filter_taps(view.side, out.shape[-1]), _filter_taps(view.side // 2, out.shape[-1])
+        _convert_resized(luma, chroma, weights, view.top, view.left, view.side, view.flip, *of_luma, *of_chroma, to)
 
 
 @lru_cache(maxsize=1024)
-def _taps(source: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _filter_taps(source: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """What each of `size` pixels is made of, by torch's own weights: the first of its K pixels among `source` ones,
     int64 [size], and the weights of these, float32 [K, size]."""
     shrinks = source > size
@@ -51,22 +51,22 @@ def _taps(source: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 # --- Compiled. Indices are unsigned where they are computed: numba then need not see whether they count from the end.
 
-OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
+NUMBA_OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
 
 
 def _compiled(function: Callable[..., None]) -> Callable[..., None]:
     try:
-        return njit(function, cache=True, **OPTIONS)
+        return njit(function, cache=True, **NUMBA_OPTIONS)
     except RuntimeError:  # there is no place where it could be kept: compiled by every process
-        return njit(function, **OPTIONS)
+        return njit(function, **NUMBA_OPTIONS)
 
 
-FAR, NEAR = np.float32(0.25), np.float32(0.75)
+FAR_WEIGHT, NEAR_WEIGHT = np.float32(0.25), np.float32(0.75)
 """Of chroma at twice its size: a pixel lies a quarter of the way from the middle of its own to that of a neighbour."""
 
 
 @intrinsic
-def _half(typing: Any, value: Any) -> Any:
+def _float16_bits(typing: Any, value: Any) -> Any:
     """The bits of a float32 in half precision, rounded to nearest, as one instruction."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -75,8 +75,8 @@ def _half(typing: Any, value: Any) -> Any:
     return types.uint16(types.float32), generate
 
 
-@njit(inline="always", **OPTIONS)
-def _mix_row(
+@njit(inline="always", **NUMBA_OPTIONS)
+def _convert_row(
     y: np.ndarray, u: np.ndarray, v: np.ndarray, weights: np.ndarray, flip: bool, out: np.ndarray, t: int, r: int
 ) -> None:
     """One row of the three channels from one of each plane, float32 [size]."""
@@ -88,27 +88,27 @@ def _mix_row(
             for x in range(len(row)):
                 other = np.uint64(last - x)
                 mixed = of_y * y[other] + of_u * u[other] + of_v * v[other] + constant
-                row[x] = _half(mixed)  # pyright: ignore[reportCallIssue]
+                row[x] = _float16_bits(mixed)  # pyright: ignore[reportCallIssue]
         else:
             for x in range(len(row)):
                 mixed = of_y * y[x] + of_u * u[x] + of_v * v[x] + constant
-                row[x] = _half(mixed)  # pyright: ignore[reportCallIssue]
+                row[x] = _float16_bits(mixed)  # pyright: ignore[reportCallIssue]
 
 
-@njit(inline="always", **OPTIONS)
-def _doubled(own: np.ndarray, other: np.ndarray, small: np.ndarray, row: np.ndarray) -> None:
+@njit(inline="always", **NUMBA_OPTIONS)
+def _upsample_chroma_row(own: np.ndarray, other: np.ndarray, small: np.ndarray, row: np.ndarray) -> None:
     """A row of chroma at twice its size, from the two it lies between. small: memory for their mixture."""
     half = len(own)
     for x in range(half):
-        small[x + 1] = NEAR * own[x] + FAR * other[x]
+        small[x + 1] = NEAR_WEIGHT * own[x] + FAR_WEIGHT * other[x]
     small[0], small[half + 1] = small[1], small[half]  # pixels without a neighbour
     for x in range(half):
-        row[2 * x] = NEAR * small[x + 1] + FAR * small[x]
-        row[2 * x + 1] = NEAR * small[x + 1] + FAR * small[x + 2]
+        row[2 * x] = NEAR_WEIGHT * small[x + 1] + FAR_WEIGHT * small[x]
+        row[2 * x + 1] = NEAR_WEIGHT * small[x + 1] + FAR_WEIGHT * small[x + 2]
 
 
 @_compiled
-def _mix_unscaled(
+def _convert_unscaled(
     luma: np.ndarray, chroma: np.ndarray, weights: np.ndarray, top: int, left: int, flip: bool, out: np.ndarray
 ) -> None:
     size = out.shape[-1]
@@ -120,16 +120,16 @@ def _mix_unscaled(
             near = r // 2
             far = max(near - 1, 0) if r % 2 == 0 else min(near + 1, half - 1)
             blue, red = chroma[0, t, :, outer : outer + half], chroma[1, t, :, outer : outer + half]
-            _doubled(blue[upper + near], blue[upper + far], small, u)
-            _doubled(red[upper + near], red[upper + far], small, v)
+            _upsample_chroma_row(blue[upper + near], blue[upper + far], small, u)
+            _upsample_chroma_row(red[upper + near], red[upper + far], small, v)
             row = luma[t, top + r, left : left + size]
             for x in range(size):
                 y[x] = row[x]
-            _mix_row(y, u, v, weights, flip, out, t, r)
+            _convert_row(y, u, v, weights, flip, out, t, r)
 
 
-@njit(inline="always", **OPTIONS)
-def _resized_row(
+@njit(inline="always", **NUMBA_OPTIONS)
+def _resize_row(
     plane: np.ndarray, r: int, first: np.ndarray, weights: np.ndarray, between: np.ndarray, row: np.ndarray
 ) -> None:
     """Row r of the resized plane. between: the rows it is made of, as one."""
@@ -146,7 +146,7 @@ def _resized_row(
 
 
 @_compiled
-def _mix_scaled(
+def _convert_resized(
     luma: np.ndarray,
     chroma: np.ndarray,
     weights: np.ndarray,
@@ -169,7 +169,7 @@ def _mix_scaled(
         blue_crop = chroma[0, t, upper : upper + half, outer : outer + half]
         red_crop = chroma[1, t, upper : upper + half, outer : outer + half]
         for r in range(size):
-            _resized_row(luma_crop, r, luma_first, luma_taps, long, y)
-            _resized_row(blue_crop, r, chroma_first, chroma_taps, short, u)
-            _resized_row(red_crop, r, chroma_first, chroma_taps, short, v)
-            _mix_row(y, u, v, weights, flip, out, t, r)
+            _resize_row(luma_crop, r, luma_first, luma_taps, long, y)
+            _resize_row(blue_crop, r, chroma_first, chroma_taps, short, u)
+            _resize_row(red_crop, r, chroma_first, chroma_taps, short, v)
+            _convert_row(y, u, v, weights, flip, out, t, r)

@@ -23,22 +23,22 @@ IDENTITY_COLOR = np.eye(3, 4, dtype=np.float32)
 
 def draw_view(rng: RandomStream, video: VideoRecord, config: AugmentConfig) -> ViewPlan:
     """One random view of a video, for training. Every place of the crop is as likely as any other."""
-    height, width = _shown(video, config)
+    height, width = _cropped_frame_size(video, config)
     grid = 1 if any(config.resize) else 2
     side = _crop_side(height, width, rng.uniform(*config.crop))
     top, left = (grid * rng.integer(0, (edge - side) // grid + 1) for edge in (height, width))
     flip, factors, grey = rng.chance(config.flip), *_draw_factors(rng, config)
-    color, steps = IDENTITY_COLOR, ()
+    color, pillow_steps = IDENTITY_COLOR, ()
     if config.arithmetic == "pillow":
-        steps = _draw_steps(rng, factors, grey, config)
+        pillow_steps = _draw_pillow_steps(rng, factors, grey, config)
     else:
         color = color_matrix(**factors | ({"saturation": 0.0} if grey else {}))
-    return ViewPlan(top=top, left=left, side=side, flip=flip, color=color, steps=steps)
+    return ViewPlan(top=top, left=left, side=side, flip=flip, color=color, pillow_steps=pillow_steps)
 
 
 def center_view(video: VideoRecord, config: AugmentConfig) -> ViewPlan:
     """The centre crop at the largest scale seen in training, as it is: for evaluation."""
-    height, width = _shown(video, config)
+    height, width = _cropped_frame_size(video, config)
     side = _crop_side(height, width, config.crop[1])
     if any(config.resize):
         top, left = round((height - side) / 2), round((width - side) / 2)  # as torchvision's: halves to even
@@ -80,7 +80,7 @@ def _draw_factors(rng: RandomStream, config: AugmentConfig) -> tuple[dict[str, f
     return factors if jitter else {}, grey
 
 
-def _draw_steps(
+def _draw_pillow_steps(
     rng: RandomStream, factors: dict[str, float], grey: bool, config: AugmentConfig
 ) -> tuple[tuple[str, float], ...]:
     """In random order, without those of strength 0: hue rounds even where it turns nothing."""
@@ -89,7 +89,7 @@ def _draw_steps(
     return tuple(shuffled + [("saturation", 0.0)] * grey)
 
 
-def _shown(video: VideoRecord, config: AugmentConfig) -> tuple[int, int]:
+def _cropped_frame_size(video: VideoRecord, config: AugmentConfig) -> tuple[int, int]:
     """Height and width of the frame that is cropped."""
     return config.resize if any(config.resize) else (video.height, video.width)
 

@@ -18,7 +18,9 @@ from cacl.config import AugmentConfig, ClipConfig
 from cacl.loaders.sampling.augmentation import center_view, draw_view
 from cacl.loaders.sampling.rng import RandomStream
 
-EPOCH_ORDER, SAMPLE, STEP = range(3)  # purposes of a draw, second in its key: their streams never meet
+EPOCH_ORDER_STREAM, CLIP_STREAM, TRAINING_STEP_STREAM = range(3)
+"""What a stream of random numbers is for. It is the second value of the stream's key, behind the seed, so that streams
+for different purposes never share a number."""
 
 
 class ClipSampler:
@@ -31,7 +33,7 @@ class ClipSampler:
         epoch, position = divmod(index, len(self.videos))
         number = epoch_order(self.seed, epoch, len(self.videos))[position]
         video = self.videos[number]
-        rng = RandomStream(self.seed, SAMPLE, epoch, number)
+        rng = RandomStream(self.seed, CLIP_STREAM, epoch, number)
         stride = fitting_stride(video, self.clip)
         start = rng.integer(0, video.frames - max(_span(self.clip.frames, stride), self.clip.window) + 1)
         return ClipPlan(
@@ -115,7 +117,7 @@ def draw_order(rng: RandomStream, length: int) -> tuple[int, ...]:
 
 @lru_cache(maxsize=2)  # a batch may straddle two epochs
 def epoch_order(seed: int, epoch: int, videos: int) -> list[int]:
-    return RandomStream(seed, EPOCH_ORDER, epoch).permutation(videos)
+    return RandomStream(seed, EPOCH_ORDER_STREAM, epoch).permutation(videos)
 
 
 def _resize(augment: AugmentConfig) -> tuple[int, int] | None:

@@ -355,7 +355,7 @@ def test_draws_have_the_distributions_of_the_release() -> None:
     assert {view.side for view in views} == {112}
     assert {plan.resize for plan in plans} == {(128, 171)}
 
-    jitters = [jitter_of(view.steps) for view in views]
+    jitters = [jitter_of(view.pillow_steps) for view in views]
     orders = Counter(tuple(name for name, _ in jitter) for jitter, _ in jitters if jitter)
     assert chi_square(orders, list(permutations(("brightness", "contrast", "saturation", "hue")))) < 4
     for event, share in (
@@ -445,7 +445,7 @@ def test_views_are_those_of_the_release_bit_for_bit(film: tuple[VideoRecord, np.
     for index in range(12):
         plan = sampler.plan(index)
         for want, made in zip(plan.views, loaded(load_clip, video, plan, 112), strict=True):
-            jitter, grey = jitter_of(want.steps)
+            jitter, grey = jitter_of(want.pillow_steps)
             seen.update(name for name, _ in jitter)
             seen.update(grey=grey, flip=want.flip, plain=not jitter)
             frames = pictures[list(plan.frame_numbers)]
@@ -478,10 +478,10 @@ def test_frames_may_be_resized_without_pillows_jitter(film: tuple[VideoRecord, n
 def test_pillows_jitter_may_follow_a_crop_of_the_frame_as_it_is(film: tuple[VideoRecord, np.ndarray]) -> None:
     config, (video, pictures) = recipe("clip.frames=8", "augment.resize=[0, 0]", "clip.size=104"), film
     sampler = ClipSampler([video], config.clip, config.augment, seed=1)
-    plan = next(plan for plan in map(sampler.plan, range(20)) if plan.views[0].steps)
+    plan = next(plan for plan in map(sampler.plan, range(20)) if plan.views[0].pillow_steps)
     want, made = plan.views[0], loaded(cpu.load_clip, video, plan, 104)[0]
     assert want.side == 104  # of 120: nothing is resized
-    jitter, grey = jitter_of(want.steps)
+    jitter, grey = jitter_of(want.pillow_steps)
     frames, location = pictures[list(plan.frame_numbers)], {"top": want.top, "left": want.left, "size": 104}
     true = release.view(frames, resize=(120, 214), **location, jitter=jitter, grey=grey, flip=want.flip)
     assert torch.equal(made, true.half())
@@ -490,8 +490,8 @@ def test_pillows_jitter_may_follow_a_crop_of_the_frame_as_it_is(film: tuple[Vide
 def test_pillow_is_given_rounded_values() -> None:
     """Where the crop was made smaller, and is not of 8 bits any more."""
     frames = torch.randint(0, 256, (2, 3, 50, 60), dtype=torch.uint8)
-    plan = ViewPlan(top=2, left=6, side=40, flip=False, color=IDENTITY_COLOR, steps=(("brightness", 1.2),))
-    small_crop = reference.make_view(frames, replace(plan, steps=()), 27).permute(1, 2, 3, 0).numpy()
+    plan = ViewPlan(top=2, left=6, side=40, flip=False, color=IDENTITY_COLOR, pillow_steps=(("brightness", 1.2),))
+    small_crop = reference.make_view(frames, replace(plan, pillow_steps=()), 27).permute(1, 2, 3, 0).numpy()
     for image, made in zip(np.rint(small_crop * 255), reference.make_view(frames, plan, 27).unbind(1), strict=True):
         true = np.array(release.adjusted(Image.fromarray(image.astype(np.uint8)), "brightness", 1.2))
         assert np.array_equal((made.permute(1, 2, 0) * 255).round().numpy(), true)

@@ -21,7 +21,7 @@ from torch import Tensor
 from cacl.clips import ViewPlan
 from cacl.loaders.backends.buffer_pool import BufferPool, scratch
 from cacl.loaders.backends.cpu import compose
-from cacl.loaders.backends.yuv_to_rgb_resize import mix
+from cacl.loaders.backends.yuv_to_rgb_resize import planes_to_view
 from cacl.loaders.decode.yuv import matrix_to_rgb
 from cacl.loaders.sampling.augmentation import IDENTITY_COLOR, color_matrix
 
@@ -60,7 +60,7 @@ def check(
     around = torch.full((frames + 2, 3, frames, size, size), torch.nan, dtype=torch.float16)
     out = around[1]
     view = ViewPlan(top=top, left=left, side=side, flip=flip, color=IDENTITY_COLOR)
-    mix(luma, chroma, matrix, view, out.numpy())
+    planes_to_view(luma, chroma, matrix, view, out.numpy())
     y = resized(luma[None, :, top : top + side, left : left + side], size)
     up, across = top // 2, left // 2
     uv = resized(chroma[:, :, up : up + side // 2, across : across + side // 2], size)
@@ -122,7 +122,7 @@ def test_extremes_do_not_wrap() -> None:
     for y, u, v in ((255, 255, 255), (0, 0, 0), (255, 0, 1)):
         luma, chroma = np.full((1, 16, 16), y, np.uint8), np.full((2, 1, 8, 8), u, np.uint8)
         chroma[1] = v
-        mix(luma, chroma, matrix, view, out)
+        planes_to_view(luma, chroma, matrix, view, out)
         assert (out == np.array([200 * y, -200 * u, v * 2**-20], np.float16)[:, None, None, None]).all()
 
 
@@ -156,27 +156,27 @@ HOLDERS: dict[str, Callable[[Tensor], object]] = {
 
 @pytest.mark.parametrize("holder", HOLDERS.values(), ids=HOLDERS)
 def test_memory_returns_when_nobody_holds_it(holder: Callable[[Tensor], object]) -> None:
-    recycler = BufferPool()
-    tensor = recycler.tensor(4, 5, 6)
+    buffers = BufferPool()
+    tensor = buffers.tensor(4, 5, 6)
     assert (tensor.shape, tensor.dtype, tensor.is_contiguous()) == ((4, 5, 6), torch.float16, True)
     location = tensor.data_ptr()
     held = holder(tensor)
     del tensor
-    others = [recycler.tensor(4, 5, 6) for _ in range(3)]
+    others = [buffers.tensor(4, 5, 6) for _ in range(3)]
     assert len({location, *(other.data_ptr() for other in others)}) == 4
     del held
-    assert recycler.tensor(4, 5, 6).data_ptr() == location
+    assert buffers.tensor(4, 5, 6).data_ptr() == location
     del others
-    assert len({recycler.tensor(4, 5, 6).data_ptr() for _ in range(20)}) <= 4
+    assert len({buffers.tensor(4, 5, 6).data_ptr() for _ in range(20)}) <= 4
 
 
 def test_what_is_held_stays_as_it_is() -> None:
-    recycler = BufferPool()
+    buffers = BufferPool()
     held: list[tuple[int, Tensor]] = []
     draw = np.random.default_rng(0)
     places = set[int]()
     for number in range(300):
-        tensor = recycler.tensor(6, 7).fill_(number)
+        tensor = buffers.tensor(6, 7).fill_(number)
         places.add(tensor.data_ptr())
         held.append((number, tensor[int(draw.integers(6))]))
         for _ in range(int(draw.integers(0, 3))):
@@ -189,17 +189,17 @@ def test_what_is_held_stays_as_it_is() -> None:
 
 
 def test_other_sizes() -> None:
-    recycler = BufferPool()
-    first = [recycler.tensor(8, 4) for _ in range(5)]
+    buffers = BufferPool()
+    first = [buffers.tensor(8, 4) for _ in range(5)]
     del first
     for shape in ((4, 8), (9, 4), (1,), (8, 4), (0, 4), (2, 16)):
-        tensor = recycler.tensor(*shape)
+        tensor = buffers.tensor(*shape)
         assert tensor.shape == shape
         tensor.fill_(1)
     del tensor
     for _ in range(10):
-        recycler.tensor(3, 3)
-    assert sum(memory.size for memory in recycler.free) == 9, "memory of an earlier size is let go"
+        buffers.tensor(3, 3)
+    assert sum(memory.size for memory in buffers.free) == 9, "memory of an earlier size is let go"
 
 
 def test_memory_outlives_the_recycler() -> None:
@@ -209,12 +209,12 @@ def test_memory_outlives_the_recycler() -> None:
 
 
 def test_several_threads_take_and_return() -> None:
-    recycler, begin, live, lock = BufferPool(), threading.Barrier(4), set[int](), threading.Lock()
+    buffers, begin, live, lock = BufferPool(), threading.Barrier(4), set[int](), threading.Lock()
 
     def work(thread: int) -> None:
         begin.wait()
         for turn in range(500):
-            tensors = [recycler.tensor(2, 3) for _ in range(turn % 5)]
+            tensors = [buffers.tensor(2, 3) for _ in range(turn % 5)]
             places = {tensor.data_ptr() for tensor in tensors}
             with lock:
                 assert not places & live, "handed out twice at once"

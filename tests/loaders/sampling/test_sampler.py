@@ -36,7 +36,9 @@ def sampler(videos: list[VideoRecord] = VIDEOS, clip: ClipConfig = CLIP, seed: i
 
 def facts(plan: ClipPlan) -> tuple[object, ...]:
     """A plan as values that compare exactly."""
-    views = tuple((v.top, v.left, v.side, v.flip, v.color.tobytes(), v.color.dtype.str, v.steps) for v in plan.views)
+    views = tuple(
+        (v.top, v.left, v.side, v.flip, v.color.tobytes(), v.color.dtype.str, v.pillow_steps) for v in plan.views
+    )
     return plan.index, plan.video, plan.start, plan.stride, plan.length, plan.order, views, plan.resize
 
 
@@ -249,13 +251,14 @@ def test_pillows_jitter_takes_the_same_draws() -> None:
     """The steps have the factors that the matrix is made of, in an order of their own; a strength of 0 is no step."""
     linear, pillow = (AugmentConfig(jitter=0.7, grey=0.3, arithmetic=form) for form in ("linear", "pillow"))
     for number in range(50):
-        matrix, steps = (draw_view(RandomStream(7, number), VIDEOS[0], config) for config in (linear, pillow))
-        assert (matrix.top, matrix.left, matrix.flip) == (steps.top, steps.left, steps.flip)
-        np.testing.assert_array_equal(matrix.color, color_matrix(**dict(steps.steps)))
-        np.testing.assert_array_equal(steps.color, IDENTITY_COLOR)
-        assert matrix.steps == ()
+        matrix, jitter = (draw_view(RandomStream(7, number), VIDEOS[0], config) for config in (linear, pillow))
+        assert (matrix.top, matrix.left, matrix.flip) == (jitter.top, jitter.left, jitter.flip)
+        np.testing.assert_array_equal(matrix.color, color_matrix(**dict(jitter.pillow_steps)))
+        np.testing.assert_array_equal(jitter.color, IDENTITY_COLOR)
+        assert matrix.pillow_steps == ()
     none = AugmentConfig(jitter=1.0, grey=0.0, hue=0.0, contrast=0.0, arithmetic="pillow")
-    drawn = {name for number in range(20) for name, _ in draw_view(RandomStream(8, number), VIDEOS[0], none).steps}
+    views = [draw_view(RandomStream(8, number), VIDEOS[0], none) for number in range(20)]
+    drawn = {name for view in views for name, _ in view.pillow_steps}
     assert drawn == {"brightness", "saturation"}
 
 
