@@ -172,7 +172,7 @@ def test_contrast_tells_sixteen_videos_apart(configured: Callable[..., Config]) 
         steps=60,
         batch=8,
         augment={"crop": [1, 1], "flip": 0, "jitter": 0, "grey": 0},
-        contrast={"pairs": "cnn", "queue": 8, "momentum": 0.9},
+        contrast={"pairs": "cnn", "queue_size": 8, "momentum": 0.9},
         order={"weight": 0.0},
         optim={"lr": 0.1},
     )
