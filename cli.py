@@ -18,7 +18,7 @@ from cacl.errors import CaclError
 
 if TYPE_CHECKING:
     from cacl.evaluation.retrieval import LabelTable
-    from cacl.loaders.catalog.scan import Catalog
+    from cacl.loaders.catalog.catalog import Catalog
     from cacl.loaders.prepared.prepare import Summary
     from cacl.loaders.prepared.verify import Verified
 
@@ -193,7 +193,7 @@ def scan(
 
     config = configuration.override(configuration.from_dict({"data": {"root": root}}), overrides or [])
     with Report() as report:
-        catalog = scan_folder(config.data, min_frames=config.clip.frames, report=report.scanned)
+        catalog = scan_folder(config.data, min_frames=config.clip.frames, progress=report.scanned)
     _print(catalog.to_json(), as_json, lambda _: _print_catalog(catalog))
     catalog.check(config.data.max_rejected)
 
@@ -225,8 +225,8 @@ def prepare(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the same command goes on
     with Report() as report:
         preparing, verifying = partial(report.advance, "preparing"), partial(report.advance, "verifying")
-        summary = prepare_set(config.data, target, settings, workers=workers, report=preparing)
-        verified = verify(summary, clips, report=verifying) if clips else None
+        summary = prepare_set(config.data, target, settings, workers=workers, progress=preparing)
+        verified = verify(summary, clips, progress=verifying) if clips else None
     result = summary.to_json() | {"verified": verified and verified._asdict()}
     _print(result, as_json, lambda _: _print_summary(summary, verified))
     summary.check(config.data.max_rejected)

@@ -14,7 +14,8 @@ from cacl.clips import ClipPlan, VideoRecord
 from cacl.config import Config
 from cacl.loaders.backends import dali
 from cacl.loaders.backends.select import Backend, build_backend
-from cacl.loaders.catalog.scan import Catalog, scan
+from cacl.loaders.catalog.catalog import Catalog
+from cacl.loaders.catalog.scan import scan
 from cacl.loaders.decode.storage import Location
 from cacl.loaders.sampling.sampler import ClipSampler
 

@@ -78,10 +78,10 @@ def videos(s: Setting) -> Answer:
     source = replace(s.config.data, root=str(s.folder / "h264"))
     workers = 1 if s.quick else s.threads
     started = time.perf_counter()
-    prepare(source, s.folder / "prepared", Settings(), workers=workers, report=lambda *_: None)
+    prepare(source, s.folder / "prepared", Settings(), workers=workers, progress=lambda *_: None)
     seconds = time.perf_counter() - started
     # 192 x 144 where the others are 170 x 128: both sides are multiples of 16.
-    prepare(source, s.folder / "larger", Settings(short_side=144), workers=workers, report=lambda *_: None)
+    prepare(source, s.folder / "larger", Settings(short_side=144), workers=workers, progress=lambda *_: None)
     about = {}
     for kind in ("h264", "prepared", "larger", "xvid", "vp9", "long"):
         catalog = s.catalog(kind)

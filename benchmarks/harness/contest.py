@@ -26,7 +26,7 @@ from cacl.errors import DataError
 from cacl.loaders.backends import cpu
 from cacl.loaders.backends.select import Backend, build_backend
 from cacl.loaders.backends.thread_pool import ThreadPoolBackend
-from cacl.loaders.catalog.scan import Catalog
+from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.decode.fragments import read_stretch
 from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.storage import Location

@@ -27,7 +27,8 @@ from cacl.errors import CaclError, UsageError
 from cacl.loaders.backends import dali
 from cacl.loaders.backends.select import Backend, build_backend
 from cacl.loaders.backends.thread_pool import LoadClip, ThreadPoolBackend
-from cacl.loaders.catalog.scan import Catalog, scan
+from cacl.loaders.catalog.catalog import Catalog
+from cacl.loaders.catalog.scan import scan
 from cacl.reporting import charts
 from cacl.reporting.console import Report
 
@@ -185,7 +186,7 @@ def _catalogs(raw: Path, prepared: Path | None, config: Config, report: Report) 
 
     def opened(root: Path) -> Catalog:
         data = replace(config.data, root=str(root))
-        catalog = scan(data, min_frames=config.clip.min_frames, report=report.scanned)
+        catalog = scan(data, min_frames=config.clip.min_frames, progress=report.scanned)
         report.found(catalog)
         catalog.check(data.max_rejected)
         return catalog

@@ -23,7 +23,7 @@ from torchvision.transforms.functional import to_tensor
 
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord, ViewPlan
 from cacl.config import AugmentConfig, Config
-from cacl.loaders.catalog.scan import Catalog
+from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.decode.raw import open_video, video_stream
 
 Load = Callable[[str, VideoRecord, ClipPlan, Config], tuple[Tensor, ...]]

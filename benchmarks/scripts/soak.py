@@ -27,10 +27,11 @@ import torch
 from cacl.benchmarks.harness import machine
 from cacl.config import Config, DataConfig
 from cacl.loaders.backends.select import build_backend
-from cacl.loaders.catalog import index
+from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.catalog.index import IndexWriter, Prepared
 from cacl.loaders.catalog.layouts.discover import Entry
-from cacl.loaders.catalog.scan import Catalog, scan
+from cacl.loaders.catalog.prepared_files import INDEX_NAME
+from cacl.loaders.catalog.scan import scan
 from cacl.loaders.sampling.sampler import ClipSampler
 
 VIDEOS, CLIPS, BATCH = 10_000, 20_000, 32
@@ -109,7 +110,7 @@ def million(source: Catalog, folder: Path, config: Config) -> dict[str, Any]:
     planned = time.monotonic()
     return {
         "videos": len(catalog.videos),
-        "index_mib": (folder / index.NAME).stat().st_size / 2**20,
+        "index_mib": (folder / INDEX_NAME).stat().st_size / 2**20,
         "fingerprint": fingerprint[:16],
         "seconds_to_open": opened - started,
         "seconds_to_first_plans": planned - opened,

@@ -19,7 +19,7 @@ from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.errors import DataError
 from cacl.loaders.backends.select import Backend
-from cacl.loaders.catalog.scan import Catalog
+from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.sampling.sampler import evaluation_plans
 from cacl.models import CNN3D, VideoTransformer
 

@@ -27,7 +27,8 @@ from cacl.evaluation import features
 from cacl.evaluation.features import FeatureOf
 from cacl.evaluation.metrics import recall_at, recall_by_chance
 from cacl.loaders.backends.select import build_backend, choose_backend
-from cacl.loaders.catalog.scan import Catalog, scan
+from cacl.loaders.catalog.catalog import Catalog
+from cacl.loaders.catalog.scan import scan
 from cacl.reporting.console import Report
 
 RANKS = (1, 5, 10, 20, 50)
@@ -85,7 +86,7 @@ def retrieval(
         raise UsageError(f"the weights decide {'; '.join(fixed)}: leave that as it is")
     with distributed.process_group(config.train.device) as device, Report(enabled=distributed.rank() == 0) as report:
         with distributed.main_first():
-            catalog = scan(config.data, min_frames=config.clip.frames, report=report.scanned)
+            catalog = scan(config.data, min_frames=config.clip.frames, progress=report.scanned)
         catalog.check(config.data.max_rejected)
         report.found(catalog)
         query, gallery = _positions(catalog, query_split), _positions(catalog, "train")

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-    from cacl.loaders.catalog.scan import Catalog
+    from cacl.loaders.catalog.catalog import Catalog
 
 SHOWN = 10
 """Rejected and missing files that are named, of each."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from cacl.clips import Failure
 from cacl.config import Config
 from cacl.errors import DataError
-from cacl.loaders.catalog.scan import Catalog
+from cacl.loaders.catalog.catalog import Catalog
 
 NAME = "failures.jsonl"
 IN_A_ROW = 100

@@ -8,8 +8,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from cacl.clips import SeekPoint, VideoRecord
+from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.catalog.index import PreparedVideos
-from cacl.loaders.catalog.scan import Catalog
 
 NAME = "videos.jsonl"
 KEPT = [field.name for field in fields(VideoRecord) if field.name != "fragments"]

@@ -27,7 +27,8 @@ from cacl.clips import ClipBatch, to_device
 from cacl.config import Config
 from cacl.errors import CaclError, CheckpointError, ConfigError, UsageError
 from cacl.loaders.backends.select import build_backend, choose_backend
-from cacl.loaders.catalog.scan import Catalog, scan
+from cacl.loaders.catalog.catalog import Catalog
+from cacl.loaders.catalog.scan import scan
 from cacl.loaders.sampling.rng import RandomStream
 from cacl.loaders.sampling.sampler import TRAINING_STEP_STREAM, ClipSampler
 from cacl.method.cacl import CACL
@@ -191,7 +192,7 @@ def training_videos(config: Config, report: Report, saved: checkpoint.Checkpoint
     if not config.data.root:
         raise ConfigError("data.root is not set: give a folder of videos, as in --set data.root=path/to/videos")
     with distributed.main_first():  # the others find its scan in the cache
-        found = scan(config.data, min_frames=config.clip.min_frames, report=report.scanned)
+        found = scan(config.data, min_frames=config.clip.min_frames, progress=report.scanned)
     found.check(config.data.max_rejected)
     report.found(found)
     chosen = found.only("train") if found.has_splits else found

@@ -23,7 +23,7 @@ from cacl.clips import ClipBatch, ClipPlan, Failure, VideoRecord, ViewPlan
 from cacl.errors import CaclError, ConfigError, DataError
 from cacl.loaders.backends.dali_views import DaliViews, KernelViews, Node, Views
 from cacl.loaders.backends.reference import decode_rgb
-from cacl.loaders.catalog.scan import Catalog
+from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.decode.remux import cut
 from cacl.loaders.decode.storage import Location
 from cacl.loaders.decode.yuv import matrix_to_rgb

@@ -14,7 +14,7 @@ from cacl.config import Config, LoaderConfig
 from cacl.errors import ConfigError
 from cacl.loaders.backends import cpu, dali, reference
 from cacl.loaders.backends.thread_pool import ThreadPoolBackend
-from cacl.loaders.catalog.scan import Catalog
+from cacl.loaders.catalog.catalog import Catalog
 
 REMOTE_READS = 16
 """Clips of a remote set that are fetched at once: its threads wait more than they compute."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from cacl.clips import ClipBatch, ClipPlan, Failure, VideoRecord
 from cacl.errors import DataError
 from cacl.loaders.backends.buffer_pool import BufferPool
-from cacl.loaders.catalog.scan import Catalog
+from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.decode.storage import Location
 
 LoadClip = Callable[[Location, VideoRecord, ClipPlan, int, Sequence[Tensor]], None]

@@ -24,10 +24,9 @@ from safetensors.numpy import save_file
 from cacl.clips import Fragments, VideoRecord
 from cacl.errors import DataError, reason_of
 from cacl.loaders.catalog.layouts.entries import Entry, hold_out
+from cacl.loaders.catalog.prepared_files import INDEX_NAME
 from cacl.loaders.decode import storage
 
-NAME = "index.safetensors"
-"""Of the index in the folder of a prepared set; having one makes a folder a prepared set."""
 FORMAT = "cacl prepared set 1"
 DTYPES = {"U8": np.uint8, "U32": np.uint32, "I32": np.int32, "I64": np.int64, "F64": np.float64}
 """Those of safetensors that are used here."""
@@ -116,12 +115,12 @@ class IndexWriter:
         head = {"format": FORMAT, "digest": _digest(parts, samples), "samples": samples}
         # One entry: safetensors writes several in random order, and the same set should have the same bytes.
         metadata = {"cacl": json.dumps(head | {"about_digest": _digest([], rest), "about": rest})}
-        temporary = self.folder / f".{NAME}.tmp"
+        temporary = self.folder / f".{INDEX_NAME}.tmp"
         try:
             save_file(columns, temporary, metadata)
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
-            os.replace(temporary, self.folder / NAME)
+            os.replace(temporary, self.folder / INDEX_NAME)
         except SafetensorError as error:
             raise OSError(str(error)) from None
         finally:
@@ -153,7 +152,7 @@ class Index:
             self.columns, head = _mapped(file)
         except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
             reason = reason_of(error)
-            raise DataError(f"{name}: its {NAME} cannot be used ({reason}); prepare the set again") from None
+            raise DataError(f"{name}: its {INDEX_NAME} cannot be used ({reason}); prepare the set again") from None
         self.digest: str = head["digest"]
         """Of all but `about`."""
         samples = json.loads(head["samples"])
@@ -199,7 +198,7 @@ def fetched(root: str, folder: Path, name: str) -> Index:
 def _copy(root: str, folder: Path) -> Path:
     """A copy of the index as it is now: its head, in which there is a digest of all else, tells whether it changed.
     Times and tags of files do not, or not everywhere."""
-    address = f"{root}/{NAME}"
+    address = f"{root}/{INDEX_NAME}"
     (length,) = struct.unpack("<Q", storage.read(address, 0, 8))
     head = storage.read(address, 8, 8 + length)
     return storage.download(address, folder, hashlib.sha256(head).hexdigest())

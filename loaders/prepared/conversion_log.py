@@ -21,8 +21,8 @@ import numpy as np
 from cacl.clips import Fragments, VideoRecord
 from cacl.errors import DataError
 from cacl.loaders.catalog.notes import Remarks
+from cacl.loaders.catalog.prepared_files import CONVERSION_LOG_NAME
 
-NAME = "prepare.jsonl"
 FORMAT = "cacl prepare 2"
 
 Stamp: TypeAlias = tuple[int, int]
@@ -124,7 +124,9 @@ class ConversionLog:
         """
         self.outcomes: dict[str, Done | Refused] = {}
         """By the path of the source."""
-        self.file = (folder / NAME).open("ab", buffering=0)  # a line that cannot be written is not tried again
+        self.file = (folder / CONVERSION_LOG_NAME).open(
+            "ab", buffering=0
+        )  # a line that cannot be written is not tried again
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._read(folder, {"format": FORMAT, "source": str(root), **settings})
@@ -155,7 +157,7 @@ class ConversionLog:
         os.fsync(self.file.fileno())
 
     def _read(self, folder: Path, header: Mapping[str, Any]) -> None:
-        with (folder / NAME).open("rb") as lines:
+        with (folder / CONVERSION_LOG_NAME).open("rb") as lines:
             first = lines.readline()
             if first.endswith(b"\n"):
                 _compare(folder, first, header)
@@ -183,7 +185,9 @@ def _compare(folder: Path, line: bytes, header: Mapping[str, Any]) -> None:
     try:
         found = json.loads(line)
     except ValueError:
-        raise DataError(f"{folder}: its {NAME} is damaged in the first line; name another folder") from None
+        raise DataError(
+            f"{folder}: its {CONVERSION_LOG_NAME} is damaged in the first line; name another folder"
+        ) from None
     for key, wanted in header.items():
         if found.get(key) != wanted:
             raise DataError(

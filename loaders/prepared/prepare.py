@@ -25,18 +25,19 @@ from typing import Any, TypeAlias
 from cacl.clips import VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError, UsageError, reason_of
-from cacl.loaders.catalog import index
+from cacl.loaders.catalog.catalog import Catalog, Rejected
 from cacl.loaders.catalog.index import IndexWriter, Prepared
 from cacl.loaders.catalog.layouts import discover
 from cacl.loaders.catalog.layouts.discover import Listing
 from cacl.loaders.catalog.notes import notes_of, remarks_on
-from cacl.loaders.catalog.scan import Catalog, Rejected, Report, scan
+from cacl.loaders.catalog.prepared_files import CONVERSION_LOG_NAME, INDEX_NAME
+from cacl.loaders.catalog.scan import scan
 from cacl.loaders.decode import storage
 from cacl.loaders.decode.probe import probe
-from cacl.loaders.prepared import conversion_log
 from cacl.loaders.prepared.conversion_log import ConversionLog, Done, Refused, Stamp
 from cacl.loaders.prepared.process_pool import each
 from cacl.loaders.prepared.transcode import Converted, Settings, convert
+from cacl.loaders.progress import ProgressCallback
 
 VIDEOS = "videos"
 ELSEWHERE = "_elsewhere"
@@ -100,7 +101,9 @@ class Summary:
         }
 
 
-def prepare(source: DataConfig, target: Path, settings: Settings, *, workers: int, report: Report) -> Summary:
+def prepare(
+    source: DataConfig, target: Path, settings: Settings, *, workers: int, progress: ProgressCallback
+) -> Summary:
     """Makes `target` the prepared form of the data set `source`, in so many processes (0: one per core).
 
     Sources that cannot be used are left out, and told in the catalog. How many are too many is for the caller to say:
@@ -126,13 +129,13 @@ def prepare(source: DataConfig, target: Path, settings: Settings, *, workers: in
                 if leftover.is_file():
                     leftover.unlink()
             if todo:
-                (target / index.NAME).unlink(missing_ok=True)  # it would speak of files that are replaced now
+                (target / INDEX_NAME).unlink(missing_ok=True)  # it would speak of files that are replaced now
         work = partial(_make, listing.root, target, settings)
         with contextlib.closing(each(work, todo, workers or len(os.sched_getaffinity(0)))) as outcomes:
             for number, (path, outcome) in enumerate(outcomes, total - len(todo) + 1):
                 with _writing(target):
                     log.add(outcome or Refused(path=path, stamp=None, reason="crashes the decoder"))
-                report(number, total, path)
+                progress(number, total, path)
         return _finish(listing, splits, target, log, settings, set(todo))
 
 
@@ -148,14 +151,14 @@ def output(path: str) -> str:
 
 
 def _check_places(root: Path, target: Path) -> None:
-    if (root / index.NAME).exists():
+    if (root / INDEX_NAME).exists():
         raise UsageError(f"{root}: is a prepared set; name the videos that it was made from")
     real_root, real_target = root.resolve(), target.resolve()
     if real_root.is_relative_to(real_target) or real_target.is_relative_to(real_root):
         raise UsageError(f"{target}: lies within {root}, or around it; name a folder apart from the videos")
     with _writing(target):
         there = {file.name for file in target.iterdir()} - {"lost+found"} if target.is_dir() else set()
-    if there and conversion_log.NAME not in there:
+    if there and CONVERSION_LOG_NAME not in there:
         raise UsageError(f"{target}: is not empty, and no prepared set; name a new or empty folder")
 
 
@@ -285,7 +288,7 @@ def _finish(
         if done:
             writer.save(about)
         else:
-            (target / index.NAME).unlink(missing_ok=True)
+            (target / INDEX_NAME).unlink(missing_ok=True)
         for path in log.outcomes.keys() - {outcome.path for outcome in done}:
             (target / output(path)).unlink(missing_ok=True)
     if not done:

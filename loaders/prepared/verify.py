@@ -19,12 +19,12 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from cacl.errors import CaclError, DataError, reason_of
-from cacl.loaders.catalog.scan import Report
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.yuv import mark, planes
 from cacl.loaders.prepared.prepare import Summary
 from cacl.loaders.prepared.transcode import fitted
+from cacl.loaders.progress import ProgressCallback
 
 FRAMES = 16
 MAX_STRIDE = 4
@@ -48,12 +48,12 @@ class Verified(NamedTuple):
     median_psnr_db: float | None
 
 
-def verify(summary: Summary, clips: int, *, report: Report) -> Verified:
+def verify(summary: Summary, clips: int, *, progress: ProgressCallback) -> Verified:
     """Compares this many clips, of as many videos as there are, and always the same ones of a set.
 
     Raises VerificationError naming the video at fault.
 
-    report: called after each clip with clips done, clips in all, and the path of the video.
+    progress: called after each clip with clips done, clips in all, and the path of the video.
     """
     draw = random.Random(0)
     psnr: list[float] = []
@@ -66,7 +66,7 @@ def verify(summary: Summary, clips: int, *, report: Report) -> Verified:
             psnr += _compare(summary, row, range(start, min(frames, start + FRAMES * stride), stride))
         except DataError as error:
             raise VerificationError(str(error)) from None
-        report(number, clips, summary.done[row].path)
+        progress(number, clips, summary.done[row].path)
     return Verified(clips, min(psnr, default=None), median(psnr) if psnr else None)
 
 

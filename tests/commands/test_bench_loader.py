@@ -22,7 +22,8 @@ from cacl.clips import ClipBatch, ClipPlan
 from cacl.config import Config, load
 from cacl.errors import CaclError
 from cacl.loaders.backends.select import Backend, build_backend
-from cacl.loaders.catalog.scan import Catalog, scan
+from cacl.loaders.catalog.catalog import Catalog
+from cacl.loaders.catalog.scan import scan
 from cacl.reporting.console import Report
 from tests.launch import ROOT
 

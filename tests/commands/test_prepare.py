@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from cacl.loaders.catalog import index
-from cacl.loaders.prepared import conversion_log
+from cacl.loaders.catalog.prepared_files import CONVERSION_LOG_NAME, INDEX_NAME
 
 Finished = subprocess.CompletedProcess[str]
 Run = Callable[..., Finished]
@@ -76,7 +75,7 @@ def test_too_many_rejected(cacl: Run, source: Path, tmp_path: Path) -> None:
     assert finished.returncode == 1
     assert "rejected  more/empty.mp4: is empty (0 bytes)" in finished.stdout
     assert finished.stderr.startswith(f"cacl: data.root = {source}: 1 of 10 videos cannot be used, more than data.max_")
-    assert (tmp_path / "target" / index.NAME).exists()
+    assert (tmp_path / "target" / INDEX_NAME).exists()
 
 
 def test_a_failed_verification(cacl: Run, videos: Path, tmp_path: Path) -> None:
@@ -135,7 +134,7 @@ def test_stopped_by_a_signal(
         text=True,
         start_new_session=True,
     )
-    log = tmp_path / "target" / conversion_log.NAME
+    log = tmp_path / "target" / CONVERSION_LOG_NAME
     deadline = time.monotonic() + 120
     while not (log.exists() and log.read_bytes().count(b"\n") == 2):
         assert process.poll() is None
@@ -144,5 +143,5 @@ def test_stopped_by_a_signal(
     os.killpg(process.pid, number)
     out, err = process.communicate(timeout=240)
     assert (process.returncode, out, err) == (130, "", "cacl: interrupted\n")
-    assert not (tmp_path / "target" / index.NAME).exists()
+    assert not (tmp_path / "target" / INDEX_NAME).exists()
     assert result(cacl(*arguments, "--json"))["kept"] == 1

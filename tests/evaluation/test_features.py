@@ -16,7 +16,7 @@ from cacl.clips import ClipBatch, ClipPlan, Failure, VideoRecord
 from cacl.config import Config
 from cacl.errors import DataError
 from cacl.evaluation import features
-from cacl.loaders.catalog.scan import Catalog
+from cacl.loaders.catalog.catalog import Catalog
 from cacl.models import CNN3D
 from tests.keys import another, changed, keys, value_of
 from tests.tiny import tiny_config

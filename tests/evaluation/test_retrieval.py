@@ -11,7 +11,7 @@ import pytest
 from cacl.clips import VideoRecord
 from cacl.errors import DataError
 from cacl.evaluation import retrieval
-from cacl.loaders.catalog.scan import Catalog
+from cacl.loaders.catalog.catalog import Catalog
 
 
 def catalog(*videos: tuple[str | None, str | None]) -> Catalog:

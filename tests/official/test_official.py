@@ -34,7 +34,7 @@ from cacl.loaders.backends import cpu, reference
 from cacl.loaders.backends.dali import DaliBackend
 from cacl.loaders.backends.pillow_ops import jittered
 from cacl.loaders.backends.thread_pool import LoadClip
-from cacl.loaders.catalog.scan import Catalog
+from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.sampling.augmentation import IDENTITY_COLOR
 from cacl.loaders.sampling.sampler import ClipSampler, evaluation_plans

@@ -305,7 +305,7 @@ def test_resuming_with_damaged_files_changes_nothing(
 def test_resuming_on_a_prepared_set_changes_nothing(configured: Callable[..., Config], tmp_path: Path) -> None:
     whole, broken = configured("whole"), configured("broken")
     source, sets = DataConfig(root=whole.data.root), {run: tmp_path / f"set of {run}" for run in ("whole", "broken")}
-    prepare(source, sets["whole"], Settings(short_side=24, gop=4), workers=1, report=lambda *_: None)
+    prepare(source, sets["whole"], Settings(short_side=24, gop=4), workers=1, progress=lambda *_: None)
     shutil.copytree(sets["whole"], sets["broken"])
     whole, broken = (
         dataclasses.replace(config, data=dataclasses.replace(config.data, root=str(sets[run])))

@@ -14,7 +14,7 @@ import pytest
 from cacl.clips import Failure, VideoRecord
 from cacl.config import from_dict
 from cacl.errors import DataError
-from cacl.loaders.catalog.scan import Catalog
+from cacl.loaders.catalog.catalog import Catalog
 from cacl.training.failure_log import IN_A_ROW, NAME, FailureLog
 
 BATCH = 4

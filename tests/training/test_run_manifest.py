@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cacl.clips import SeekPoint, VideoRecord
-from cacl.loaders.catalog.scan import Catalog
+from cacl.loaders.catalog.catalog import Catalog
 from cacl.training import run_manifest
 
 

@@ -32,7 +32,7 @@ from cacl.loaders.backends.dali import DaliBackend, unavailable_reason
 from cacl.loaders.backends.dali_views import DaliViews, KernelViews
 from cacl.loaders.backends.select import REMOTE_READS, build_backend, choose_backend
 from cacl.loaders.backends.thread_pool import LoadClip, ThreadPoolBackend
-from cacl.loaders.catalog.scan import Catalog
+from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.sampling.augmentation import IDENTITY_COLOR, color_matrix
 from cacl.loaders.sampling.sampler import ClipSampler, evaluation_plans

@@ -30,7 +30,7 @@ from cacl.errors import CaclError, ConfigError
 from cacl.loaders.backends import dali
 from cacl.loaders.backends.reference import load_clip
 from cacl.loaders.backends.thread_pool import ThreadPoolBackend
-from cacl.loaders.catalog.scan import Catalog
+from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.raw import upright
 from cacl.loaders.decode.storage import Location

@@ -24,6 +24,7 @@ from cacl.errors import DataError
 from cacl.loaders.catalog import index
 from cacl.loaders.catalog.index import Index, IndexWriter, Prepared, PreparedVideos
 from cacl.loaders.catalog.layouts.discover import Entry, hold_out
+from cacl.loaders.catalog.prepared_files import INDEX_NAME
 from cacl.loaders.catalog.scan import scan
 
 ABOUT = {
@@ -100,7 +101,7 @@ def write(folder: Path, members: Sequence[Prepared] = MEMBERS, about: dict[str, 
 
 
 def opened(folder: Path, split: int = 1, test_share: float = 0.0) -> PreparedVideos:
-    return PreparedVideos(Index(folder / index.NAME, "the set"), split, test_share)
+    return PreparedVideos(Index(folder / INDEX_NAME, "the set"), split, test_share)
 
 
 def record(member: Prepared, split: str | None) -> VideoRecord:
@@ -244,7 +245,7 @@ def all_of(folder: Path) -> tuple[object, ...]:
 
 def test_damage_is_never_taken_for_a_record(tmp_path: Path) -> None:
     """A byte between the parts may change unseen; nothing that is read from the file may."""
-    file = write(tmp_path, MEMBERS[:2]) / index.NAME
+    file = write(tmp_path, MEMBERS[:2]) / INDEX_NAME
     content, true, noticed = file.read_bytes(), all_of(tmp_path), 0
     damages = np.random.default_rng(0).integers(1, 256, len(content)).tolist()
     with file.open("r+b", buffering=0) as open_file:
@@ -273,7 +274,7 @@ def is_refused(folder: Path) -> bool:
 
 
 def test_other_types_of_columns_are_damage(tmp_path: Path) -> None:
-    file = write(tmp_path) / index.NAME
+    file = write(tmp_path) / INDEX_NAME
     content = file.read_bytes()
     for a, b in [(b"I32", b"U32"), (b"U32", b"I32"), (b"F64", b"I64"), (b"I64", b"F64")]:
         before, after = (b'"dtype":"%s"' % kind for kind in (a, b))
@@ -283,7 +284,7 @@ def test_other_types_of_columns_are_damage(tmp_path: Path) -> None:
 
 
 def test_cut_short_anywhere(tmp_path: Path) -> None:
-    file = write(tmp_path, MEMBERS[:2]) / index.NAME
+    file = write(tmp_path, MEMBERS[:2]) / INDEX_NAME
     content = file.read_bytes()
     for length in [*range(64), *range(64, len(content), 9), len(content) - 1]:
         file.write_bytes(content[:length])
@@ -307,13 +308,13 @@ def test_cut_short_anywhere(tmp_path: Path) -> None:
 )
 def test_headers_that_are_none(tmp_path: Path, header: bytes) -> None:
     for length in (len(header), len(header) + 1, 2**40, 2**63, 2**64 - 1):
-        (tmp_path / index.NAME).write_bytes(length.to_bytes(8, "little") + header)
+        (tmp_path / INDEX_NAME).write_bytes(length.to_bytes(8, "little") + header)
         with pytest.raises(DataError, match=r"^the set: its index\.safetensors cannot be used \(.+\); prepare the set"):
             opened(tmp_path)
 
 
 def test_other_files_in_its_place(tmp_path: Path) -> None:
-    file = tmp_path / index.NAME
+    file = tmp_path / INDEX_NAME
     with pytest.raises(DataError, match=r"^the set: its index.* cannot be used \(No such file or directory\)"):
         opened(tmp_path)
     save_file({"weight": np.zeros(3)}, file)
@@ -342,7 +343,7 @@ def test_a_set_in_use_is_prepared_again(tmp_path: Path) -> None:
 
 def test_a_set_is_prepared_again_while_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is then the old one or the new one as a whole."""
-    file, other = write(tmp_path / "a") / index.NAME, write(tmp_path / "b", UNSPLIT[::-1]) / index.NAME
+    file, other = write(tmp_path / "a") / INDEX_NAME, write(tmp_path / "b", UNSPLIT[::-1]) / INDEX_NAME
     digest = index._digest
 
     def replacing(*given: Any) -> str:
@@ -360,7 +361,7 @@ def test_a_set_is_prepared_again_while_it_is_opened(tmp_path: Path, monkeypatch:
 
 
 def test_the_old_one_stays_where_the_new_one_cannot_be_written(tmp_path: Path) -> None:
-    content = (write(tmp_path) / index.NAME).read_bytes()
+    content = (write(tmp_path) / INDEX_NAME).read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
@@ -368,8 +369,8 @@ def test_the_old_one_stays_where_the_new_one_cannot_be_written(tmp_path: Path) -
             write(tmp_path, UNSPLIT)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert [file.name for file in tmp_path.iterdir()] == [index.NAME]
-    assert (tmp_path / index.NAME).read_bytes() == content
+    assert [file.name for file in tmp_path.iterdir()] == [INDEX_NAME]
+    assert (tmp_path / INDEX_NAME).read_bytes() == content
     assert list(opened(write(tmp_path, UNSPLIT)))
 
 
@@ -380,11 +381,11 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
         writer.add(MEMBERS[0])
         with pytest.raises(OSError, match=r"No such file|Not a directory"):
             writer.save(ABOUT)
-    (tmp_path / "full" / index.NAME).mkdir(parents=True)
+    (tmp_path / "full" / INDEX_NAME).mkdir(parents=True)
     with pytest.raises(IsADirectoryError):
         write(tmp_path / "full")
     found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
-    assert found == ["file", "full", f"full/{index.NAME}"]
+    assert found == ["file", "full", f"full/{INDEX_NAME}"]
 
 
 # --- Through scan
@@ -452,7 +453,7 @@ def test_opening_many_videos_takes_little_memory(tmp_path: Path) -> None:
         named = replace(video, path=f"videos/{path}.mp4")
         writer.add(replace(member, video=named, entry=entry(path, label), splits=splits))
     writer.save(ABOUT)
-    size = (tmp_path / index.NAME).stat().st_size
+    size = (tmp_path / INDEX_NAME).stat().st_size
     assert size > 50_000_000
     small = write(tmp_path / "small")
     run = subprocess.run([sys.executable, "-c", GROWTH, small, tmp_path], capture_output=True, text=True, check=True)

@@ -66,5 +66,5 @@ def test_scan_and_prepare_tell_the_same(make_video: MakeVideo, tmp_path: Path) -
     for _ in range(2):  # probed, and from the cache
         assert scan(source).notes == expected
     for _ in range(2):  # made, and from the journal
-        summary = prepare(source, tmp_path / "set", Settings(), workers=1, report=lambda *_: None)
+        summary = prepare(source, tmp_path / "set", Settings(), workers=1, progress=lambda *_: None)
         assert summary.catalog.notes == expected

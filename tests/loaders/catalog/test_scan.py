@@ -18,8 +18,9 @@ from cacl.clips import SeekPoint, VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError
 from cacl.loaders.catalog import scan as catalog
+from cacl.loaders.catalog.catalog import Catalog, Rejected
 from cacl.loaders.catalog.layouts import discover
-from cacl.loaders.catalog.scan import Catalog, Rejected, scan
+from cacl.loaders.catalog.scan import scan
 
 MakeVideo = Callable[..., Path]
 
@@ -220,7 +221,7 @@ def test_report_counts_every_file(root: Path) -> None:
     calls: list[tuple[int, int, str]] = []
     for _ in range(2):
         config = DataConfig(root=str(root), cache=str(root.parent / "cache"))
-        scan(config, threads=3, report=lambda *call: calls.append(call))
+        scan(config, threads=3, progress=lambda *call: calls.append(call))
     paths = sorted(str(path.relative_to(root)) for path in root.rglob("*.*"))
     assert calls == [(done, 8, path) for done, path in enumerate(paths, 1)] * 2
 
@@ -320,7 +321,7 @@ def test_what_is_found_is_saved_on_the_way(good: Path, monkeypatch: pytest.Monke
     def look_there(done: int, total: int, path: str) -> None:
         sizes.append(sum(file.stat().st_size for file in cache.glob("*")))
 
-    scan(DataConfig(root=str(good), cache=str(cache)), threads=1, report=look_there)
+    scan(DataConfig(root=str(good), cache=str(cache)), threads=1, progress=look_there)
     assert 0 < sizes[0] < sizes[1] < sizes[2] < sizes[3]
 
 
@@ -467,7 +468,7 @@ def test_an_interrupted_scan_goes_on_where_it_was(good: Path, monkeypatch: pytes
 
     config = DataConfig(root=str(good), cache=str(good.parent / "cache"))
     with pytest.raises(KeyboardInterrupt):
-        scan(config, threads=1, report=interrupt)
+        scan(config, threads=1, progress=interrupt)
     probed: list[str] = []
     original = catalog.probe
     monkeypatch.setattr(catalog, "probe", lambda file: probed.append(file.name) or original(file))

@@ -26,8 +26,9 @@ from cacl.clips import ClipPlan, VideoRecord
 from cacl.config import AugmentConfig, ClipConfig, DataConfig
 from cacl.errors import DataError
 from cacl.loaders.backends import cpu, reference
-from cacl.loaders.catalog import index
-from cacl.loaders.catalog.scan import Catalog, scan
+from cacl.loaders.catalog.catalog import Catalog
+from cacl.loaders.catalog.prepared_files import INDEX_NAME
+from cacl.loaders.catalog.scan import scan
 from cacl.loaders.decode import fragments
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.raw import decode_frames
@@ -65,7 +66,7 @@ def location(tmp_path_factory: pytest.TempPathFactory, make_video: MakeVideo) ->
     for name, options in OPTIONS.items():
         moving(location / f"source/{name}.mp4", options)
     config = DataConfig(root=str(location / "source"))
-    summary = prepare(config, location / "set", Settings(short_side=256, gop=6), workers=1, report=lambda *_: None)
+    summary = prepare(config, location / "set", Settings(short_side=256, gop=6), workers=1, progress=lambda *_: None)
     assert summary.copied >= len(OPTIONS) - 1
     return location
 
@@ -248,7 +249,7 @@ def test_host_and_reference_agree(tmp_path: Path) -> None:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode(None))
     settings = Settings(short_side=96, crf=1)
-    prepare(DataConfig(root=str(tmp_path / "source")), tmp_path / "set", settings, workers=1, report=lambda *_: None)
+    prepare(DataConfig(root=str(tmp_path / "source")), tmp_path / "set", settings, workers=1, progress=lambda *_: None)
     found = scan(DataConfig(root=str(tmp_path / "set")))
     (video,) = found.videos
     for clip in plans(video, 12):
@@ -405,7 +406,7 @@ def test_planes_are_those_of_the_decoder(catalog: Catalog, video: VideoRecord) -
 def test_the_index_is_all_that_is_opened(location: Path, tmp_path: Path) -> None:
     """A folder of an index alone is a set, whose clips fail one by one."""
     (tmp_path / "set").mkdir()
-    shutil.copy(location / "set" / index.NAME, tmp_path / "set")
+    shutil.copy(location / "set" / INDEX_NAME, tmp_path / "set")
     found = scan(DataConfig(root=str(tmp_path / "set")))
     assert len(found.videos) == 3 + len(SIZES) + len(OPTIONS)
     with pytest.raises(DataError, match=r"cannot be read \(No such file"):

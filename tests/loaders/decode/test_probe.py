@@ -20,7 +20,8 @@ from av.video.stream import VideoStream
 from cacl.clips import VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError
-from cacl.loaders.catalog.scan import Catalog, scan
+from cacl.loaders.catalog.catalog import Catalog
+from cacl.loaders.catalog.scan import scan
 from cacl.loaders.decode import mp4
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.raw import decode_frames
@@ -92,7 +93,7 @@ def spliced(tmp_path_factory: pytest.TempPathFactory, make_video: MakeVideo) -> 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_no_video_changes_how_another_is_decoded(spliced: Path, tmp_path: Path, threads: int) -> None:
     settings = Settings(short_side=128)
-    summary = prepare(DataConfig(root=str(spliced)), tmp_path / "set", settings, workers=1, report=lambda *_: None)
+    summary = prepare(DataConfig(root=str(spliced)), tmp_path / "set", settings, workers=1, progress=lambda *_: None)
     assert [done.copied for done in summary.done] == [False, True, True, True]
     assert wrong_clips(of(summary.catalog), threads=threads, clips=150) == []
     raw = scan(DataConfig(root=str(spliced), cache=str(tmp_path / "cache")))

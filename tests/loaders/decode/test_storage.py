@@ -28,10 +28,11 @@ from cacl.config import AugmentConfig, ClipConfig, DataConfig
 from cacl.errors import DataError
 from cacl.loaders.backends import cpu
 from cacl.loaders.backends.thread_pool import ThreadPoolBackend
-from cacl.loaders.catalog import index
+from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.catalog.index import IndexWriter, Prepared
 from cacl.loaders.catalog.layouts.discover import Entry
-from cacl.loaders.catalog.scan import Catalog, scan
+from cacl.loaders.catalog.prepared_files import INDEX_NAME
+from cacl.loaders.catalog.scan import scan
 from cacl.loaders.decode import storage
 from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.yuv import mark
@@ -164,7 +165,7 @@ def original(tmp_path_factory: pytest.TempPathFactory, make_video: MakeVideo) ->
     for number, frames in enumerate((90, 40, 64)):
         make_video(location / f"source/{number}.mp4", frames=frames, size=(64 + 16 * number, 48), bframes=2)
     config = DataConfig(root=str(location / "source"))
-    prepare(config, location / "set", Settings(short_side=48), workers=1, report=lambda *_: None)
+    prepare(config, location / "set", Settings(short_side=48), workers=1, progress=lambda *_: None)
     return location / "set"
 
 
@@ -226,7 +227,7 @@ def test_one_request_per_clip_for_just_the_bytes_it_needs(local: Catalog, server
 
 
 def test_the_index_is_fetched_once(local: Catalog, server: Server, tmp_path: Path) -> None:
-    size = (server.folder / "set" / index.NAME).stat().st_size
+    size = (server.folder / "set" / INDEX_NAME).stat().st_size
     remote(server, tmp_path)
     assert [r.sent for r in server.heard()].count(size) == 1
     (copy,) = (tmp_path / "cache").iterdir()
@@ -256,7 +257,7 @@ def write(folder: Path, videos: list[VideoRecord]) -> Path:
         entry = Entry(video.path, None, None, {})
         writer.add(Prepared(video=video, entry=entry, splits={1: None}, size=1, source="00" * 16))
     writer.save({"layout": "folder", "rejected": [], "missing": []})
-    return folder / index.NAME
+    return folder / INDEX_NAME
 
 
 NAMES = [
@@ -459,7 +460,7 @@ def test_opening_a_set_of_a_server_in_trouble(
         server.moods.extend([*[""] * request_number, mood, mood])
         assert list(remote(server, tmp_path / mood).videos) == list(local.videos)
         assert not server.moods
-    (server.folder / "set" / index.NAME).unlink()
+    (server.folder / "set" / INDEX_NAME).unlink()
     server.heard()
     with pytest.raises(DataError, match=rf"^{server.root}/index\.safetensors: is not there, or may not be read"):
         remote(server, tmp_path)
@@ -467,7 +468,7 @@ def test_opening_a_set_of_a_server_in_trouble(
 
 
 def test_an_index_that_is_damaged_there(local: Catalog, server: Server, tmp_path: Path) -> None:
-    file = server.folder / "set" / index.NAME
+    file = server.folder / "set" / INDEX_NAME
     content = file.read_bytes()
     file.write_bytes(content[:-30] + b"\xff" * 10 + content[-20:])
     with pytest.raises(DataError, match=rf"^data\.root = {server.root}: its index\.safetensors cannot be used \(it is"):

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from cacl.clips import Fragments, VideoRecord
-from cacl.loaders.prepared.conversion_log import NAME, ConversionLog, Done, Refused
+from cacl.loaders.catalog.prepared_files import CONVERSION_LOG_NAME
+from cacl.loaders.prepared.conversion_log import ConversionLog, Done, Refused
 
 SETTINGS = {"short_side": 48}
 REFUSED = Refused(path="b\udcff\n.avi", stamp=(0, 1_700_000_000_123_456_789), reason="is empty (0 bytes)")
@@ -95,10 +96,10 @@ def test_a_line_that_is_written_in_part_is_an_error(tmp_path: Path) -> None:
     """And is not there the next time, when others take its place."""
     with opened(tmp_path) as conversion_log:
         conversion_log.add(REFUSED)
-        size = (tmp_path / NAME).stat().st_size
+        size = (tmp_path / CONVERSION_LOG_NAME).stat().st_size
         with at_most(size + 30), pytest.raises(OSError, match="File too large"):
             conversion_log.add(DONE)
-        assert (tmp_path / NAME).stat().st_size == size + 30
+        assert (tmp_path / CONVERSION_LOG_NAME).stat().st_size == size + 30
     for outcome in (replace(DONE, path="c.avi"), DONE):
         with opened(tmp_path) as conversion_log:
             assert DONE.path not in conversion_log.outcomes
@@ -112,9 +113,9 @@ def test_a_line_without_its_end_is_not_there(tmp_path: Path) -> None:
     with opened(tmp_path) as conversion_log:
         conversion_log.add(REFUSED)
         conversion_log.add(DONE)
-    content = (tmp_path / NAME).read_bytes()
-    (tmp_path / NAME).write_bytes(content[:-1])
+    content = (tmp_path / CONVERSION_LOG_NAME).read_bytes()
+    (tmp_path / CONVERSION_LOG_NAME).write_bytes(content[:-1])
     with opened(tmp_path) as conversion_log:
         assert conversion_log.outcomes == {REFUSED.path: REFUSED}
         conversion_log.add(DONE)
-    assert (tmp_path / NAME).read_bytes() == content
+    assert (tmp_path / CONVERSION_LOG_NAME).read_bytes() == content

@@ -23,10 +23,11 @@ from cacl.clips import VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError, UsageError
 from cacl.loaders.catalog import index
-from cacl.loaders.catalog.scan import Catalog, scan
+from cacl.loaders.catalog.catalog import Catalog
+from cacl.loaders.catalog.prepared_files import CONVERSION_LOG_NAME, INDEX_NAME
+from cacl.loaders.catalog.scan import scan
 from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.yuv import mark
-from cacl.loaders.prepared import conversion_log
 from cacl.loaders.prepared.prepare import Summary, output, prepare
 from cacl.loaders.prepared.transcode import Settings
 from cacl.loaders.prepared.verify import VerificationError, verify
@@ -73,7 +74,7 @@ def location(whole: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def run(source: Path, target: Path, settings: Settings = SETTINGS, *, workers: int = 1) -> Summary:
-    return prepare(DataConfig(root=str(source)), target, settings, workers=workers, report=lambda *_: None)
+    return prepare(DataConfig(root=str(source)), target, settings, workers=workers, progress=lambda *_: None)
 
 
 def opened(target: Path, split: int = 1) -> Catalog:
@@ -88,7 +89,7 @@ def files(target: Path) -> dict[str, tuple[int, int]]:
 
 def indexed(target: Path) -> tuple[object, ...]:
     """All that the index says."""
-    opened = index.Index(target / index.NAME, "")
+    opened = index.Index(target / INDEX_NAME, "")
     return opened.digest, opened.tables, opened.about
 
 
@@ -121,7 +122,7 @@ def test_what_is_told(location: Path) -> None:
     calls: list[tuple[int, int, str]] = []
     config = DataConfig(root=str(location / "source"))
     report = lambda *call: calls.append(call)  # noqa: E731
-    summary = prepare(config, location / "new", SETTINGS, workers=2, report=report)
+    summary = prepare(config, location / "new", SETTINGS, workers=2, progress=report)
     assert [call[:2] for call in calls] == [(done, 6) for done in range(1, 7)]
     assert sorted(path for *_, path in calls) == sorted(GOOD + BAD)
     told = json.loads(json.dumps(summary.to_json()))
@@ -141,7 +142,7 @@ def test_what_is_told(location: Path) -> None:
         "notes": [],
     }
     calls.clear()
-    again = prepare(config, location / "new", SETTINGS, workers=2, report=report)
+    again = prepare(config, location / "new", SETTINGS, workers=2, progress=report)
     assert calls == []
     assert again.to_json() == told | {"kept": 4}
 
@@ -154,7 +155,7 @@ def test_the_same_bytes_with_any_number_of_workers(location: Path, workers: int)
     def count(done: int, total: int, path: str) -> None:
         at_work.append(len(multiprocessing.active_children()))
 
-    prepare(DataConfig(root=str(location / "source")), location / "target", SETTINGS, workers=workers, report=count)
+    prepare(DataConfig(root=str(location / "source")), location / "target", SETTINGS, workers=workers, progress=count)
     assert max(at_work) == min(len(GOOD + BAD), workers or len(os.sched_getaffinity(0)))
     for name in map(output, GOOD):
         assert (location / "target" / name).read_bytes() == (
@@ -175,7 +176,7 @@ def test_nothing_usable(tmp_path: Path) -> None:
     (tmp_path / "source/a.mp4").touch()
     with pytest.raises(DataError, match=r"none of the 1 videos can be used: a\.mp4 is empty \(0 bytes\)$"):
         run(tmp_path / "source", tmp_path / "target")
-    assert not (tmp_path / "target" / index.NAME).exists()
+    assert not (tmp_path / "target" / INDEX_NAME).exists()
 
 
 # --- Names and lists
@@ -270,7 +271,7 @@ def test_killed_and_gone_on_from(location: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "cacl.cli", "data", "prepare", location / "source", target, "--short-side", "48"]
     )
-    log = target / conversion_log.NAME
+    log = target / CONVERSION_LOG_NAME
     wait_for(lambda: log.exists() and log.read_bytes().count(b"\n") >= 4)
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.kill()
@@ -281,7 +282,7 @@ def test_killed_and_gone_on_from(location: Path) -> None:
     finished = [output(line["path"]) for line in lines if "rejected" not in line]
     before = files(target)
     assert 1 <= len(finished) < 5
-    assert not (target / index.NAME).exists()
+    assert not (target / INDEX_NAME).exists()
     assert run(location / "source", target).kept == len(finished)
     after = files(target)
     assert set(after) == set(map(output, [*GOOD, "run/long.mp4"]))  # and nothing hidden
@@ -326,7 +327,7 @@ def test_an_error_in_between(location: Path) -> None:
 
     config = DataConfig(root=str(location / "source"))
     with pytest.raises(KeyboardInterrupt):
-        prepare(config, location / "target", SETTINGS, workers=2, report=interrupt)
+        prepare(config, location / "target", SETTINGS, workers=2, progress=interrupt)
     assert not multiprocessing.active_children()
     before = files(location / "target")
     kept = run(location / "source", location / "target").kept
@@ -344,8 +345,8 @@ def test_interrupted_while_a_source_is_made_anew(location: Path, make_video: Mak
 
     config = DataConfig(root=str(location / "source"))
     with pytest.raises(KeyboardInterrupt):
-        prepare(config, location / "target", SETTINGS, workers=1, report=interrupt)
-    assert not (location / "target" / index.NAME).exists()
+        prepare(config, location / "target", SETTINGS, workers=1, progress=interrupt)
+    assert not (location / "target" / INDEX_NAME).exists()
     with pytest.raises(
         DataError, match=rf"^data\.root = {location}/target: is a prepared set that is not finished; the `"
     ):
@@ -357,7 +358,7 @@ def test_interrupted_while_a_source_is_made_anew(location: Path, make_video: Mak
 @pytest.mark.parametrize("damage", [b"", b'{"path": "run/a', b"\0" * 50 + b"\n", b"garbage\n", b"no newline", None])
 def test_a_torn_journal(location: Path, damage: bytes | None) -> None:
     """What follows a line that is not whole is not there; without any line it is a new one."""
-    before, log = files(location / "target"), location / "target" / conversion_log.NAME
+    before, log = files(location / "target"), location / "target" / CONVERSION_LOG_NAME
     lines = log.read_bytes().splitlines(keepends=True)
     if damage == b"no newline":
         damage = lines[3].rstrip(b"\n")
@@ -520,7 +521,7 @@ def test_the_disk_is_full(location: Path, tmp_path: Path, kibibytes: int) -> Non
     try:
         with pytest.raises(DataError, match=rf"^{disk}/target: cannot be written \(.*No space left .*\); mend that"):
             run(location / "source", disk / "target")
-        assert not (disk / "target" / index.NAME).exists()
+        assert not (disk / "target" / INDEX_NAME).exists()
         subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
         before = files(disk / "target")
         summary = run(location / "source", disk / "target")
@@ -567,7 +568,7 @@ def test_places_that_do_not_go_together(location: Path) -> None:
     with pytest.raises(UsageError, match=r"full: is not empty, and no prepared set"):
         run(source, location / "full")
     with pytest.raises(UsageError, match=r"^data\.test_share"):
-        prepare(DataConfig(root=str(source), test_share=0.2), location / "new", SETTINGS, workers=1, report=print)
+        prepare(DataConfig(root=str(source), test_share=0.2), location / "new", SETTINGS, workers=1, progress=print)
     assert not (location / "new").exists()
 
 
@@ -583,7 +584,7 @@ def test_other_settings_and_other_sources(location: Path) -> None:
     (location / "source").rename(location / "other")
     with pytest.raises(DataError, match=rf"was begun with source = {location}/source, not {location}/other; "):
         run(location / "other", target)
-    (target / conversion_log.NAME).write_text("something else\n")
+    (target / CONVERSION_LOG_NAME).write_text("something else\n")
     with pytest.raises(DataError, match=r"its prepare.jsonl is damaged in the first line"):
         run(location / "other", target)
 
@@ -594,7 +595,7 @@ def test_one_at_a_time(location: Path) -> None:
             run(location / "source", location / "target")
 
     os.utime(location / "source/run/a.mp4")
-    prepare(DataConfig(root=str(location / "source")), location / "target", SETTINGS, workers=1, report=again)
+    prepare(DataConfig(root=str(location / "source")), location / "target", SETTINGS, workers=1, progress=again)
     run(location / "source", location / "target")
 
 
@@ -604,12 +605,12 @@ def test_one_at_a_time(location: Path) -> None:
 def test_clips_are_compared(location: Path) -> None:
     calls: list[tuple[int, int, str]] = []
     summary = run(location / "source", location / "target")
-    verified = verify(summary, 12, report=lambda *call: calls.append(call))
+    verified = verify(summary, 12, progress=lambda *call: calls.append(call))
     assert [call[:2] for call in calls] == [(number, 12) for number in range(1, 13)]
     assert {path for *_, path in calls} == set(GOOD)
     assert verified.clips == 12
     assert 30 < (verified.lowest_psnr_db or 0) < (verified.median_psnr_db or 0) < 60
-    assert verify(summary, 12, report=lambda *_: None) == verified
+    assert verify(summary, 12, progress=lambda *_: None) == verified
 
 
 def test_damage_is_found(location: Path) -> None:
@@ -620,7 +621,7 @@ def test_damage_is_found(location: Path) -> None:
         content[-20] ^= 1
         file.write_bytes(content)
     with pytest.raises(VerificationError, match=rf"^{location}/target/videos/.*: is damaged at byte") as raised:
-        verify(summary, 12, report=lambda *_: None)
+        verify(summary, 12, progress=lambda *_: None)
     assert raised.value.exit_code == 3
 
 
@@ -645,7 +646,7 @@ def test_other_frames_are_found(
     else:
         (location / "source" / path).write_bytes(b"")
     with pytest.raises(VerificationError, match=message):
-        verify(summary, 12, report=lambda *_: None)
+        verify(summary, 12, progress=lambda *_: None)
 
 
 def test_frames_that_are_one_too_early_are_found(location: Path, make_video: MakeVideo) -> None:
@@ -655,7 +656,7 @@ def test_frames_that_are_one_too_early_are_found(location: Path, make_video: Mak
     summary = run(location / "source", location / "target")
     shutil.copy(longer, path)
     with pytest.raises(VerificationError, match=r"run/a\.mp4\.mp4: frame (\d+) is frame \d+ of run/a\.mp4$") as raised:
-        verify(summary, 12, report=lambda *_: None)
+        verify(summary, 12, progress=lambda *_: None)
     (prepared, found) = map(int, re.findall(r"frame (\d+)", str(raised.value)))
     assert found == prepared + 1
 
@@ -666,13 +667,13 @@ def test_an_index_that_counts_wrong_is_found(tmp_path: Path, make_video: MakeVid
     summary = run(tmp_path / "source", tmp_path / "target")
     (video,) = summary.catalog.videos
     assert video.fragments is not None
-    verify(summary, 3, report=lambda *_: None)
+    verify(summary, 3, progress=lambda *_: None)
     first = video.fragments.first.copy()
     first[1:] -= 1
     counted = replace(video, fragments=video.fragments._replace(first=first))
     wrong = replace(summary, catalog=replace(summary.catalog, videos=(counted,)))
     with pytest.raises(VerificationError, match=r"frames \[.*\] are others when the whole file is decoded$"):
-        verify(wrong, 3, report=lambda *_: None)
+        verify(wrong, 3, progress=lambda *_: None)
 
 
 # --- Real footage
@@ -685,5 +686,5 @@ def test_real_formats(footage: Path, tmp_path: Path) -> None:
     assert {Path(video.path).stem: video.frames for video in summary.catalog.videos} == {
         video.path: video.frames for video in scanned.videos
     }
-    verified = verify(summary, 11, report=lambda *_: None)
+    verified = verify(summary, 11, progress=lambda *_: None)
     assert (verified.lowest_psnr_db or 0) > 32

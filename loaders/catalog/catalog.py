@@ -1,0 +1,148 @@
+"""The catalog of a data set: every video file that was found, either as a VideoRecord or with the reason against it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from cacl.clips import VideoRecord
+from cacl.errors import DataError
+from cacl.loaders.catalog.index import PreparedVideos
+from cacl.loaders.decode.storage import Location
+
+NAMED_REASONS = 3
+"""An error message gives the reasons against this many rejected files; the others are counted."""
+
+
+class Rejected(NamedTuple):
+    """A video file that cannot be used."""
+
+    path: str
+    """The path of the file relative to the root, or absolute, as in VideoRecord."""
+    reason: str
+    """The reason continues a sentence that begins with the path: `is empty (0 bytes)`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalog:
+    """All videos of a data set, usable and rejected ones; their paths are relative to the root, or absolute."""
+
+    root: Location
+    """The folder or address that relative paths start from."""
+    layout: str
+    """The layout that labels and splits were read by, never `auto`."""
+    videos: tuple[VideoRecord, ...] | PreparedVideos
+    """The usable videos, sorted by path."""
+    rejected: tuple[Rejected, ...]
+    """The files that cannot be used, sorted by path."""
+    missing: tuple[str, ...]
+    """Names in the lists of the data set for which there is no file."""
+    notes: tuple[str, ...] = ()
+    """What was guessed, what was found and is not used (`Listing.notes`), and what is unusual about videos that are
+    used (`quirks`); one line each."""
+
+    def file(self, video: int) -> Location:
+        """Returns the path or address of the video at this position in `videos`."""
+        return self.location(self.videos[video])
+
+    def location(self, video: VideoRecord) -> Location:
+        """Returns the path or address of a video of this catalog."""
+        if isinstance(self.root, Path):
+            return self.root / video.path
+        return f"{self.root}/{quote(os.fsencode(video.path)) if self.root.startswith('http') else video.path}"
+
+    @property
+    def has_splits(self) -> bool:
+        """Whether any video is known to belong to a split."""
+        return self.videos.has_splits if isinstance(self.videos, PreparedVideos) else any(v.split for v in self.videos)
+
+    def only(self, split: str) -> Catalog:
+        """Returns a catalog of the videos of one split.
+
+        Args:
+            split: `train`, `val` or `test`.
+
+        Returns:
+            A catalog that may be empty, without rejected files, missing names and notes: those are told of the whole.
+        """
+        if isinstance(self.videos, PreparedVideos):
+            chosen = self.videos.of_split(split)
+        else:
+            chosen = tuple(v for v in self.videos if v.split == split)
+        return replace(self, videos=chosen, rejected=(), missing=(), notes=())
+
+    @property
+    def fingerprint(self) -> str:
+        """A SHA-256, as hex digits, over everything that decides samples. Where the root lies does not count."""
+        if isinstance(self.videos, PreparedVideos):
+            return self.videos.fingerprint
+        digest = hashlib.sha256()
+        for v in self.videos:
+            picture = (v.content, v.frames, v.width, v.height, v.mirrored, v.rotation, v.seek_points)
+            digest.update(json.dumps([v.path, picture, v.label, v.split, sorted(v.attributes.items())]).encode())
+        return digest.hexdigest()
+
+    def check(self, max_rejected: float) -> None:
+        """Checks that enough of the files can be used.
+
+        Args:
+            max_rejected: The largest share of the files found that may be rejected, from 0 to 1.
+
+        Raises:
+            DataError: More than this share of the files was rejected, or all of them.
+        """
+        count, total = len(self.rejected), len(self.videos) + len(self.rejected)
+        if self.videos and count / total <= max_rejected:
+            return
+        reasons = "; ".join(f"{path} {reason}" for path, reason in self.rejected[:NAMED_REASONS])
+        reasons += f"; and {count - NAMED_REASONS} more" if count > NAMED_REASONS else ""
+        if not self.videos:
+            raise DataError(f"data.root = {self.root}: none of the {total} videos can be used: {reasons}")
+        raise DataError(
+            f"data.root = {self.root}: {count} of {total} videos cannot be used, more than data.max_rejected = "
+            f"{max_rejected} allows: {reasons}. Mend or remove them, or raise data.max_rejected"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the catalog as a dictionary that `json.dumps` takes, without seek points and fragments."""
+        return {
+            "root": str(self.root),
+            "layout": self.layout,
+            "videos": [
+                {
+                    "path": v.path,
+                    **probed_facts(v),
+                    "label": v.label,
+                    "split": v.split,
+                    "attributes": dict(v.attributes),
+                }
+                for v in self.videos
+            ],
+            "rejected": [rejected._asdict() for rejected in self.rejected],
+            "missing": list(self.missing),
+            "notes": list(self.notes),
+        }
+
+
+def probed_facts(video: VideoRecord) -> dict[str, Any]:
+    """Returns what decoding a file found, by the names of VideoRecord, without the seek points."""
+    return {
+        "frames": video.frames,
+        "declared_frames": video.declared_frames,
+        "rate": video.rate,
+        "width": video.width,
+        "height": video.height,
+        "codec": video.codec,
+        "mirrored": video.mirrored,
+        "rotation": video.rotation,
+        "undecodable": video.undecodable,
+        "gaps": video.gaps,
+        "video_streams": video.video_streams,
+        "pixel_aspect": video.pixel_aspect,
+        "content": video.content,
+    }

@@ -1,0 +1,6 @@
+"""The names of the files in the folder of a prepared set by which a scan tells what the folder is."""
+
+INDEX_NAME = "index.safetensors"
+"""The index of a prepared set, which is written last; having one makes a folder a prepared set."""
+CONVERSION_LOG_NAME = "prepare.jsonl"
+"""The log of what `cacl data prepare` has done so far; with it and without an index, a set is unfinished."""
