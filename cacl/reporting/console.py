@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.highlighter import NullHighlighter
+from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -38,8 +43,13 @@ class Report:
         )
         self.tasks: dict[str, TaskID] = {}
         self.writer: SummaryWriter | None = None
+        self.logger = logging.getLogger("cacl")
 
     def __enter__(self) -> Report:
+        self.handler = self._make_handler()
+        self.level = self.logger.level
+        self.logger.addHandler(self.handler)
+        self.logger.setLevel(logging.INFO)
         self.progress.start()
         return self
 
@@ -47,11 +57,31 @@ class Report:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.progress.stop()
+        self.logger.removeHandler(self.handler)
+        self.logger.setLevel(self.level)
         if self.writer is not None:
             self.writer.close()
 
     def say(self, text: str) -> None:
-        self.console.print(text)
+        log.info(text)
+
+    def _make_handler(self) -> logging.Handler:
+        """Makes what shows the messages of the loggers below "cacl": one line on stderr each, and none on other ranks.
+
+        On a terminal rich prints them above the progress bars. Elsewhere rich would wrap them at 80 columns.
+        """
+        if not self.enabled:
+            return logging.NullHandler()  # Without any handler, Python itself would print the warnings.
+        if not self.console.is_terminal:
+            return logging.StreamHandler()
+        return RichHandler(
+            console=self.console,
+            show_time=False,
+            show_level=False,
+            show_path=False,
+            highlighter=NullHighlighter(),
+            keywords=[],
+        )
 
     def advance(self, what: str, done: int, total: int, note: str = "") -> None:
         """Moves the bar of this name, on a terminal."""

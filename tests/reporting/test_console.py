@@ -1,0 +1,87 @@
+import logging
+import os
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from cacl.reporting.console import Report
+
+log = logging.getLogger("cacl.somewhere.below")
+MESSAGE = "[bold]a[/bold] :smile: of 'b' is 1,000; " + "and so on " * 12 + "to the end"
+
+
+class Terminal:
+    """A terminal of 200 columns for stderr."""
+
+    def __init__(self) -> None:
+        self.read_end, write_end = os.openpty()
+        os.set_blocking(self.read_end, False)
+        self.stream = os.fdopen(write_end, "w")
+
+    def shown(self) -> str:
+        """Everything that was written to the terminal; fails at once where that is nothing."""
+        return os.read(self.read_end, 10_000).decode()
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    made = Terminal()
+    yield made
+    made.stream.close()
+    os.close(made.read_end)
+
+
+def use(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Called in the test itself: pytest sets stderr anew between fixtures and tests."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(sys, "stderr", terminal.stream)
+
+
+def test_messages_are_one_plain_line_each_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    with Report():
+        log.info(MESSAGE)
+        log.warning("100 %")
+        log.debug("details")
+    assert capsys.readouterr() == ("", f"{MESSAGE}\n100 %\n")
+
+
+def test_a_terminal_shows_the_same_messages(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(terminal, monkeypatch)
+    with Report():
+        log.info(MESSAGE)
+    assert MESSAGE in terminal.shown()
+
+
+def test_other_ranks_say_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with Report(enabled=False):
+        log.info("a message")
+        log.warning("a warning, which Python prints by itself where there is no handler")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_console_leaves_logging_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("cacl")
+    before = (list(logger.handlers), logger.level)
+    with Report():
+        pass
+    assert (logger.handlers, logger.level) == before
+    log.info("nobody listens")
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_shows_on_a_terminal_only(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(terminal, monkeypatch)
+    with Report() as report:
+        report.advance("scanning", 3, 7, "a.mp4")
+    shown = terminal.shown()
+    assert "scanning" in shown
+    assert "3/7" in shown
+    assert "a.mp4" in shown
+
+
+def test_progress_is_not_written_to_files(capsys: pytest.CaptureFixture[str]) -> None:
+    with Report() as report:
+        report.advance("scanning", 3, 7, "a.mp4")
+    assert capsys.readouterr() == ("", "")
