@@ -272,10 +272,10 @@ def retrieval(
     The configuration is the checkpoint's own; --set data.root=... evaluates on other videos.
     """
     from cacl import config as configuration
-    from cacl.checkpoints.checkpoint import read_encoders
+    from cacl.checkpoints.encoders import EncoderWeights
     from cacl.evaluation.retrieval import retrieval as run_retrieval
 
-    weights = read_encoders(checkpoint)
+    weights = EncoderWeights.read(checkpoint)
     config = configuration.override(weights.config, overrides or [])
     folder = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "features"
     tables = run_retrieval(weights, config, label or ["label"], folder, queries)

@@ -7,7 +7,7 @@ model = cacl.create_model("r2plus1d18", width=0.5)
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cacl.checkpoints.checkpoint import load_encoder
+    from cacl.checkpoints.encoders import load_encoder
     from cacl.models import create_model
 
 __version__ = "0.1.0"
@@ -21,7 +21,7 @@ def __getattr__(name: str) -> Any:
 
         return create_model
     if name == "load_encoder":
-        from cacl.checkpoints.checkpoint import load_encoder
+        from cacl.checkpoints.encoders import load_encoder
 
         return load_encoder
     raise AttributeError(f"module 'cacl' has no attribute {name!r}")

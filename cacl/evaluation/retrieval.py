@@ -19,7 +19,7 @@ import torch
 
 from cacl import config as configuration
 from cacl import distributed
-from cacl.checkpoints.checkpoint import EncoderWeights
+from cacl.checkpoints.encoders import EncoderWeights
 from cacl.clips import VideoRecord
 from cacl.config import Config
 from cacl.errors import DataError, UsageError
@@ -144,7 +144,7 @@ def _feature_functions(weights: EncoderWeights, config: Config, device: torch.de
     functions: dict[str, FeatureOf] = {"mean frame": features.mean_frame, "frame difference": features.frame_difference}
     for which in weights.names:
         torch.manual_seed(config.seed)
-        functions[f"{which}, untrained"] = features.feature_of(weights.untrained(which).to(device))
+        functions[f"{which}, untrained"] = features.feature_of(weights.build_untrained(which).to(device))
         functions[f"{which}, trained"] = features.feature_of(weights.build(which).to(device))
     return functions
 

@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cacl import config as configuration
 from cacl import distributed
 from cacl.checkpoints import checkpoint
+from cacl.checkpoints.encoders import ENCODERS_NAME, EncoderWeights
 from cacl.clips import ClipBatch, to_device
 from cacl.config import Config
 from cacl.errors import CaclError, CheckpointError, ConfigError, UsageError
@@ -112,13 +113,13 @@ class Trainer:
         return checkpoint.Checkpoint(
             config=self.config,
             step=self.step,
-            data=data,
-            learner=self.learner.state_dict(),
+            data_fingerprint=data,
+            model=self.learner.state_dict(),
             optimizer=self.optimizer.state_dict(),
         )
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
-        self.learner.load_state_dict(saved.learner)
+        self.learner.load_state_dict(saved.model)
         self.optimizer.load_state_dict(saved.optimizer)
         self.step = saved.step
 
@@ -151,7 +152,7 @@ def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
     user can mend, Interrupted after a checkpoint when a signal asks to stop.
     """
     run = Path(config.run)
-    if (run / checkpoint.LAST).exists() and not resume:
+    if (run / checkpoint.CHECKPOINT_NAME).exists() and not resume:
         raise UsageError(f"{run} already holds a run: --resume goes on with it, --set run=... begins another")
     try:
         run.mkdir(parents=True, exist_ok=True)
@@ -202,10 +203,10 @@ def training_videos(config: Config, report: Report, saved: checkpoint.Checkpoint
         raise CaclError(
             f"{found.root}: none of its {len(found.videos)} videos belongs to train; their splits are {others}"
         )
-    if saved is None or saved.data == chosen.fingerprint:
+    if saved is None or saved.data_fingerprint == chosen.fingerprint:
         return chosen
     # Files that are gone or damaged by now are left to fail, as they would have without the interruption.
-    begun = run_manifest.read(Path(config.run), saved.data, found, chosen)
+    begun = run_manifest.read(Path(config.run), saved.data_fingerprint, found, chosen)
     if begun is None or 1 - len(chosen.videos) / len(begun.videos) > config.data.max_rejected:
         raise CheckpointError(
             f"{config.run} was begun with other training videos than {found.root} holds now: begin another run"
@@ -247,14 +248,14 @@ def _run(trainer: Trainer, catalog: Catalog, report: Report) -> dict[str, Any]:
                 skipped = {"clips_skipped": failure_log.clips} if failure_log.clips else {}
                 report.log(step, scalars | skipped | {"epoch": step * config.train.batch_size / len(catalog.videos)})
             if (saving or last) and distributed.rank() == 0:
-                checkpoint.save(run / checkpoint.LAST, trainer.checkpoint(data))
+                checkpoint.save(run / checkpoint.CHECKPOINT_NAME, trainer.checkpoint(data))
             if stop and step < trainer.steps:
                 raise Interrupted(
                     f"stopped by {signal.Signals(stop).name} after step {step} of {trainer.steps}; --resume goes on"
                 )
     if distributed.rank() == 0:
         state = trainer.checkpoint(data)
-        checkpoint.save_encoders(run / checkpoint.ENCODERS, checkpoint.encoders_of(state, str(run)))
+        EncoderWeights.of_checkpoint(state, str(run)).save(run / ENCODERS_NAME)
     if failure_log.clips:
         report.say(
             f"clips not trained on: {failure_log.clips}, files that failed: {len(failure_log.files)} ({failure_log.file})"
@@ -319,7 +320,7 @@ class _Window:
 
 def _saved(config: Config, run: Path, report: Report) -> checkpoint.Checkpoint | None:
     """The checkpoint to go on from, if there is one."""
-    if not (run / checkpoint.LAST).exists():
+    if not (run / checkpoint.CHECKPOINT_NAME).exists():
         report.say(f"{run} holds no checkpoint yet: beginning at step 0")
         return None
     saved = checkpoint.load(run)

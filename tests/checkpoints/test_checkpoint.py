@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from cacl.checkpoints import checkpoint
-from cacl.checkpoints.checkpoint import Checkpoint, EncoderWeights
+from cacl.checkpoints.checkpoint import Checkpoint
+from cacl.checkpoints.encoders import EncoderWeights
 from cacl.config import Config
 from cacl.errors import CheckpointError
 from cacl.models import TimmEmbedder
@@ -64,11 +65,11 @@ def test_all_of_a_checkpoint_comes_back(saved: Path, state: Checkpoint) -> None:
 
 def test_the_encoders_come_back_from_either_file(saved: Path, state: Checkpoint, tmp_path: Path) -> None:
     """The query encoders alone: no keys, no heads, no queue."""
-    trained = {name.removeprefix("query."): x for name, x in state.learner.items()}
+    trained = {name.removeprefix("query."): x for name, x in state.model.items()}
     wanted = {name: x for name, x in trained.items() if name.startswith(("cnn.", "transformer."))}
-    checkpoint.save_encoders(tmp_path / "given.safetensors", checkpoint.encoders_of(state, "a run"))
+    EncoderWeights.of_checkpoint(state, "a run").save(tmp_path / "given.safetensors")
     for path in (saved, tmp_path / "given.safetensors"):
-        found = checkpoint.read_encoders(path)
+        found = EncoderWeights.read(path)
         assert (found.config, found.step, found.source) == (CONFIG, 2, str(path))
         assert found.names == ["cnn", "transformer"]
         assert_same(found.tensors, wanted)
@@ -83,7 +84,7 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     torch.save(values, path)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 1, 3, "2", None])
 def test_other_formats_are_refused(saved: Path, version: object) -> None:
     """Though everything that this version knows is there."""
     rewritten(saved, lambda values: values.update(format=version))
@@ -116,7 +117,7 @@ class Trap:
 
 READERS: dict[str, Callable[[Path], object]] = {
     "a run": checkpoint.load,
-    "encoders": checkpoint.read_encoders,
+    "encoders": EncoderWeights.read,
     "weights of an embedder": lambda path: TimmEmbedder("test_resnet", str(path), frozen=True, width=24),
 }
 

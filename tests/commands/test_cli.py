@@ -48,7 +48,7 @@ def test_training_fills_a_run_folder(trained: tuple[Path, Finished], config_file
     assert (saved.step, saved.config) == (3, config)
     encoders = load_file(run / "encoders.safetensors")
     assert {name.split(".")[0] for name in encoders} == {"cnn", "transformer"}
-    assert all(torch.equal(value, saved.learner[f"query.{name}"]) for name, value in encoders.items())
+    assert all(torch.equal(value, saved.model[f"query.{name}"]) for name, value in encoders.items())
     names = {path.name for path in run.iterdir()}
     (events,) = (name for name in names if name.startswith("events.out.tfevents"))
     assert names == {"config.toml", "videos.jsonl", "checkpoint.pt", "encoders.safetensors", events}

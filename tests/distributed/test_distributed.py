@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from cacl import cli, distributed
 from cacl.checkpoints import checkpoint
+from cacl.checkpoints.encoders import EncoderWeights, load_encoder
 from cacl.clips import ClipBatch
 from cacl.config import Config, to_toml
 from cacl.errors import CaclError
@@ -182,7 +183,7 @@ def retrieved(run: Path, features: Path) -> dict[str, Any]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(retrieval, "build_backend", lambda *a, **k: Observed(build(*a, **k)))
-        weights = checkpoint.read_encoders(run)
+        weights = EncoderWeights.read(run)
         config = dataclasses.replace(weights.config, data=dataclasses.replace(weights.config.data, layout="csv"))
         tables = retrieval.retrieval(weights, config, ["label"], features)
     return {"tables": [table.to_json() for table in tables], "clips": clips, "views": views}
@@ -255,7 +256,7 @@ def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 def assert_same_checkpoint(one: Path, other: Path) -> None:
     first, second = checkpoint.load(one), checkpoint.load(other)
     assert first.step == second.step
-    assert_equal(first.learner, second.learner)
+    assert_equal(first.model, second.model)
     assert first.optimizer["param_groups"] == second.optimizer["param_groups"]
     states = first.optimizer["state"], second.optimizer["state"]
     assert states[0].keys() == states[1].keys()
@@ -304,8 +305,8 @@ def test_ranks_end_with_the_same_weights_and_queue(folder: Path) -> None:
     assert first["queue"]["pointer"].item() == written % 30
     saved = checkpoint.load(folder / "whole")
     assert saved.step == STEPS
-    assert_equal({name: saved.learner[name] for name in first["weights"]}, first["weights"])
-    assert torch.equal(saved.learner["queue.keys"], first["queue"]["keys"])
+    assert_equal({name: saved.model[name] for name in first["weights"]}, first["weights"])
+    assert torch.equal(saved.model["queue.keys"], first["queue"]["keys"])
 
 
 def test_ranks_share_the_samples_of_one_process(folder: Path) -> None:
@@ -346,12 +347,12 @@ def test_one_process_goes_on_with_the_run_of_two(folder: Path) -> None:
     assert [indices for indices, _ in result["samples"]] == [list(range((STEPS - 1) * BATCH, STEPS * BATCH))]
     after = checkpoint.load(folder / "fewer")
     assert after.step == STEPS
-    assert all(value.isfinite().all() for value in after.learner.values())
+    assert all(value.isfinite().all() for value in after.model.values())
 
 
 def features_by_hand(run: Path, clips: Tensor) -> dict[str, np.ndarray]:
     """By name of their file, of clips [B, 3, T, 16, 16], whose frames need no scaling to 16 x 16."""
-    cnn, transformer = (checkpoint.load_encoder(run, which) for which in ("cnn", "transformer"))
+    cnn, transformer = (load_encoder(run, which) for which in ("cnn", "transformer"))
     assert isinstance(cnn, CNN3D)
     with torch.no_grad():
         maps = cnn.maps(clips).numpy()

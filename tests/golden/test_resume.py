@@ -79,8 +79,8 @@ def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 def assert_same_bits(one: Path, other: Path) -> None:
     """The weights, the queue and the optimiser of two runs, and where they are."""
     first, second = (checkpoint.load(run) for run in (one, other))
-    assert (first.step, first.data) == (second.step, second.data)
-    for part in ("learner", "optimizer"):
+    assert (first.step, first.data_fingerprint) == (second.step, second.data_fingerprint)
+    for part in ("model", "optimizer"):
         left, right = (dict(leaves(getattr(saved, part))) for saved in (first, second))
         assert left.keys() == right.keys()
         assert sum(isinstance(value, Tensor) for value in left.values()) > 20
@@ -91,7 +91,7 @@ def assert_same_bits(one: Path, other: Path) -> None:
                 assert value.isfinite().all(), name
             else:
                 assert value == right[name], f"{part}{name}"
-    assert {"queue.keys", "queue.pointer"} <= first.learner.keys()
+    assert {"queue.keys", "queue.pointer"} <= first.model.keys()
 
 
 class Died(BaseException):

@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 from torch import Tensor, nn
 
 from cacl.checkpoints import checkpoint
+from cacl.checkpoints.encoders import EncoderWeights
 from cacl.clips import ClipBatch
 from cacl.config import Config, to_toml
 from cacl.errors import CaclError
@@ -99,7 +100,7 @@ def losses(config: Config, steps: int) -> dict[str, list[float]]:
 
 
 def tensors(saved: checkpoint.Checkpoint) -> dict[str, Tensor]:
-    found = {f"learner.{name}": x for name, x in saved.learner.items()}
+    found = {f"model.{name}": x for name, x in saved.model.items()}
     for number, state in saved.optimizer["state"].items():
         found |= {f"optimizer.{number}.{name}": x for name, x in state.items() if isinstance(x, Tensor)}
     return found
@@ -130,7 +131,7 @@ def test_two_processes_give_the_same_bits(configured: Callable[..., Config], tmp
     for name, value in one.items():
         assert torch.equal(value, other[name]), name
     encoders = [(tmp_path / name / "encoders.safetensors") for name in ("here", "there")]
-    assert checkpoint.read_encoders(encoders[0]).digest == checkpoint.read_encoders(encoders[1]).digest
+    assert EncoderWeights.read(encoders[0]).digest == EncoderWeights.read(encoders[1]).digest
 
 
 def test_golden_losses(configured: Callable[..., Config]) -> None:
@@ -223,10 +224,10 @@ def test_a_step_that_was_not_finite_is_seen_at_the_next_look(configured: Callabl
     trainer = Trainer(config, VIDEOS, torch.device("cpu"))
     first, second = batches(config, 2)
     clean = trainer.checkpoint("")
-    clean = dataclasses.replace(clean, learner={name: x.clone() for name, x in clean.learner.items()})
+    clean = dataclasses.replace(clean, model={name: x.clone() for name, x in clean.model.items()})
     poison(trainer.learner.state_dict(), math.nan)
     trainer.train_step(first, sync=False)
-    trainer.learner.load_state_dict(clean.learner)
+    trainer.learner.load_state_dict(clean.model)
     with pytest.raises(CaclError, match="not finite"):
         trainer.train_step(second, sync=True)
 

@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cacl.benchmarks.loader.command import bench_loader
-from cacl.checkpoints.checkpoint import encoders_of
+from cacl.checkpoints.encoders import EncoderWeights
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord, ViewPlan
 from cacl.config import Config, differences, load, to_dict
 from cacl.errors import ConfigError, UsageError
@@ -193,11 +193,11 @@ def test_the_recipe_draws_weights_as_torch_does() -> None:
     """All within 1 / sqrt(fan in): a normal distribution of the same deviation would leave it. So do the untrained
     encoders that an evaluation shows beside the trained ones."""
     trainer = Trainer(small(), 6, torch.device("cpu"))
-    weights = encoders_of(trainer.checkpoint(""), "here")
+    weights = EncoderWeights.of_checkpoint(trainer.checkpoint(""), "here")
     query = trainer.learner.query
     for cnn, transformer in (
         (query.cnn, query.transformer),
-        (weights.untrained("cnn"), weights.untrained("transformer")),
+        (weights.build_untrained("cnn"), weights.build_untrained("transformer")),
     ):
         assert isinstance(cnn, C3D)
         assert isinstance(transformer, VideoTransformer)

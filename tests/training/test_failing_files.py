@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from cacl.checkpoints import checkpoint
+from cacl.checkpoints.encoders import EncoderWeights
 from cacl.clips import ClipBatch
 from cacl.config import Config, DataConfig
 from cacl.errors import CaclError, CheckpointError, DataError
@@ -155,8 +156,8 @@ def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 def assert_same_bits(one: Config, other: Config) -> None:
     first, second = (checkpoint.load(Path(config.run)) for config in (one, other))
-    assert (first.step, first.data) == (second.step, second.data)
-    for part in ("learner", "optimizer"):
+    assert (first.step, first.data_fingerprint) == (second.step, second.data_fingerprint)
+    for part in ("model", "optimizer"):
         left, right = (dict(leaves(getattr(saved, part))) for saved in (first, second))
         assert left.keys() == right.keys()
         for name, value in left.items():
@@ -271,7 +272,7 @@ def test_an_evaluation_takes_all_clips_or_none(
         return build(*arguments, **options)
 
     monkeypatch.setattr(retrieval, "build_backend", damaging)
-    weights = checkpoint.read_encoders(Path(config.run))
+    weights = EncoderWeights.read(Path(config.run))
     with pytest.raises(DataError, match=rf"{config.data.root}/b/3\.mp4: "):
         retrieval.retrieval(weights, config, ["label"], tmp_path / "features")
     assert not list((tmp_path / "features").rglob("finished"))

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cacl import config as configuration
 from cacl.checkpoints import checkpoint
+from cacl.checkpoints.encoders import ENCODERS_NAME
 from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.errors import CaclError, CheckpointError
@@ -219,7 +220,7 @@ def test_a_signal_that_comes_as_the_last_step_ends_interrupts_nothing(
 
     assert trained(config, ask_to_stop)["steps_taken"] == 3
     assert checkpoint.load(Path(config.run)).step == 3
-    assert (Path(config.run) / checkpoint.ENCODERS).exists()
+    assert (Path(config.run) / ENCODERS_NAME).exists()
 
 
 @pytest.fixture
@@ -317,7 +318,7 @@ def test_nothing_that_is_not_finite_is_saved_by_steps_that_do_not_look(
 
     with pytest.raises(CaclError, match=rf"step {poisoned + 1}: .* not finite"):
         trained(config, after_step)
-    assert not (Path(config.run) / checkpoint.LAST).exists()
+    assert not (Path(config.run) / checkpoint.CHECKPOINT_NAME).exists()
 
 
 # --------------------------------------------------------------------------------------- what a resumed run may change
@@ -351,8 +352,8 @@ things lie, how it is evaluated. Whatever else there is decides what is computed
 @pytest.mark.parametrize("key", [key for key in keys(Config()) if key not in MAY_CHANGE])
 def test_a_resumed_run_may_not_change_what_is_computed(tmp_path: Path, key: str) -> None:
     config = config_of(run=tmp_path)
-    begun = checkpoint.Checkpoint(config=config, step=1, data="videos", learner={}, optimizer={})
-    checkpoint.save(tmp_path / checkpoint.LAST, begun)
+    begun = checkpoint.Checkpoint(config=config, step=1, data_fingerprint="videos", model={}, optimizer={})
+    checkpoint.save(tmp_path / checkpoint.CHECKPOINT_NAME, begun)
     old, new = value_of(config, key), another(value_of(config, key))
     with pytest.raises(CheckpointError) as refused:
         train(changed(config, key, new), resume=True)
