@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cacl.checkpoints.encoders import load_encoder
-    from cacl.models import create_model
+    from cacl.models.registry import create_model
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "create_model", "load_encoder"]
@@ -17,7 +17,7 @@ __all__ = ["__version__", "create_model", "load_encoder"]
 def __getattr__(name: str) -> Any:
     """Imports torch only when something that needs it is asked for: `cacl --help` must not wait for it."""
     if name == "create_model":
-        from cacl.models import create_model
+        from cacl.models.registry import create_model
 
         return create_model
     if name == "load_encoder":

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "cacl.kernels": {"cacl.kernels"},
     "cacl.models": {"cacl.config", "cacl.errors", "cacl.models"},
     "cacl.loaders": LEAVES | {"cacl.loaders", "cacl.kernels"},
-    "cacl.method.losses": LEAVES | {"cacl.kernels"},
+    "cacl.method.losses": LEAVES | {"cacl.kernels", "cacl.method.pairs"},
 }
 """All of cacl that a module, or the modules of a package, may import."""
 

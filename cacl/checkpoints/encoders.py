@@ -18,7 +18,10 @@ from cacl.checkpoints.checkpoint import Checkpoint, find_file, first_line, store
 from cacl.config import Config
 from cacl.errors import CheckpointError
 from cacl.files import atomic_write
-from cacl.models import CNN3D, CNNS, TimmEmbedder, VideoTransformer
+from cacl.models.cnn3d import CNN3D
+from cacl.models.frame_embedders import TimmEmbedder
+from cacl.models.registry import CNNS
+from cacl.models.video_transformer import VideoTransformer
 
 ENCODERS_NAME = "encoders.safetensors"
 """The name of the file in a run folder."""
@@ -32,8 +35,9 @@ def load_encoder(path: str | Path, which: str = "cnn") -> CNN3D | VideoTransform
         which: `cnn` or `transformer`.
 
     Returns:
-        The encoder, which takes RGB in [0, 1]. The CNN has `forward`: [B, 3, T, H, W] -> [B, C], and `maps`:
-        [B, 3, T, H, W] -> [B, C, t, h, w]. The transformer has `forward`: ([B, 3, T, H, W], order [B, T]) -> [B, C].
+        The encoder, which takes RGB in [0, 1]. The CNN has `forward`: [B, 3, T, H, W] -> [B, C], and
+        `forward_features`: [B, 3, T, H, W] -> [B, C, T', H', W']. The transformer has `forward`:
+        ([B, 3, T, H, W], order [B, T]) -> [B, C].
 
     Raises:
         CheckpointError: There is no such file, or no such encoder in it.

@@ -21,7 +21,8 @@ from cacl.errors import DataError
 from cacl.loaders.backends.select import Backend
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.sampling.sampler import evaluation_plans
-from cacl.models import CNN3D, VideoTransformer
+from cacl.models.cnn3d import CNN3D
+from cacl.models.video_transformer import VideoTransformer
 
 FeatureOf = Callable[[Tensor, Tensor], Tensor]
 """(clips [B, 3, T, H, W], order [B, T]) -> float32 [B, features]."""
@@ -37,7 +38,7 @@ def feature_of(encoder: CNN3D | VideoTransformer) -> FeatureOf:
         return lambda clips, order: encoder(clips, order).float()
 
     def feature(clips: Tensor, order: Tensor) -> Tensor:
-        maps = encoder.maps(clips)
+        maps = encoder.forward_features(clips)
         pool = (1, min(2, maps.shape[-2]), min(2, maps.shape[-1]))  # maps of small views may be a single pixel
         return F.max_pool3d(maps, pool).flatten(1).float()
 

@@ -12,7 +12,7 @@ from cacl import distributed
 from cacl.clips import ClipBatch, to_device
 from cacl.config import Config
 from cacl.method.dual_encoder import DualEncoder, shuffle_frames
-from cacl.method.ema import ema_update, momentum_copy
+from cacl.method.ema import ema_copy, ema_update
 from cacl.method.key_queue import KeyQueue
 from cacl.method.losses import LossParts, contrast_loss, order_loss
 
@@ -24,7 +24,7 @@ class CACL(nn.Module):
         super().__init__()
         self.config = config
         self.query = DualEncoder(config)
-        self.key = momentum_copy(self.query)
+        self.key = ema_copy(self.query)
         self.key.order_head = None  # keys are only contrasted
         self.queue = KeyQueue(config.contrast.queue_size, config.model.embedding)
 

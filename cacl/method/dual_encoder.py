@@ -1,4 +1,4 @@
-"""The two encoders with their heads, as one module: what is trained, and what has a momentum copy."""
+"""The two encoders with their heads, as one module: it is what is trained, and what has a momentum copy."""
 
 from __future__ import annotations
 
@@ -6,31 +6,48 @@ import torch
 from torch import Tensor, nn
 
 from cacl.config import Config
-from cacl.method.losses import encoders_of
-from cacl.models import CNNS, ContrastHead, OrderHead, VideoTransformer
+from cacl.method.pairs import required_encoders
+from cacl.models.heads import ContrastHead, OrderHead
+from cacl.models.registry import CNNS
+from cacl.models.video_transformer import VideoTransformer
 
 
 class DualEncoder(nn.Module):
-    """A 3D CNN and a video transformer over a clip and its shuffled copy; only the parts that the losses need."""
+    """A 3D CNN and a video transformer that both look at a clip and its shuffled copy.
+
+    Only the parts that the losses need are built; the others are None.
+
+    Args:
+        config: The configuration of the run.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         model, pairs, frames = config.model, config.contrast.pairs, config.clip.frames
-        wants_cnn, wants_transformer = encoders_of(pairs, config.order.weight)
-        self.cnn = CNNS[model.cnn](model.width, model.init) if wants_cnn else None
+        required = required_encoders(pairs, config.order.weight)
+        self.cnn = CNNS[model.cnn](model.width, model.init) if required.cnn else None
         self.cnn_head = self.order_head = self.transformer = self.transformer_head = None
         if self.cnn is not None:
-            channels = self.cnn.out_channels
+            features = self.cnn.num_features
             if pairs != "none":
-                self.cnn_head = ContrastHead(2 * channels, model.embedding)
+                self.cnn_head = ContrastHead(2 * features, model.embedding)
             if config.order.weight > 0:
-                self.order_head = OrderHead(2 * channels, channels, frames, model.dropout)
-        if wants_transformer:
+                self.order_head = OrderHead(2 * features, features, frames, model.dropout)
+        if required.transformer:
             self.transformer = VideoTransformer(model.transformer, frames, model.init)
-            self.transformer_head = ContrastHead(self.transformer.out_channels, model.embedding)
+            self.transformer_head = ContrastHead(self.transformer.num_features, model.embedding)
 
     def forward(self, clips: Tensor, order: Tensor) -> dict[str, Tensor]:
-        """clips: [B, 3, T, H, W], order: [B, T]. Returns unit embeddings `f` and `t` [B, D], `order` logits [B, T]."""
+        """Encodes clips together with their shuffled copies.
+
+        Args:
+            clips: float32 [B, 3, T, H, W], RGB in about [0, 1], with the frames in true order.
+            order: Integers [B, T]. Frame i of the shuffled copy is frame order[i] of the clip.
+
+        Returns:
+            What the parts that were built give: `f`, the unit embeddings [B, D] of the CNN; `t`, those of the
+            transformer; `order`, the logits [B, T] of the order head.
+        """
         out = {}
         if self.cnn is not None:
             # Two passes, not one of twice the batch: the copy has batch statistics of its own, as in the paper.
@@ -45,9 +62,16 @@ class DualEncoder(nn.Module):
 
 
 def shuffle_frames(clips: Tensor, order: Tensor) -> Tensor:
-    """The frames of each clip [B, C, T, H, W] in its order [B, T].
+    """Puts the frames of each clip in its order.
 
-    A view has one augmentation for all frames, so shuffling the view equals augmenting the shuffled clip.
+    A view has one augmentation for all of its frames, so shuffling the view equals augmenting the shuffled clip.
+
+    Args:
+        clips: [B, C, T, H, W] of any dtype.
+        order: Integers [B, T]. Frame i of the result is frame order[i] of the clip.
+
+    Returns:
+        The shuffled clips, [B, C, T, H, W] of the same dtype.
     """
     rows = torch.arange(len(clips), device=clips.device)[:, None]
     return clips.transpose(1, 2)[rows, order.long()].transpose(1, 2)

@@ -8,12 +8,19 @@ from torch import Tensor, nn
 
 
 class KeyQueue(nn.Module):
-    """The last `size` keys, on the device, part of the checkpoint. Starts with random directions."""
+    """A ring buffer of the last `size` keys, which lies on the device and is part of the checkpoint.
+
+    It starts with random unit vectors.
+
+    Args:
+        size: The number K of keys that the queue holds.
+        dim: The length D of a key.
+    """
 
     keys: Tensor
-    """float32 [size, D], unit vectors."""
+    """float32 [K, D], unit vectors."""
     pointer: Tensor
-    """int64 scalar on the device: where the next key goes. It is never read on the host."""
+    """int64 scalar: the row that the next key goes to. It stays on the device, so that nothing waits to read it."""
 
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
@@ -22,9 +29,13 @@ class KeyQueue(nn.Module):
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:
-        """Puts keys [N, D] in the place of the oldest; of more than `size`, the last ones stay. Any N, any size."""
+        """Replaces the oldest keys of the queue by new ones.
+
+        Args:
+            keys: Unit vectors [N, D] of any floating dtype, for any N. Of more than K keys, the last K stay.
+        """
         size = len(self.keys)
         skipped = max(0, len(keys) - size)
-        places = (self.pointer + torch.arange(skipped, len(keys), device=self.keys.device)) % size
-        self.keys.index_copy_(0, places, keys[skipped:].to(self.keys.dtype))
+        rows = (self.pointer + torch.arange(skipped, len(keys), device=self.keys.device)) % size
+        self.keys.index_copy_(0, rows, keys[skipped:].to(self.keys.dtype))
         self.pointer.add_(len(keys)).remainder_(size)

@@ -3,76 +3,112 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from torch import Tensor, nn
 
 from cacl.config import Init
 
-Kernel = tuple[int, int, int]  # frames, height, width
-Conv = Callable[..., nn.Module]
-"""(inputs, outputs, kernel, stride) -> a convolution, whole or factorised."""
+Size3D = tuple[int, int, int]
+"""The size or stride of a window: frames, height, width."""
 
-_C3D = (64, (1, 2, 2), 128, (2, 2, 2), 256, 256, (2, 2, 2), 512, 512, (2, 2, 2), 512, 512)
-"""Channels of a convolution, or the window of a max-pool."""
+ConvFactory = Callable[..., nn.Module]
+"""A function (in_channels, out_channels, kernel_size, stride) -> a convolution, full or factorised."""
+
+_C3D_LAYERS = (64, (1, 2, 2), 128, (2, 2, 2), 256, 256, (2, 2, 2), 512, 512, (2, 2, 2), 512, 512)
+"""The layers of C3D in order: the channels of a convolution, or the window of a max-pool."""
 
 
 class CNN3D(nn.Module):
-    """A chain of layers that ends in the map of its last stage ("conv5").
+    """A chain of layers that ends in the feature map of its last stage ("conv5").
 
-    init: `normal` draws all convolutions as He et al., ICCV 2015 (normal, fan out); `torch` leaves them as torch draws
-    them. `out_channels` is the length of the feature: 512 x width, as a multiple of 8.
+    Args:
+        layers: The layers, which together map clips [B, 3, T, H, W] to feature maps [B, C, T', H', W'].
+        num_features: C, the channels of the last feature map. It is 512 times the width multiplier, as a multiple of 8.
+        init: `normal` draws the weights of all convolutions as He et al. do (ICCV 2015: normal, by fan out); `torch`
+            leaves them as torch draws them.
     """
 
-    def __init__(self, layers: Sequence[nn.Module], out_channels: int, init: Init = "normal") -> None:
+    num_features: int
+    """The length of the feature vector."""
+
+    def __init__(self, layers: Sequence[nn.Module], num_features: int, init: Init = "normal") -> None:
         super().__init__()
         self.layers = nn.Sequential(*layers)
-        self.out_channels = out_channels
-        for module in self.modules():  # batch norm starts at weight 1, bias 0 by itself
+        self.num_features = num_features
+        for module in self.modules():  # batch norm starts with weights of 1 and biases of 0 by itself
             if isinstance(module, nn.Conv3d) and init == "normal":
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def maps(self, x: Tensor) -> Tensor:
-        """[B,3,T,H,W] -> [B,C,t,h,w], before pooling; retrieval looks at these."""
-        return self.layers(x)
+    def forward_features(self, clips: Tensor) -> Tensor:
+        """Computes the last feature map, before pooling. Retrieval takes its features from it.
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B,3,T,H,W] -> [B,C], the mean over all positions of the map."""
-        return self.maps(x).mean((2, 3, 4))
+        Args:
+            clips: Floats [B, 3, T, H, W], RGB in about [0, 1].
+
+        Returns:
+            Floats [B, C, T', H', W'] with C = `num_features`.
+        """
+        return self.layers(clips)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Computes the feature vector of each clip: the mean over all positions of the last feature map.
+
+        Args:
+            clips: Floats [B, 3, T, H, W], RGB in about [0, 1].
+
+        Returns:
+            Floats [B, C] with C = `num_features`.
+        """
+        return self.forward_features(clips).mean((2, 3, 4))
 
 
 class C3D(CNN3D):
-    """C3D (Tran et al., ICCV 2015) with batch norm after each of its eight convolutions, and the mean over the last
-    map in place of the fully connected layers. Time is halved three times, height and width four times, rounding down.
+    """C3D (Tran et al., ICCV 2015) with batch norm, and with a mean in place of its fully connected layers.
 
-    27.7 M parameters at width 1; a clip of 16 x 112 x 112 ends in a map of 512 x 2 x 7 x 7.
+    Batch norm follows each of the eight convolutions; the mean is taken over the last feature map. The max-pools halve
+    time three times, height and width four times, rounding down. At width 1 there are 27.7 M parameters, and a clip of
+    16 x 112 x 112 ends in a map of 512 x 2 x 7 x 7.
+
+    Args:
+        width: The multiplier of all channels.
+        init: See `CNN3D`.
     """
 
     def __init__(self, width: float = 1.0, init: Init = "normal") -> None:
         layers: list[nn.Module] = []
-        inputs = 3
-        for step in _C3D:
+        channels = 3
+        for step in _C3D_LAYERS:
             if isinstance(step, tuple):
                 layers.append(nn.MaxPool3d(step))
             else:
-                outputs = _scaled(step, width)
-                layers += [nn.Conv3d(inputs, outputs, 3, padding=1), nn.BatchNorm3d(outputs), nn.ReLU(inplace=True)]
-                inputs = outputs
-        super().__init__(layers, inputs, init)
+                out_channels = _scaled_channels(step, width)
+                layers += [
+                    nn.Conv3d(channels, out_channels, 3, padding=1),
+                    nn.BatchNorm3d(out_channels),
+                    nn.ReLU(inplace=True),
+                ]
+                channels = out_channels
+        super().__init__(layers, channels, init)
 
 
 class ResNet3D(CNN3D):
     """A residual network over time and space (Tran et al., "A Closer Look at Spatiotemporal Convolutions", CVPR 2018).
 
-    A stem that halves height and width, then four stages of `depths` basic blocks; stages 2 to 4 begin by halving
-    time, height and width, rounding up. `factorised` makes it R(2+1)D: each convolution becomes one over space and one
-    over time with batch norm and ReLU between. In Tran et al.'s models the 1x1x1 shortcuts stay as they are, and the
-    stem has 45 channels between; `shortcuts_too` is the form of the release of Guo et al. (CVPR 2022), whose shortcuts
-    are factorised like all else, and whose stem follows the rule for equal size, too: 83 channels.
+    A stem that halves height and width is followed by four stages of basic blocks. Stages 2 to 4 begin by halving time,
+    height and width, rounding up. With one block in each stage there are 14.4 M parameters at width 1, in all three
+    forms: R3D, R(2+1)D and the official R(2+1)D.
 
-    Millions of parameters at width 1: 14.4 for one block a stage, in all three forms.
+    Args:
+        depths: The number of basic blocks of each of the four stages.
+        width: The multiplier of all channels.
+        init: See `CNN3D`.
+        factorised: Makes the network R(2+1)D: each convolution becomes one over space and one over time, with batch
+            norm and ReLU between them. As in the models of Tran et al., the 1 x 1 x 1 convolutions of the shortcuts
+            stay full ones, and the stem has 45 channels between its two convolutions.
+        official: Gives a factorised network the form that the release of Guo et al. (CVPR 2022) has: its shortcuts are
+            factorised, too, and its stem has 83 channels between, by the rule that all other convolutions follow.
     """
 
     def __init__(
@@ -82,43 +118,48 @@ class ResNet3D(CNN3D):
         init: Init = "normal",
         *,
         factorised: bool = False,
-        shortcuts_too: bool = False,
+        official: bool = False,
     ) -> None:
-        conv = _factorised if factorised else _conv
-        shortcut = conv if shortcuts_too else _conv
-        inputs = _scaled(64, width)
-        kernel, stride = (3, 7, 7), (1, 2, 2)
-        if factorised and not shortcuts_too:
-            stem = _factorised(3, inputs, kernel, stride, middle=45 * inputs // 64)
+        conv = _factorised_conv if factorised else _full_conv
+        shortcut_conv = conv if official else _full_conv
+        channels = _scaled_channels(64, width)
+        kernel_size, stride = (3, 7, 7), (1, 2, 2)
+        if factorised and not official:
+            stem = _factorised_conv(3, channels, kernel_size, stride, mid_channels=45 * channels // 64)
         else:
-            stem = conv(3, inputs, kernel, stride)
-        layers: list[nn.Module] = [stem, nn.BatchNorm3d(inputs), nn.ReLU(inplace=True)]
-        for stage, (depth, channels) in enumerate(zip(depths, (64, 128, 256, 512), strict=True)):
-            outputs = _scaled(channels, width)
+            stem = conv(3, channels, kernel_size, stride)
+        layers: list[nn.Module] = [stem, nn.BatchNorm3d(channels), nn.ReLU(inplace=True)]
+        for stage, (depth, stage_channels) in enumerate(zip(depths, (64, 128, 256, 512), strict=True)):
+            out_channels = _scaled_channels(stage_channels, width)
             for block in range(depth):
-                halve = stage > 0 and block == 0
-                layers.append(_BasicBlock(inputs, outputs, halve=halve, conv=conv, shortcut=shortcut))
-                inputs = outputs
-        super().__init__(layers, inputs, init)
+                downsample = stage > 0 and block == 0
+                layers.append(
+                    _BasicBlock(channels, out_channels, downsample=downsample, conv=conv, shortcut_conv=shortcut_conv)
+                )
+                channels = out_channels
+        super().__init__(layers, channels, init)
 
 
 class _BasicBlock(nn.Module):
     """Two convolutions and a shortcut (He et al., CVPR 2016), in three dimensions."""
 
-    def __init__(self, inputs: int, outputs: int, *, halve: bool, conv: Conv, shortcut: Conv) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, downsample: bool, conv: ConvFactory, shortcut_conv: ConvFactory
+    ) -> None:
         super().__init__()
-        stride = (2, 2, 2) if halve else (1, 1, 1)
+        stride = (2, 2, 2) if downsample else (1, 1, 1)
         self.residual = nn.Sequential(
-            conv(inputs, outputs, stride=stride),
-            nn.BatchNorm3d(outputs),
+            conv(in_channels, out_channels, stride=stride),
+            nn.BatchNorm3d(out_channels),
             nn.ReLU(inplace=True),
-            conv(outputs, outputs),
-            nn.BatchNorm3d(outputs),
+            conv(out_channels, out_channels),
+            nn.BatchNorm3d(out_channels),
         )
         self.shortcut = nn.Identity()
-        if halve:
+        if downsample:
             self.shortcut = nn.Sequential(
-                shortcut(inputs, outputs, kernel=(1, 1, 1), stride=stride), nn.BatchNorm3d(outputs)
+                shortcut_conv(in_channels, out_channels, kernel_size=(1, 1, 1), stride=stride),
+                nn.BatchNorm3d(out_channels),
             )
         self.relu = nn.ReLU(inplace=True)
 
@@ -126,40 +167,39 @@ class _BasicBlock(nn.Module):
         return self.relu(self.residual(x) + self.shortcut(x))
 
 
-def _conv(inputs: int, outputs: int, kernel: Kernel = (3, 3, 3), stride: Kernel = (1, 1, 1)) -> nn.Conv3d:
-    """Without bias, as batch norm follows, and padded so that only the stride changes the size."""
-    time, height, width = kernel
-    return nn.Conv3d(inputs, outputs, kernel, stride, padding=(time // 2, height // 2, width // 2), bias=False)
+def _full_conv(
+    in_channels: int, out_channels: int, kernel_size: Size3D = (3, 3, 3), stride: Size3D = (1, 1, 1)
+) -> nn.Conv3d:
+    """A convolution without bias, as batch norm follows, and padded so that only the stride changes the size."""
+    time, height, width = kernel_size
+    padding = (time // 2, height // 2, width // 2)
+    return nn.Conv3d(in_channels, out_channels, kernel_size, stride, padding=padding, bias=False)
 
 
-def _factorised(
-    inputs: int, outputs: int, kernel: Kernel = (3, 3, 3), stride: Kernel = (1, 1, 1), middle: int | None = None
+def _factorised_conv(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: Size3D = (3, 3, 3),
+    stride: Size3D = (1, 1, 1),
+    mid_channels: int | None = None,
 ) -> nn.Module:
-    """Space, then time. By default the channels between make both together as large as the full convolution
-    (Tran et al., CVPR 2018, section 3.5)."""
-    time, height, width = kernel
-    if middle is None:
-        middle = time * height * width * inputs * outputs // (height * width * inputs + time * outputs)
+    """A convolution over space, then one over time, with `mid_channels` channels between them.
+
+    By default they are as many as make both convolutions together as large as the full one (Tran et al., CVPR 2018,
+    section 3.5).
+    """
+    time, height, width = kernel_size
+    if mid_channels is None:
+        full_size = time * height * width * in_channels * out_channels
+        mid_channels = full_size // (height * width * in_channels + time * out_channels)
     return nn.Sequential(
-        _conv(inputs, middle, (1, height, width), (1, *stride[1:])),
-        nn.BatchNorm3d(middle),
+        _full_conv(in_channels, mid_channels, (1, height, width), (1, *stride[1:])),
+        nn.BatchNorm3d(mid_channels),
         nn.ReLU(inplace=True),
-        _conv(middle, outputs, (time, 1, 1), (stride[0], 1, 1)),
+        _full_conv(mid_channels, out_channels, (time, 1, 1), (stride[0], 1, 1)),
     )
 
 
-def _scaled(channels: int, width: float) -> int:
-    """A multiple of 8, at least 8: what tensor cores and the group sizes of kernels ask for."""
+def _scaled_channels(channels: int, width: float) -> int:
+    """Scales a number of channels to a multiple of 8, at least 8: tensor cores and the groups of kernels ask for it."""
     return max(8, round(channels * width / 8) * 8)
-
-
-CNNS: dict[str, Callable[..., CNN3D]] = {
-    "c3d": C3D,
-    "r3d10": partial(ResNet3D, (1, 1, 1, 1)),
-    "r3d18": partial(ResNet3D, (2, 2, 2, 2)),
-    "r3d34": partial(ResNet3D, (3, 4, 6, 3)),
-    "r2plus1d10": partial(ResNet3D, (1, 1, 1, 1), factorised=True),
-    "r2plus1d10_official": partial(ResNet3D, (1, 1, 1, 1), factorised=True, shortcuts_too=True),
-    "r2plus1d18": partial(ResNet3D, (2, 2, 2, 2), factorised=True),
-}
-"""Every 3D CNN by name, as a function of (width multiplier, init)."""

@@ -33,7 +33,7 @@ from cacl.config import Config, to_toml
 from cacl.errors import CaclError
 from cacl.evaluation import retrieval
 from cacl.loaders.backends.select import Backend
-from cacl.models import CNN3D
+from cacl.models.cnn3d import CNN3D
 from cacl.training.trainer import Trainer, train
 from tests import launch
 from tests.tiny import tiny_config
@@ -355,7 +355,7 @@ def features_by_hand(run: Path, clips: Tensor) -> dict[str, np.ndarray]:
     cnn, transformer = (load_encoder(run, which) for which in ("cnn", "transformer"))
     assert isinstance(cnn, CNN3D)
     with torch.no_grad():
-        maps = cnn.maps(clips).numpy()
+        maps = cnn.forward_features(clips).numpy()
         tokens = transformer(clips, torch.arange(clips.shape[2]).expand(len(clips), -1)).numpy()
     assert maps.shape[-2:] == (1, 1)  # so that there is nothing to pool
     pixels = clips.numpy()

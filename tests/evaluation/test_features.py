@@ -17,7 +17,7 @@ from cacl.config import Config
 from cacl.errors import DataError
 from cacl.evaluation import features
 from cacl.loaders.catalog.catalog import Catalog
-from cacl.models import CNN3D
+from cacl.models.cnn3d import CNN3D
 from tests.keys import another, changed, keys, value_of
 from tests.tiny import tiny_config
 
@@ -43,7 +43,7 @@ def test_the_feature_of_a_cnn_is_the_largest_of_each_four_neighbours(size: tuple
         ]
         for clip in range(2)
     ]
-    encoder = SimpleNamespace(maps=lambda clips: torch.from_numpy(maps))
+    encoder = SimpleNamespace(forward_features=lambda clips: torch.from_numpy(maps))
     found = features.feature_of(cast(CNN3D, encoder))(torch.zeros(0), torch.zeros(0))
     assert found.tolist() == expected
 

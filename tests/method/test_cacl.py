@@ -21,10 +21,10 @@ from cacl.loaders.backends.reference import make_view
 from cacl.loaders.sampling.augmentation import color_matrix
 from cacl.method.cacl import CACL
 from cacl.method.dual_encoder import DualEncoder, shuffle_frames
-from cacl.method.ema import ema_update, momentum_copy
+from cacl.method.ema import ema_copy, ema_update
 from cacl.method.key_queue import KeyQueue
 from cacl.method.losses import contrast_loss, order_loss
-from cacl.models import VideoTransformer
+from cacl.models.video_transformer import VideoTransformer
 
 FRAMES, SIZE, DIM = 4, 16, 8
 
@@ -128,7 +128,7 @@ def test_queue_keeps_its_precision() -> None:
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.3, 0.5, 0.9, 0.999, 1.0])
-def test_follow_is_the_formula(momentum: float) -> None:
+def test_ema_update_is_the_formula(momentum: float) -> None:
     shapes = [(3,), (2, 5), ()]
     targets = [torch.randn(shape) for shape in shapes]
     expected = [target.numpy().astype(np.float64) for target in targets]
@@ -146,7 +146,7 @@ def test_follow_is_the_formula(momentum: float) -> None:
 
 def test_momentum_copy_shares_what_is_frozen_and_nothing_else() -> None:
     source = VideoTransformer(TransformerConfig(embedder="test_resnet", width=16, depth=1, heads=2), FRAMES)
-    target = momentum_copy(source)
+    target = ema_copy(source)
     theirs = dict(target.named_parameters())
     trained = {name for name, p in source.named_parameters() if p.requires_grad}
     assert 0 < len(trained) < len(theirs)

@@ -41,7 +41,9 @@ from cacl.loaders.sampling.sampler import ClipSampler, evaluation_plans
 from cacl.method.cacl import CACL
 from cacl.method.dual_encoder import DualEncoder
 from cacl.method.losses import contrast_loss
-from cacl.models import C3D, VideoTransformer, create_model
+from cacl.models.cnn3d import C3D
+from cacl.models.registry import create_model
+from cacl.models.video_transformer import VideoTransformer
 from cacl.reporting.console import Report
 from cacl.training.optim import learning_rate_of_epoch
 from cacl.training.trainer import Trainer, training_videos
