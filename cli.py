@@ -19,8 +19,8 @@ from cacl.errors import CaclError
 if TYPE_CHECKING:
     from cacl.evaluation.retrieval import LabelTable
     from cacl.loaders.catalog.catalog import Catalog
-    from cacl.loaders.prepared.prepare import Summary
-    from cacl.loaders.prepared.verify import Verified
+    from cacl.loaders.prepared.prepare import PrepareSummary
+    from cacl.loaders.prepared.verify import VerifyResult
 
 app = typer.Typer(
     help="Train video encoders without labels, straight from video files.",
@@ -216,12 +216,12 @@ def prepare(
 
     from cacl import config as configuration
     from cacl.loaders.prepared.prepare import prepare as prepare_set
-    from cacl.loaders.prepared.transcode import Settings
+    from cacl.loaders.prepared.transcode import TranscodeSettings
     from cacl.loaders.prepared.verify import verify
     from cacl.reporting.console import Report
 
     config = configuration.override(configuration.from_dict({"data": {"root": str(source)}}), overrides or [])
-    settings = Settings(short_side=short_side, gop=gop, crf=crf)
+    settings = TranscodeSettings(short_side=short_side, gop=gop, crf=crf)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the same command goes on
     with Report() as report:
         preparing, verifying = partial(report.advance, "preparing"), partial(report.advance, "verifying")
@@ -334,7 +334,7 @@ def _print_left_out(catalog: Catalog) -> None:
         print(f"{len(catalog.rejected)} of {len(catalog.videos) + len(catalog.rejected)} files rejected")
 
 
-def _print_summary(summary: Summary, verified: Verified | None) -> None:
+def _print_summary(summary: PrepareSummary, verified: VerifyResult | None) -> None:
     count = len(summary.done)
     print(f"{summary.target}: {count} videos of {summary.root} (layout {summary.catalog.layout})")
     print(f"{summary.copied} copied, {count - summary.copied} encoded; {summary.kept} of them by an earlier run")

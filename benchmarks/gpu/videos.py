@@ -17,7 +17,7 @@ from cacl.benchmarks.gpu.setting import Answer, Setting
 from cacl.benchmarks.scripts.make_corpus import FRAMES, HEIGHT, RATE, WIDTH
 from cacl.benchmarks.scripts.make_corpus import encode as encode_corpus
 from cacl.loaders.prepared.prepare import prepare
-from cacl.loaders.prepared.transcode import Settings
+from cacl.loaders.prepared.transcode import TranscodeSettings
 
 LONG = 1200
 """Frames of the video in which late frames are asked for."""
@@ -78,10 +78,10 @@ def videos(s: Setting) -> Answer:
     source = replace(s.config.data, root=str(s.folder / "h264"))
     workers = 1 if s.quick else s.threads
     started = time.perf_counter()
-    prepare(source, s.folder / "prepared", Settings(), workers=workers, progress=lambda *_: None)
+    prepare(source, s.folder / "prepared", TranscodeSettings(), workers=workers, progress=lambda *_: None)
     seconds = time.perf_counter() - started
     # 192 x 144 where the others are 170 x 128: both sides are multiples of 16.
-    prepare(source, s.folder / "larger", Settings(short_side=144), workers=workers, progress=lambda *_: None)
+    prepare(source, s.folder / "larger", TranscodeSettings(short_side=144), workers=workers, progress=lambda *_: None)
     about = {}
     for kind in ("h264", "prepared", "larger", "xvid", "vp9", "long"):
         catalog = s.catalog(kind)

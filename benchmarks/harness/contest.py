@@ -27,7 +27,7 @@ from cacl.loaders.backends import cpu
 from cacl.loaders.backends.select import Backend, build_backend
 from cacl.loaders.backends.thread_pool import ThreadPoolBackend
 from cacl.loaders.catalog.catalog import Catalog
-from cacl.loaders.decode.fragments import read_stretch
+from cacl.loaders.decode.fragments import read_fragments
 from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.storage import Location
 from cacl.loaders.sampling.sampler import ClipSampler
@@ -302,7 +302,7 @@ def stages(videos: Videos) -> Stages:
     def load(location: Location, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
         times = [time.perf_counter()]
         if video.fragments:
-            read_stretch(location, video, plan.start, plan.frame_numbers[-1])
+            read_fragments(location, video, plan.start, plan.frame_numbers[-1])
         times.append(time.perf_counter())
         decode_only(location, video, plan, size, out)
         times.append(time.perf_counter())

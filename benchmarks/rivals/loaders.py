@@ -24,7 +24,7 @@ from torchvision.transforms.functional import to_tensor
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord, ViewPlan
 from cacl.config import AugmentConfig, Config
 from cacl.loaders.catalog.catalog import Catalog
-from cacl.loaders.decode.raw import open_video, video_stream
+from cacl.loaders.decode.raw import open_video, select_video_stream
 
 Load = Callable[[str, VideoRecord, ClipPlan, Config], tuple[Tensor, ...]]
 """(file, record, plan, configuration) to one [3, T, size, size] per view; more may follow these."""
@@ -89,7 +89,7 @@ def pyav_frames(file: str, video: VideoRecord, plan: ClipPlan) -> Tensor:
     """From the nearest key frame to the last frame needed; only the needed ones become RGB."""
     times, numbers = _times(file), plan.frame_numbers
     with open_video(file) as container:
-        stream = video_stream(container)
+        stream = select_video_stream(container)
         if times:
             container.seek(times[plan.start], stream=stream)
             wanted = {times[number] for number in numbers}
@@ -110,7 +110,7 @@ def _times(file: str) -> list[int]:
     warm-up.
     """
     with open_video(file) as container:
-        stream = video_stream(container)
+        stream = select_video_stream(container)
         times = [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
         guessed = container.format.name == "avi" and stream.codec_context.has_b_frames
     known = sorted(time for time in times if time is not None)
@@ -158,7 +158,7 @@ def authors(file: str, video: VideoRecord, plan: ClipPlan, config: Config) -> tu
     through HSV: Pillow applies the matrix.
     """
     with open_video(file) as container:
-        images = [frame.to_image(threads=1) for frame in container.decode(video_stream(container))]
+        images = [frame.to_image(threads=1) for frame in container.decode(select_video_stream(container))]
     clip = [images[number] for number in plan.frame_numbers]
     shuffled = [clip[position] for position in plan.order]
     return tuple(_stack(frames, view, config.clip.size) for frames in (clip, shuffled) for view in plan.views)

@@ -16,9 +16,9 @@ from cacl.clips import ClipPlan, VideoRecord
 from cacl.loaders.backends import reference
 from cacl.loaders.backends.buffer_pool import scratch
 from cacl.loaders.backends.yuv_to_rgb_resize import planes_to_view
-from cacl.loaders.decode.raw import decode_frames, upright
+from cacl.loaders.decode.raw import apply_orientation, decode_frames
 from cacl.loaders.decode.storage import Location
-from cacl.loaders.decode.yuv import as_planar_420, planes, rgb_matrix
+from cacl.loaders.decode.yuv import as_planar_420, frame_yuv_to_rgb_matrix, planes
 
 
 def load_clip(location: Location, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
@@ -41,11 +41,15 @@ def decode_planes(location: Location, video: VideoRecord, plan: ClipPlan) -> tup
         frame = as_planar_420(frame)
         y, u, v = planes(frame)
         if t == 0:
-            to_rgb = rgb_matrix(frame)
+            to_rgb = frame_yuv_to_rgb_matrix(frame)
             luma = scratch("luma", (plan.length, *y.shape), np.uint8)
             chroma = scratch("chroma", (2, plan.length, *u.shape), np.uint8)
         luma[t], chroma[0, t], chroma[1, t] = y, u, v
-    return np.ascontiguousarray(upright(luma, video)), np.ascontiguousarray(upright(chroma, video)), to_rgb
+    return (
+        np.ascontiguousarray(apply_orientation(luma, video)),
+        np.ascontiguousarray(apply_orientation(chroma, video)),
+        to_rgb,
+    )
 
 
 def compose(color: np.ndarray, to_rgb: np.ndarray) -> np.ndarray:

@@ -24,9 +24,9 @@ from cacl.errors import CaclError, ConfigError, DataError
 from cacl.loaders.backends.dali_views import DaliViews, KernelViews, Node, Views
 from cacl.loaders.backends.reference import decode_rgb
 from cacl.loaders.catalog.catalog import Catalog
-from cacl.loaders.decode.remux import cut
+from cacl.loaders.decode.remux import remux_clip
 from cacl.loaders.decode.storage import Location
-from cacl.loaders.decode.yuv import matrix_to_rgb
+from cacl.loaders.decode.yuv import yuv_to_rgb_matrix
 
 if TYPE_CHECKING:
     from nvidia.dali.pipeline import Pipeline
@@ -98,7 +98,7 @@ class CutFiles:
         self.decoder = decoder
 
     def read(self, location: Location, video: VideoRecord, plan: ClipPlan) -> Clip:
-        data, offset, colorspace = cut(location, video, plan.start, plan.frame_numbers[-1])
+        data, offset, colorspace = remux_clip(location, video, plan.start, plan.frame_numbers[-1])
         numbers = np.array(plan.frame_numbers, np.int32) - plan.start + offset
         views = [sideways(with_true_colors(view, colorspace), video) for view in plan.views]
         return Clip((np.frombuffer(data, np.uint8), numbers), *zip(*views, strict=True))
@@ -115,7 +115,7 @@ class CutFiles:
 
 def with_true_colors(view: ViewPlan, colorspace: int) -> ViewPlan:
     """DALI takes every YUV for BT.601. Another standard differs by one more matrix, up to clamping in between."""
-    from_bt601 = matrix_to_rgb(colorspace, False)[:, :3] @ np.linalg.inv(matrix_to_rgb(BT601, False)[:, :3])
+    from_bt601 = yuv_to_rgb_matrix(colorspace, False)[:, :3] @ np.linalg.inv(yuv_to_rgb_matrix(BT601, False)[:, :3])
     color = np.column_stack([view.color[:, :3] @ from_bt601, view.color[:, 3]])
     return replace(view, color=color.astype(np.float32))
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from cacl.clips import ClipPlan, VideoRecord, ViewPlan
 from cacl.kernels.augment import one_view
 from cacl.loaders.backends import pillow_ops
-from cacl.loaders.decode.raw import decode_frames, upright
+from cacl.loaders.decode.raw import apply_orientation, decode_frames
 from cacl.loaders.decode.storage import Location
-from cacl.loaders.decode.yuv import EXACT, source_colorspace
+from cacl.loaders.decode.yuv import ACCURATE_SCALING, source_colorspace
 
 
 def load_clip(location: Location, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
@@ -32,10 +32,12 @@ def load_clip(location: Location, video: VideoRecord, plan: ClipPlan, size: int,
 def decode_rgb(location: Location, video: VideoRecord, plan: ClipPlan) -> np.ndarray:
     """uint8 [T, 3, H, W]: the frames of the clip, upright."""
     images = [
-        frame.reformat(format="rgb24", src_colorspace=source_colorspace(frame), interpolation=EXACT).to_ndarray()
+        frame.reformat(
+            format="rgb24", src_colorspace=source_colorspace(frame), interpolation=ACCURATE_SCALING
+        ).to_ndarray()
         for frame in decode_frames(location, video, plan.frame_numbers)
     ]
-    return np.ascontiguousarray(upright(np.stack(images).transpose(0, 3, 1, 2), video))
+    return np.ascontiguousarray(apply_orientation(np.stack(images).transpose(0, 3, 1, 2), video))
 
 
 def make_view(frames: Tensor, view: ViewPlan, size: int) -> Tensor:

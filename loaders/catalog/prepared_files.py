@@ -2,5 +2,5 @@
 
 INDEX_NAME = "index.safetensors"
 """The index of a prepared set, which is written last; having one makes a folder a prepared set."""
-CONVERSION_LOG_NAME = "prepare.jsonl"
+CONVERSION_LOG_NAME = "conversion_log.jsonl"
 """The log of what `cacl data prepare` has done so far; with it and without an index, a set is unfinished."""

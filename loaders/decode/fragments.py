@@ -23,14 +23,14 @@ from cacl.loaders.decode import mp4, storage
 from cacl.loaders.decode.storage import Location
 
 
-class Stretch(NamedTuple):
+class FragmentRange(NamedTuple):
     data: bytes
     """Whole fragments."""
     first: int
     """Number of the first frame in them."""
 
 
-def read_stretch(location: Location, video: VideoRecord, first: int, last: int) -> Stretch:
+def read_fragments(location: Location, video: VideoRecord, first: int, last: int) -> FragmentRange:
     """The fragments that hold the frames `first` to `last` (included), in one read.
 
     Raises DataError naming the file if it cannot be read, or if a byte of these is not as it was written.
@@ -48,18 +48,18 @@ def read_stretch(location: Location, video: VideoRecord, first: int, last: int) 
                 f"{location}: is damaged at byte {offsets[which]}: not what `cacl data prepare` wrote; remove it and "
                 "prepare the set again"
             )
-    return Stretch(data, int(fragments.first[start]))
+    return FragmentRange(data, int(fragments.first[start]))
 
 
 def decode_prepared(location: Location, video: VideoRecord, numbers: Sequence[int]) -> Iterator[VideoFrame]:
     """Yields the frames with these rising numbers. Raises as `read_stretch` does."""
     assert video.fragments is not None
-    stretch = read_stretch(location, video, numbers[0], numbers[-1])
+    fragment_range = read_fragments(location, video, numbers[0], numbers[-1])
     wanted = iter(numbers)
     number = next(wanted)
     reason = ""
     try:
-        for position, frame in enumerate(_decoded(video.fragments.init, stretch.data), stretch.first):
+        for position, frame in enumerate(_decoded(video.fragments.init, fragment_range.data), fragment_range.first):
             if position == number:
                 yield frame
                 number = next(wanted, -1)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-HEADER = 8
+HEADER_BYTES = 8
 """Bytes of size and type at the head of a box."""
 FIELDS_BEFORE_BOXES = {b"stsd": 8, b"avc1": 78}
 """Boxes that hold fields of their own before the boxes within, and how many bytes of them."""
@@ -22,9 +22,9 @@ DATA_OFFSET, FIRST_FLAGS = 0x1, 0x4
 """Optional fields of a trun box before its table."""
 PARAMETER_SETS = (7, 8, 13, 15)
 """Types of the units of H.264 that hold parameter sets (ITU-T H.264, table 7-1)."""
-PER_SAMPLE = (0x100, 0x200, 0x400, 0x800)
+SAMPLE_FIELDS = (0x100, 0x200, 0x400, 0x800)
 """Columns of that table: duration, size, flags, composition offset."""
-SIZE = 0x200
+SAMPLE_SIZE = 0x200
 BEFORE_DEFAULT_SIZE = ((0x1, 8), (0x2, 4), (0x8, 4))
 """Optional fields of a tfhd box before the default size of a sample, and their bytes."""
 DEFAULT_SIZE = 0x10
@@ -40,10 +40,10 @@ def boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[Box]:
     """The boxes side by side in data[start:end]. Raises ValueError where one does not fit."""
     end = len(data) if end is None else end
     while start < end:
-        if start + HEADER > end:
+        if start + HEADER_BYTES > end:
             raise ValueError("ends within a box")
         size, kind = struct.unpack_from(">I4s", data, start)
-        if size < HEADER or start + size > end:
+        if size < HEADER_BYTES or start + size > end:
             raise ValueError(f"box {kind!r} does not fit")
         yield Box(kind, start, start + size)
         start += size
@@ -52,9 +52,9 @@ def boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[Box]:
 def decoder_configuration(init: bytes) -> bytes:
     """The contents of the avcC box of an init segment: what a decoder of H.264 must know before the first frame."""
     box = _within(
-        init, Box(b"", -HEADER, len(init)), b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1", b"avcC"
+        init, Box(b"", -HEADER_BYTES, len(init)), b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1", b"avcC"
     )
-    return init[box.start + HEADER : box.end]
+    return init[box.start + HEADER_BYTES : box.end]
 
 
 def changes_parameters(data: bytes) -> bool:
@@ -76,7 +76,7 @@ def _units(sample: bytes, size_bytes: int) -> Iterator[bytes]:
             yield sample[start:position]
 
 
-def fragments(data: bytes) -> tuple[list[int], list[int]]:
+def find_fragments(data: bytes) -> tuple[list[int], list[int]]:
     """For a whole file: where each fragment begins and the last one ends, and the number of frames in each."""
     offsets, frames, end = [], [], 0
     for box in boxes(data):
@@ -105,13 +105,13 @@ def _sample_sizes(data: bytes, moof: Box) -> tuple[int, list[int]]:
     if not flags & DATA_OFFSET:
         raise ValueError("box b'trun' names no data")
     position = moof.start + offset
-    columns = [bit for bit in PER_SAMPLE if flags & bit]
-    if SIZE in columns:
-        start = trun.start + HEADER + 12 + (4 if flags & FIRST_FLAGS else 0)
+    columns = [bit for bit in SAMPLE_FIELDS if flags & bit]
+    if SAMPLE_SIZE in columns:
+        start = trun.start + HEADER_BYTES + 12 + (4 if flags & FIRST_FLAGS else 0)
         if start + 4 * count * len(columns) > trun.end:
             raise ValueError("ends within a box")
         table = np.frombuffer(data, ">u4", count * len(columns), start).reshape(count, -1)
-        sizes = table[:, columns.index(SIZE)].tolist()
+        sizes = table[:, columns.index(SAMPLE_SIZE)].tolist()
     else:
         size = _default_size(data, moof)
         sizes = [size] * min(count, len(data) // size + 1)  # a count that is damaged must not fill the memory
@@ -132,7 +132,7 @@ def _default_size(data: bytes, moof: Box) -> int:
 
 def _fields(data: bytes, box: Box, layout: str, skip: int = 0) -> tuple[int, ...]:
     """Numbers in a box, so many bytes behind its header."""
-    start = box.start + HEADER + skip
+    start = box.start + HEADER_BYTES + skip
     if start + struct.calcsize(layout) > box.end:
         raise ValueError("ends within a box")
     return struct.unpack_from(layout, data, start)
@@ -140,7 +140,7 @@ def _fields(data: bytes, box: Box, layout: str, skip: int = 0) -> tuple[int, ...
 
 def _within(data: bytes, box: Box, *path: bytes) -> Box:
     for kind in path:
-        start = box.start + HEADER + FIELDS_BEFORE_BOXES.get(box.kind, 0)
+        start = box.start + HEADER_BYTES + FIELDS_BEFORE_BOXES.get(box.kind, 0)
         found = next((inner for inner in boxes(data, start, box.end) if inner.kind == kind), None)
         if found is None:
             raise ValueError(f"holds no box {kind!r}")

@@ -30,8 +30,15 @@ from av.video.stream import VideoStream
 
 from cacl.clips import SeekPoint, VideoRecord
 from cacl.errors import DataError, reason_of
-from cacl.loaders.decode.raw import CONCEALING, demux, films, frames_from, open_video, video_stream
-from cacl.loaders.decode.yuv import as_planar_420, mark, rgb_matrix
+from cacl.loaders.decode.raw import (
+    CONCEALING_CODECS,
+    decode_from,
+    demux,
+    list_video_streams,
+    open_video,
+    select_video_stream,
+)
+from cacl.loaders.decode.yuv import as_planar_420, frame_checksum, frame_yuv_to_rgb_matrix
 
 MIN_SIDE = 2
 """Pixels: the smallest crop is one sample of 4:2:0 chroma."""
@@ -99,7 +106,7 @@ def probe(path: Path, *, seekable: bool = True) -> VideoRecord:
 
 
 def _decode_whole(path: Path, container: InputContainer, log: _Log) -> _Whole:
-    stream = video_stream(container)
+    stream = select_video_stream(container)
     promised = _promised_frames(container, stream)
     first_packet: Packet | None = None
     coded: list[int] = []  # times of display of the frames that are not hidden by an edit list
@@ -124,7 +131,7 @@ def _decode_whole(path: Path, container: InputContainer, log: _Log) -> _Whole:
                 _check_frame(len(marks), frame, first)
                 if frame.key_frame:
                     keys.append(len(marks))
-                marks.append(_Mark(frame.pts, mark(as_planar_420(frame))))
+                marks.append(_Mark(frame.pts, frame_checksum(as_planar_420(frame))))
                 end_seconds = max(end_seconds, _end_seconds(frame))
     except (av.FFmpegError, ValueError) as error:
         if not marks and first_packet and not first_packet.is_keyframe:
@@ -152,7 +159,7 @@ def _decode_whole(path: Path, container: InputContainer, log: _Log) -> _Whole:
         rotation=rotation,
         undecodable=undecodable,
         gaps=gaps,
-        video_streams=len(films(container)),
+        video_streams=len(list_video_streams(container)),
         pixel_aspect=float(stream.sample_aspect_ratio or 1),
     )
     return _Whole(video, marks, keys, decoding_times)
@@ -191,7 +198,9 @@ def _check_frame(number: int, frame: VideoFrame, first: VideoFrame) -> None:
             f"changes its size at frame {number} from {first.width} x {first.height} to {frame.width} x {frame.height}"
         )
     before, now = ((f.format.name, f.colorspace, f.color_range) for f in (first, frame))
-    if before != now and not np.array_equal(rgb_matrix(as_planar_420(first)), rgb_matrix(as_planar_420(frame))):
+    if before != now and not np.array_equal(
+        frame_yuv_to_rgb_matrix(as_planar_420(first)), frame_yuv_to_rgb_matrix(as_planar_420(frame))
+    ):
         raise DataError(f"changes its colours at frame {number}: from there on they are coded in another way")
 
 
@@ -215,7 +224,7 @@ def _check_log(container: InputContainer, stream: VideoStream, log: _Log) -> Non
     for level, name, message in log:
         if level > av.logging.ERROR:
             continue
-        if name == stream.codec_context.name and stream.codec_context.codec.canonical_name in CONCEALING:
+        if name == stream.codec_context.name and stream.codec_context.codec.canonical_name in CONCEALING_CODECS:
             raise DataError(f"is damaged (its decoder says: {message.strip()})")
         if name == container.format.name and name in SKIPPING:
             raise DataError(f"is damaged, and frames are lost (its container says: {message.strip()})")
@@ -289,8 +298,8 @@ def _spaced(keys: Sequence[int]) -> list[int]:
 def _reproduces(path: Path, point: SeekPoint, marks: Sequence[_Mark]) -> bool:
     try:
         with open_video(path) as container:
-            frames = frames_from(container, video_stream(container), point)
-            seen = (_Mark(frame.pts, mark(as_planar_420(frame))) for frame in frames if not frame.is_corrupt)
+            frames = decode_from(container, select_video_stream(container), point)
+            seen = (_Mark(frame.pts, frame_checksum(as_planar_420(frame))) for frame in frames if not frame.is_corrupt)
             return all(a == b for a, b in zip_longest(islice(seen, len(marks)), marks))
     except (av.FFmpegError, ValueError):
         return False  # this key frame cannot be sought: clips start at an earlier one

@@ -29,13 +29,13 @@ from cacl.errors import DataError, reason_of
 from cacl.loaders.decode.fragments import decode_prepared
 from cacl.loaders.decode.storage import Location
 
-PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
-CONCEALING = frozenset(
+STILL_IMAGES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+CONCEALING_CODECS = frozenset(
     ["hevc", "vp8", "vp9", "ffv1", "wmv1", "wmv2", "wmv3", "vc1", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3"]
 )
 """Codecs whose decoders put something in the place of what is damaged and do not flag the frame, as those of H.264 and
 of the MPEG family do."""
-REFUSING = CONCEALING | {"mjpeg"}
+STRICT_CODECS = CONCEALING_CODECS | {"mjpeg"}
 """Codecs whose decoders are told to fail at damage where they can. That of MJPEG would show what lies in its memory. It
 also logs what is no damage, since cameras write more than they should."""
 
@@ -51,10 +51,10 @@ def decode_frames(location: Location, video: VideoRecord, numbers: Sequence[int]
 def _decode_file(location: Location, video: VideoRecord, numbers: Sequence[int]) -> Iterator[VideoFrame]:
     try:
         with open_video(location) as container:
-            stream = video_stream(container)
+            stream = select_video_stream(container)
             nearest = bisect_right(video.seek_points, numbers[0], key=lambda point: point.frame) - 1
             start = video.seek_points[nearest] if nearest >= 0 else None
-            frames = frames_from(container, stream, start) if start else decode_stream(container, stream)
+            frames = decode_from(container, stream, start) if start else decode_stream(container, stream)
             wanted = iter(numbers)
             number = next(wanted)
             size = (video.height, video.width) if video.rotation % 180 else (video.width, video.height)
@@ -73,7 +73,7 @@ def _decode_file(location: Location, video: VideoRecord, numbers: Sequence[int])
     )
 
 
-def upright(image: np.ndarray, video: VideoRecord) -> np.ndarray:
+def apply_orientation(image: np.ndarray, video: VideoRecord) -> np.ndarray:
     """A decoded image [..., H, W] as the container wants it shown (a view, nothing is copied)."""
     image = image[..., ::-1] if video.mirrored else image
     return np.rot90(image, video.rotation // 90, axes=(-2, -1)) if video.rotation else image
@@ -83,12 +83,12 @@ def open_video(location: Location) -> InputContainer:
     return av.open(str(location), metadata_errors="ignore")  # titles in other encodings must not stop a video
 
 
-def films(container: InputContainer) -> list[VideoStream]:
+def list_video_streams(container: InputContainer) -> list[VideoStream]:
     """The video streams that are no pictures (cover art, thumbnails)."""
-    return [stream for stream in container.streams.video if not stream.disposition & PICTURES]
+    return [stream for stream in container.streams.video if not stream.disposition & STILL_IMAGES]
 
 
-def video_stream(container: InputContainer) -> VideoStream:
+def select_video_stream(container: InputContainer) -> VideoStream:
     """The video stream that is the film, with a decoder that has decoded nothing yet.
 
     Of several it is the largest of those that last at least half as long as the longest. FFmpeg's own choice goes by
@@ -96,7 +96,7 @@ def video_stream(container: InputContainer) -> VideoStream:
 
     Raises DataError if there is none, or no decoder for it.
     """
-    candidates = films(container)
+    candidates = list_video_streams(container)
     if not candidates:
         raise DataError("holds no video stream")
     longest = max(map(_seconds, candidates))
@@ -106,7 +106,7 @@ def video_stream(container: InputContainer) -> VideoStream:
         raise DataError("is in a format that there is no decoder for")
     context.thread_type = "NONE"  # clips are decoded in parallel, not frames of a clip
     context.thread_count = 1
-    if context.codec.canonical_name in REFUSING:
+    if context.codec.canonical_name in STRICT_CODECS:
         context.options = {"err_detect": "explode"}
     return stream
 
@@ -139,7 +139,7 @@ def decode_stream(container: InputContainer, stream: VideoStream) -> Iterator[Vi
         yield from packet.decode()
 
 
-def frames_from(container: InputContainer, stream: VideoStream, point: SeekPoint) -> Iterator[VideoFrame]:
+def decode_from(container: InputContainer, stream: VideoStream, point: SeekPoint) -> Iterator[VideoFrame]:
     """The frames from a seek point on. Those that only lead up to it are decoded and dropped."""
     container.seek(point.target, stream=stream)
     return dropwhile(lambda frame: frame.pts != point.pts, decode_stream(container, stream))

@@ -21,8 +21,8 @@ from av.video.stream import VideoStream
 
 from cacl.clips import SeekPoint, VideoRecord
 from cacl.errors import DataError, reason_of
-from cacl.loaders.decode.fragments import read_stretch
-from cacl.loaders.decode.raw import demux, open_video, video_stream
+from cacl.loaders.decode.fragments import read_fragments
+from cacl.loaders.decode.raw import demux, open_video, select_video_stream
 from cacl.loaders.decode.storage import Location
 
 VOP_START = b"\0\0\1\xb6"
@@ -30,7 +30,7 @@ VOP_START = b"\0\0\1\xb6"
 B_FRAME = 2
 
 
-class Cut(NamedTuple):
+class RemuxedClip(NamedTuple):
     data: bytes
     """An MP4 file, or a Matroska file for VP8, which MP4 does not take. No timestamp in it is negative."""
     offset: int
@@ -39,18 +39,18 @@ class Cut(NamedTuple):
     """Matrix coefficients of ITU-T H.273 that the file names for its YUV (1 is BT.709, 2 is unknown)."""
 
 
-def cut(location: Location, video: VideoRecord, first: int, last: int) -> Cut:
+def remux_clip(location: Location, video: VideoRecord, first: int, last: int) -> RemuxedClip:
     """The packets that show the frames `first` to `last` (included), with as few others as that takes.
 
     A prepared video is read, not cut: whole fragments behind the head of the file. Raises DataError naming the file if
     it cannot be read, no longer holds these frames, or does not tell in which order its frames are shown.
     """
     if video.fragments:
-        stretch, init = read_stretch(location, video, first, last), video.fragments.init
-        return Cut(init + stretch.data, first - stretch.first, _colorspace(init))
+        stretch, init = read_fragments(location, video, first, last), video.fragments.init
+        return RemuxedClip(init + stretch.data, first - stretch.first, _colorspace(init))
     try:
         with open_video(location) as container:
-            stream = video_stream(container)
+            stream = select_video_stream(container)
             if container.format.name == "avi" and stream.codec_context.has_b_frames:
                 start, packets = SeekPoint(0, 0, 0), _retimed(container, stream)
             else:
@@ -60,7 +60,7 @@ def cut(location: Location, video: VideoRecord, first: int, last: int) -> Cut:
                     packets = _from_first_key(packets)
             stretch, times = _until(last + 1 - start.frame, packets)
             offset = sorted(_time(packet) for packet in stretch).index(times[first - start.frame])
-            return Cut(_remux(stretch, stream), offset, int(stream.codec_context.colorspace))
+            return RemuxedClip(_remux(stretch, stream), offset, int(stream.codec_context.colorspace))
     except (FFmpegError, ValueError, OSError) as error:
         raise DataError(f"{location}: cannot be cut into clips ({reason_of(error)}); scan the folder again") from None
     except DataError as error:

@@ -14,7 +14,7 @@ LUMA_WEIGHTS = {1: (0.2126, 0.0722), 9: (0.2627, 0.0593)}
 """(red, blue) by H.273 matrix coefficients: 1 is BT.709, 9 is BT.2020. All else is read as BT.601."""
 BT601_WEIGHTS = (0.299, 0.114)
 FULL_RANGE = 2
-EXACT = (
+ACCURATE_SCALING = (
     reformatter.Interpolation.BILINEAR
     | reformatter.Interpolation.ACCURATE_RND
     | reformatter.Interpolation.FULL_CHR_H_INT
@@ -30,7 +30,7 @@ def as_planar_420(frame: VideoFrame) -> VideoFrame:
         format="yuv420p",
         dst_colorspace=reformatter.Colorspace.ITU601,
         dst_color_range=reformatter.ColorRange.MPEG,
-        interpolation=EXACT,
+        interpolation=ACCURATE_SCALING,
         threads=1,
     )
 
@@ -48,18 +48,18 @@ def plane(frame: VideoFrame, which: int) -> np.ndarray:
     return planes(frame)[which]
 
 
-def mark(frame: VideoFrame) -> int:
+def frame_checksum(frame: VideoFrame) -> int:
     """A checksum over the planes, and over the way they turn into RGB."""
-    checksum = zlib.crc32(rgb_matrix(frame).tobytes())
+    checksum = zlib.crc32(frame_yuv_to_rgb_matrix(frame).tobytes())
     for plane in planes(frame):
         checksum = zlib.crc32(np.ascontiguousarray(plane).data, checksum)
     return checksum
 
 
-def rgb_matrix(frame: VideoFrame) -> np.ndarray:
+def frame_yuv_to_rgb_matrix(frame: VideoFrame) -> np.ndarray:
     """float64 [3, 4]: RGB in [0, 1] from (Y, U, V) in 0..255, for the colour standard and range the frame states."""
     full = frame.color_range == FULL_RANGE or frame.format.name == "yuvj420p"
-    return matrix_to_rgb(frame.colorspace, full)
+    return yuv_to_rgb_matrix(frame.colorspace, full)
 
 
 def source_colorspace(frame: VideoFrame) -> reformatter.Colorspace:
@@ -69,7 +69,7 @@ def source_colorspace(frame: VideoFrame) -> reformatter.Colorspace:
 
 
 @lru_cache
-def matrix_to_rgb(matrix_coefficients: int, full_range: bool) -> np.ndarray:
+def yuv_to_rgb_matrix(matrix_coefficients: int, full_range: bool) -> np.ndarray:
     """float64 [3, 4]: RGB in [0, 1] from (Y, U, V) in 0..255, by the coefficients and quantisation of ITU-T H.273."""
     red, blue = LUMA_WEIGHTS.get(matrix_coefficients, BT601_WEIGHTS)
     green = 1 - red - blue

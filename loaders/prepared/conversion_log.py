@@ -23,14 +23,14 @@ from cacl.errors import DataError
 from cacl.loaders.catalog.notes import Remarks
 from cacl.loaders.catalog.prepared_files import CONVERSION_LOG_NAME
 
-FORMAT = "cacl prepare 2"
+FORMAT = "cacl conversion log 3"
 
 Stamp: TypeAlias = tuple[int, int]
 """Size in bytes and modification time in nanoseconds of a source."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
+class RejectedSource:
     path: str
     """Of the source."""
     stamp: Stamp | None
@@ -43,7 +43,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
+class ConvertedSource:
     path: str
     """Of the source."""
     stamp: Stamp
@@ -83,9 +83,9 @@ class Done:
         }
 
 
-def _from_json(line: dict[str, Any]) -> Done | Refused:
+def _from_json(line: dict[str, Any]) -> ConvertedSource | RejectedSource:
     if "rejected" in line:
-        return Refused(path=line["path"], stamp=line["stamp"] and tuple(line["stamp"]), reason=line["rejected"])
+        return RejectedSource(path=line["path"], stamp=line["stamp"] and tuple(line["stamp"]), reason=line["rejected"])
     video = VideoRecord(
         path="",
         frames=line["frames"],
@@ -102,7 +102,7 @@ def _from_json(line: dict[str, Any]) -> Done | Refused:
             checksum=np.array(line["crc"], np.uint32),
         ),
     )
-    return Done(
+    return ConvertedSource(
         path=line["path"],
         stamp=tuple(line["stamp"]),
         content=line["source"],
@@ -122,7 +122,7 @@ class ConversionLog:
         Raises DataError if another process has it open, or if it tells of another root or other settings; OSError if it
         cannot be written.
         """
-        self.outcomes: dict[str, Done | Refused] = {}
+        self.outcomes: dict[str, ConvertedSource | RejectedSource] = {}
         """By the path of the source."""
         self.file = (folder / CONVERSION_LOG_NAME).open(
             "ab", buffering=0
@@ -145,7 +145,7 @@ class ConversionLog:
     ) -> None:
         self.file.close()
 
-    def add(self, outcome: Done | Refused) -> None:
+    def add(self, outcome: ConvertedSource | RejectedSource) -> None:
         """Raises OSError if it cannot be written."""
         self._append(outcome.to_json())
         self.outcomes[outcome.path] = outcome

@@ -1,7 +1,7 @@
 """Prepares a data set for training: each of its videos by `transcode`, side by side, and an index over them.
 
     <target>/videos/<path in the source>.mp4    appear whole, under their names, one by one
-    <target>/prepare.jsonl                      what is done so far (`journal`)
+    <target>/conversion_log.jsonl               what is done so far (`conversion_log`)
     <target>/index.safetensors                  written last: a folder without it is unfinished (`index`)
 
 The same call again goes on where an earlier one ended, whatever ended it: what is finished stays, sources that changed
@@ -34,9 +34,9 @@ from cacl.loaders.catalog.prepared_files import CONVERSION_LOG_NAME, INDEX_NAME
 from cacl.loaders.catalog.scan import scan
 from cacl.loaders.decode import storage
 from cacl.loaders.decode.probe import probe
-from cacl.loaders.prepared.conversion_log import ConversionLog, Done, Refused, Stamp
-from cacl.loaders.prepared.process_pool import each
-from cacl.loaders.prepared.transcode import Converted, Settings, convert
+from cacl.loaders.prepared.conversion_log import ConversionLog, ConvertedSource, RejectedSource, Stamp
+from cacl.loaders.prepared.process_pool import map_unordered
+from cacl.loaders.prepared.transcode import TranscodeResult, TranscodeSettings, transcode
 from cacl.loaders.progress import ProgressCallback
 
 VIDEOS = "videos"
@@ -55,14 +55,14 @@ class TargetError(DataError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
+class PrepareSummary:
     root: Path
     """Of the source."""
     target: Path
-    settings: Settings
+    settings: TranscodeSettings
     catalog: Catalog
     """The prepared set, with the rejected sources."""
-    done: tuple[Done, ...]
+    done: tuple[ConvertedSource, ...]
     """One for each video of the catalog."""
     kept: int
     """How many of them an earlier run had finished."""
@@ -102,8 +102,8 @@ class Summary:
 
 
 def prepare(
-    source: DataConfig, target: Path, settings: Settings, *, workers: int, progress: ProgressCallback
-) -> Summary:
+    source: DataConfig, target: Path, settings: TranscodeSettings, *, workers: int, progress: ProgressCallback
+) -> PrepareSummary:
     """Makes `target` the prepared form of the data set `source`, in so many processes (0: one per core).
 
     Sources that cannot be used are left out, and told in the catalog. How many are too many is for the caller to say:
@@ -131,15 +131,15 @@ def prepare(
             if todo:
                 (target / INDEX_NAME).unlink(missing_ok=True)  # it would speak of files that are replaced now
         work = partial(_make, listing.root, target, settings)
-        with contextlib.closing(each(work, todo, workers or len(os.sched_getaffinity(0)))) as outcomes:
+        with contextlib.closing(map_unordered(work, todo, workers or len(os.sched_getaffinity(0)))) as outcomes:
             for number, (path, outcome) in enumerate(outcomes, total - len(todo) + 1):
                 with _writing(target):
-                    log.add(outcome or Refused(path=path, stamp=None, reason="crashes the decoder"))
+                    log.add(outcome or RejectedSource(path=path, stamp=None, reason="crashes the decoder"))
                 progress(number, total, path)
         return _finish(listing, splits, target, log, settings, set(todo))
 
 
-def output(path: str) -> str:
+def prepared_path(path: str) -> str:
     """Where the prepared form of the source with this path lies in the target."""
     name = path.rpartition("/")[2]
     if path.startswith(("/", "../")) or len(os.fsencode(name)) > MAX_NAME_BYTES:
@@ -178,9 +178,9 @@ def _is_settled(root: Path, target: Path, log: ConversionLog, path: str) -> bool
     outcome = log.outcomes.get(path)
     if outcome is None or outcome.stamp is None or outcome.stamp != _stamp(root / path):
         return False
-    if isinstance(outcome, Refused):
+    if isinstance(outcome, RejectedSource):
         return True
-    made = _stamp(target / output(path))
+    made = _stamp(target / prepared_path(path))
     return made is not None and made[0] == outcome.size
 
 
@@ -195,20 +195,20 @@ def _stamp(file: Path) -> Stamp | None:
 # --- One source, in a process of its own
 
 
-def _make(root: Path, target: Path, settings: Settings, path: str) -> Done | Refused:
+def _make(root: Path, target: Path, settings: TranscodeSettings, path: str) -> ConvertedSource | RejectedSource:
     """Raises TargetError; all that is wrong with the source is a reason to refuse it."""
-    source, file = root / path, target / output(path)
+    source, file = root / path, target / prepared_path(path)
     temporary = file.with_name(f".{file.name}.tmp")
     stamp = None
     try:
         status = source.stat()
         if not stat.S_ISREG(status.st_mode):
-            return Refused(path=path, stamp=None, reason="is not a regular file")
+            return RejectedSource(path=path, stamp=None, reason="is not a regular file")
         stamp = (status.st_size, status.st_mtime_ns)
         video = probe(source, seekable=False)  # it is read from its start to its end
         with _writing(target):
             file.parent.mkdir(parents=True, exist_ok=True)
-            converted = convert(source, video, temporary, settings)
+            converted = transcode(source, video, temporary, settings)
             if _stamp(source) == stamp:
                 os.replace(temporary, file)
                 return _done(path, stamp, video, converted)
@@ -218,19 +218,19 @@ def _make(root: Path, target: Path, settings: Settings, path: str) -> Done | Ref
         if _stamp(source) == stamp:
             # No permission, no file handle left, a failing network: the file may be in order.
             passing = isinstance(error.__context__, OSError)
-            return Refused(path=path, stamp=None if passing else stamp, reason=str(error))
+            return RejectedSource(path=path, stamp=None if passing else stamp, reason=str(error))
     except OSError as error:
-        return Refused(path=path, stamp=None, reason=f"cannot be read ({error.strerror})")
+        return RejectedSource(path=path, stamp=None, reason=f"cannot be read ({error.strerror})")
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-    return Refused(path=path, stamp=None, reason="changed while it was being read")
+    return RejectedSource(path=path, stamp=None, reason="changed while it was being read")
 
 
-def _done(path: str, stamp: Stamp, source: VideoRecord, converted: Converted) -> Done:
+def _done(path: str, stamp: Stamp, source: VideoRecord, converted: TranscodeResult) -> ConvertedSource:
     fragments = converted.video.fragments
     assert fragments is not None
-    return Done(
+    return ConvertedSource(
         path=path,
         stamp=stamp,
         content=source.content,
@@ -256,15 +256,15 @@ def _writing(target: Path) -> Iterator[None]:
 
 
 def _finish(
-    listing: Listing, splits: Splits, target: Path, log: ConversionLog, settings: Settings, made_now: set[str]
-) -> Summary:
+    listing: Listing, splits: Splits, target: Path, log: ConversionLog, settings: TranscodeSettings, made_now: set[str]
+) -> PrepareSummary:
     """Writes the index, and then removes what is in no index any more."""
-    done: list[Done] = []
+    done: list[ConvertedSource] = []
     rejected: list[Rejected] = []
     writer = IndexWriter(target)
     for entry in listing.entries:
         outcome = log.outcomes[entry.path]
-        if isinstance(outcome, Refused):
+        if isinstance(outcome, RejectedSource):
             rejected.append(Rejected(entry.path, outcome.reason))
             continue
         done.append(outcome)
@@ -290,11 +290,11 @@ def _finish(
         else:
             (target / INDEX_NAME).unlink(missing_ok=True)
         for path in log.outcomes.keys() - {outcome.path for outcome in done}:
-            (target / output(path)).unlink(missing_ok=True)
+            (target / prepared_path(path)).unlink(missing_ok=True)
     if not done:
         empty = Catalog(root=listing.root, layout=listing.layout, videos=(), rejected=tuple(rejected), missing=())
         empty.check(1.0)  # raises, with the reasons
-    return Summary(
+    return PrepareSummary(
         root=listing.root,
         target=target,
         settings=settings,
@@ -304,11 +304,11 @@ def _finish(
     )
 
 
-def _with_head(target: Path, done: Done) -> VideoRecord:
+def _with_head(target: Path, done: ConvertedSource) -> VideoRecord:
     """The video with its path in the target, and with the head of its file, which the journal does not keep."""
     fragments = done.video.fragments
     assert fragments is not None
-    path = output(done.path)
+    path = prepared_path(done.path)
     head = storage.read(target / path, 0, int(fragments.offset[0]))
     if zlib.crc32(head) != done.head:
         raise DataError(f"{target / path}: is damaged; remove it, and the same command makes it again")

@@ -14,34 +14,38 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
-T = TypeVar("T")
-R = TypeVar("R")
+TaskT = TypeVar("TaskT")
+ResultT = TypeVar("ResultT")
 
 
-def each(work: Callable[[T], R], tasks: Iterable[T], workers: int) -> Generator[tuple[T, R | None], None, None]:
+def map_unordered(
+    work: Callable[[TaskT], ResultT], tasks: Iterable[TaskT], workers: int
+) -> Generator[tuple[TaskT, ResultT | None], None, None]:
     """Every task with its result (not None), as they are done; None where the process that worked on it died, twice.
 
     A task whose process dies is tried again after all others and alone: others may have taken the memory it needed.
     What `work` raises ends everything and is raised here. Nothing is left running when the iteration ends, however it
     ends. Processes are spawned, so a script needs its `if __name__ == "__main__":`.
     """
-    crashed: list[T] = []
-    for task, result in _each(work, tasks, workers):
+    crashed: list[TaskT] = []
+    for task, result in _map_once(work, tasks, workers):
         if result is None:
             crashed.append(task)
         else:
             yield task, result
-    yield from _each(work, crashed, 1)
+    yield from _map_once(work, crashed, 1)
 
 
-def _each(work: Callable[[T], R], tasks: Iterable[T], workers: int) -> Iterator[tuple[T, R | None]]:
+def _map_once(
+    work: Callable[[TaskT], ResultT], tasks: Iterable[TaskT], workers: int
+) -> Iterator[tuple[TaskT, ResultT | None]]:
     waiting = iter(tasks)
-    idle: list[_Worker] = []
-    busy: dict[Connection[Any, Any], tuple[_Worker, T]] = {}
+    idle: list[_WorkerProcess] = []
+    busy: dict[Connection[Any, Any], tuple[_WorkerProcess, TaskT]] = {}
     try:
         while True:
             for task in islice(waiting, workers - len(busy)):
-                worker = idle.pop() if idle else _Worker(work)
+                worker = idle.pop() if idle else _WorkerProcess(work)
                 busy[worker.connection] = (worker, task)
                 with contextlib.suppress(BrokenPipeError):  # died while idle: the pipe is at its end, seen below
                     worker.connection.send(task)
@@ -67,13 +71,13 @@ def _each(work: Callable[[T], R], tasks: Iterable[T], workers: int) -> Iterator[
             worker.kill()
 
 
-class _Worker:
+class _WorkerProcess:
     """A process that answers each task it is sent."""
 
     def __init__(self, work: Callable[[Any], Any]) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(work, theirs), daemon=True)
+        self.process = context.Process(target=_run_worker, args=(work, theirs), daemon=True)
         # Ctrl-C reaches every process of a terminal; the one that started the others ends them.
         resource_tracker.ensure_running()  # it would undo the mask when it starts along with the first process
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -89,8 +93,8 @@ class _Worker:
         self.connection.close()
 
 
-def _serve(work: Callable[[Any], Any], connection: Connection[Any, Any]) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def _run_worker(work: Callable[[Any], Any], connection: Connection[Any, Any]) -> None:
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     while True:
         try:
             task = connection.recv()
@@ -104,7 +108,7 @@ def _serve(work: Callable[[Any], Any], connection: Connection[Any, Any]) -> None
         connection.send(result)
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     """A worker that outlived its parent could still write where another run has begun to."""
     parent = multiprocessing.parent_process()
     assert parent is not None

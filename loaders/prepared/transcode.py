@@ -30,8 +30,8 @@ from cacl.clips import Fragments, VideoRecord
 from cacl.errors import DataError, UsageError, reason_of
 from cacl.loaders.decode import mp4
 from cacl.loaders.decode.fragments import decode_prepared
-from cacl.loaders.decode.raw import decode_stream, demux, open_video, upright, video_stream
-from cacl.loaders.decode.yuv import FULL_RANGE, as_planar_420, mark, planes, source_colorspace
+from cacl.loaders.decode.raw import apply_orientation, decode_stream, demux, open_video, select_video_stream
+from cacl.loaders.decode.yuv import FULL_RANGE, as_planar_420, frame_checksum, planes, source_colorspace
 
 MAX_COPIED_GOP = 32
 """Files with longer groups of pictures are encoded anew: a clip would take twice the frames that it needs."""
@@ -40,7 +40,7 @@ MAX_RATE_DENOMINATOR = 1001
 MAX_RATE = 100_000
 """Frames per second; a header that says more is taken to say nothing."""
 UNKNOWN_RATE = Fraction(25)
-SMOOTH = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+BICUBIC_SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 """The same pixels on every CPU."""
 COEFFICIENTS = {Colorspace.ITU709: 1, Colorspace.BT2020: 9, Colorspace.ITU601: 6}
 """Matrix coefficients of ITU-T H.273 that name a standard."""
@@ -48,7 +48,7 @@ MUXER = {"movflags": "frag_keyframe+empty_moov+default_base_moof+skip_trailer+wr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class TranscodeSettings:
     """What decides the bytes of a prepared video, beside its source. Raises UsageError for values that cannot be."""
 
     short_side: int = 128
@@ -68,13 +68,13 @@ class Settings:
             raise UsageError("; ".join(wrong))
 
 
-class Converted(NamedTuple):
+class TranscodeResult(NamedTuple):
     video: VideoRecord
     """What was written, with its fragments and without a path."""
     copied: bool
 
 
-def convert(source: Path, video: VideoRecord, file: Path, settings: Settings) -> Converted:
+def transcode(source: Path, video: VideoRecord, file: Path, settings: TranscodeSettings) -> TranscodeResult:
     """Writes `file` from `source`, which `probe` found to hold `video`, and sees to it that it reached the disk.
 
     Raises DataError with the reason (without the path) if the source cannot be converted, OSError if the file cannot be
@@ -86,7 +86,7 @@ def convert(source: Path, video: VideoRecord, file: Path, settings: Settings) ->
     return _copy(source, video, rate, file, settings) or _encode(source, video, rate, file, settings)
 
 
-def working_size(width: int, height: int, short_side: int) -> tuple[int, int]:
+def scaled_size(width: int, height: int, short_side: int) -> tuple[int, int]:
     """Width and height, both even, of a video of this size once its short side is down to the given one."""
     scale = min(1.0, short_side / min(width, height))
     # Rounding to the nearest even number must not make it larger than it was.
@@ -94,9 +94,9 @@ def working_size(width: int, height: int, short_side: int) -> tuple[int, int]:
     return fit_width, fit_height
 
 
-def fitted(frames: Iterable[VideoFrame], video: VideoRecord, short_side: int) -> Iterator[VideoFrame]:
+def scale_frames(frames: Iterable[VideoFrame], video: VideoRecord, short_side: int) -> Iterator[VideoFrame]:
     """The frames of `video` upright at the working size, in 8-bit 4:2:0 of limited range; the colour standard stays."""
-    width, height = working_size(video.width, video.height, short_side)
+    width, height = scaled_size(video.width, video.height, short_side)
     across, down = (height, width) if video.rotation % 180 else (width, height)
     scaler = VideoReformatter()  # keeps its tables from frame to frame
     for frame in frames:
@@ -110,10 +110,10 @@ def fitted(frames: Iterable[VideoFrame], video: VideoRecord, short_side: int) ->
             src_colorspace=standard,
             dst_colorspace=standard,
             dst_color_range=ColorRange.MPEG,
-            interpolation=SMOOTH,
+            interpolation=BICUBIC_SCALING,
             threads=1,
         )
-        pixels = [upright(plane, video).ravel() for plane in planes(small)]
+        pixels = [apply_orientation(plane, video).ravel() for plane in planes(small)]
         # A frame of its own: what else the decoder attached to its frames would steer the encoder.
         fresh = VideoFrame.from_ndarray(np.concatenate(pixels).reshape(-1, width), format="yuv420p")
         fresh.colorspace, fresh.color_range = COEFFICIENTS[standard], ColorRange.MPEG
@@ -123,28 +123,30 @@ def fitted(frames: Iterable[VideoFrame], video: VideoRecord, short_side: int) ->
 # --- Copying
 
 
-def _copy(source: Path, video: VideoRecord, rate: Fraction, file: Path, settings: Settings) -> Converted | None:
+def _copy(
+    source: Path, video: VideoRecord, rate: Fraction, file: Path, settings: TranscodeSettings
+) -> TranscodeResult | None:
     """None if the source does not fit, or does not decode group by group to just the frames it has as a whole."""
     size = (video.width, video.height)
     turned = video.rotation or video.mirrored
-    if video.codec != "h264" or turned or working_size(*size, settings.short_side) != size:
+    if video.codec != "h264" or turned or scaled_size(*size, settings.short_side) != size:
         return None
     try:
         with open_video(source) as container:
-            stream = video_stream(container)
+            stream = select_video_stream(container)
             packets: list[Packet] = []
-            marks: list[int] = []
+            checksums: list[int] = []
             for packet in demux(container, stream):
                 frames = packet.decode()
                 if packet.is_discard or packet.has_sidedata("new_extradata") or not all(map(_fits, frames)):
                     return None
-                marks += map(mark, frames)
+                checksums += map(frame_checksum, frames)
                 packets += [packet] if packet.size else []
             data = _remux(packets, stream, rate)
-        if max(mp4.fragments(data)[1]) > MAX_COPIED_GOP or mp4.changes_parameters(data):
+        if max(mp4.find_fragments(data)[1]) > MAX_COPIED_GOP or mp4.changes_parameters(data):
             return None
         copy = _write(data, file, rate, *size)
-        return Converted(copy, copied=True) if list(_proof(file, copy)) == marks else None
+        return TranscodeResult(copy, copied=True) if list(_proof(file, copy)) == checksums else None
     except (av.FFmpegError, ValueError, DataError):
         return None  # whatever is odd about its stream, encoding it anew mends that
 
@@ -172,12 +174,14 @@ def _remux(packets: Iterable[Packet], stream: VideoStream, rate: Fraction) -> by
 # --- Encoding
 
 
-def _encode(source: Path, video: VideoRecord, rate: Fraction, file: Path, settings: Settings) -> Converted:
+def _encode(
+    source: Path, video: VideoRecord, rate: Fraction, file: Path, settings: TranscodeSettings
+) -> TranscodeResult:
     try:
         with open_video(source) as container:
-            frames = decode_stream(container, video_stream(container))
-            data = _encoded(fitted(frames, video, settings.short_side), rate, settings)
-        encoded = _write(data, file, rate, *working_size(video.width, video.height, settings.short_side))
+            frames = decode_stream(container, select_video_stream(container))
+            data = _encoded(scale_frames(frames, video, settings.short_side), rate, settings)
+        encoded = _write(data, file, rate, *scaled_size(video.width, video.height, settings.short_side))
     except (av.FFmpegError, ValueError) as error:
         raise DataError(f"cannot be encoded ({reason_of(error)})") from None
     if encoded.frames != video.frames:
@@ -187,10 +191,10 @@ def _encode(source: Path, video: VideoRecord, rate: Fraction, file: Path, settin
             pass
     except DataError as error:
         raise DataError(f"was encoded, but that does not decode ({error})") from None
-    return Converted(encoded, copied=False)
+    return TranscodeResult(encoded, copied=False)
 
 
-def _encoded(frames: Iterable[VideoFrame], rate: Fraction, settings: Settings) -> bytes:
+def _encoded(frames: Iterable[VideoFrame], rate: Fraction, settings: TranscodeSettings) -> bytes:
     file = io.BytesIO()
     with av.open(file, "w", format="mp4", options=MUXER) as container:
         stream = None
@@ -204,7 +208,7 @@ def _encoded(frames: Iterable[VideoFrame], rate: Fraction, settings: Settings) -
     return file.getvalue()
 
 
-def _encoder(container: OutputContainer, frame: VideoFrame, rate: Fraction, settings: Settings) -> VideoStream:
+def _encoder(container: OutputContainer, frame: VideoFrame, rate: Fraction, settings: TranscodeSettings) -> VideoStream:
     options = {
         "preset": "veryfast",  # of small pictures about as small and as good as medium, and much faster
         "tune": "fastdecode",
@@ -229,7 +233,7 @@ def _encoder(container: OutputContainer, frame: VideoFrame, rate: Fraction, sett
 
 def _write(data: bytes, file: Path, rate: Fraction, width: int, height: int) -> VideoRecord:
     """Writes the file down to the disk, and returns what it holds. Raises ValueError if that is not fragments."""
-    offsets, frames = mp4.fragments(data)
+    offsets, frames = mp4.find_fragments(data)
     view = memoryview(data)
     checksums = [zlib.crc32(view[start:end]) for start, end in pairwise(offsets)]
     with file.open("wb") as out:
@@ -263,4 +267,4 @@ def _proof(file: Path, video: VideoRecord) -> Iterator[int]:
                 raise DataError(f"frame {number} is damaged")
             if number == first and not frame.key_frame:
                 raise DataError(f"frame {number} is no key frame")
-            yield mark(frame)
+            yield frame_checksum(frame)

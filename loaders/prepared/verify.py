@@ -21,9 +21,9 @@ from av.video.frame import VideoFrame
 from cacl.errors import CaclError, DataError, reason_of
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.raw import decode_frames
-from cacl.loaders.decode.yuv import mark, planes
-from cacl.loaders.prepared.prepare import Summary
-from cacl.loaders.prepared.transcode import fitted
+from cacl.loaders.decode.yuv import frame_checksum, planes
+from cacl.loaders.prepared.prepare import PrepareSummary
+from cacl.loaders.prepared.transcode import scale_frames
 from cacl.loaders.progress import ProgressCallback
 
 FRAMES = 16
@@ -41,14 +41,14 @@ class VerificationError(CaclError):
     exit_code = 3
 
 
-class Verified(NamedTuple):
+class VerifyResult(NamedTuple):
     clips: int
     lowest_psnr_db: float | None
     """Of the brightness of encoded frames; None if only copied ones were drawn."""
     median_psnr_db: float | None
 
 
-def verify(summary: Summary, clips: int, *, progress: ProgressCallback) -> Verified:
+def verify(summary: PrepareSummary, clips: int, *, progress: ProgressCallback) -> VerifyResult:
     """Compares this many clips, of as many videos as there are, and always the same ones of a set.
 
     Raises VerificationError naming the video at fault.
@@ -67,22 +67,22 @@ def verify(summary: Summary, clips: int, *, progress: ProgressCallback) -> Verif
         except DataError as error:
             raise VerificationError(str(error)) from None
         progress(number, clips, summary.done[row].path)
-    return Verified(clips, min(psnr, default=None), median(psnr) if psnr else None)
+    return VerifyResult(clips, min(psnr, default=None), median(psnr) if psnr else None)
 
 
-def _compare(summary: Summary, row: int, numbers: range) -> Iterator[float]:
+def _compare(summary: PrepareSummary, row: int, numbers: range) -> Iterator[float]:
     """The PSNR of each frame of a clip, if it was encoded."""
     video, done = summary.catalog.videos[row], summary.done[row]
     file = summary.target / video.path
     clip = list(decode_frames(file, video, numbers))
     whole = decode_frames(file, replace(video, fragments=None), numbers)  # from the start of the file
-    if list(map(mark, clip)) != list(map(mark, whole)):
+    if list(map(frame_checksum, clip)) != list(map(frame_checksum, whole)):
         raise DataError(f"{file}: frames {list(numbers)} are others when the whole file is decoded")
 
     originals = _originals(summary.root / done.path, numbers, summary.settings.short_side)
     for number, frame in zip(numbers, clip, strict=True):
         if done.copied:
-            if mark(frame) != mark(originals[number]):
+            if frame_checksum(frame) != frame_checksum(originals[number]):
                 raise DataError(f"{file}: frame {number} was copied from {done.path}, but is not the same")
             continue
         error = _error(frame, originals[number])
@@ -103,7 +103,7 @@ def _originals(source: Path, numbers: range, short_side: int) -> dict[int, Video
     except (DataError, OSError) as error:
         raise DataError(f"{source}: cannot be compared with any more ({reason_of(error)})") from None
     around = range(max(0, numbers[0] - 1), min(video.frames, numbers[-1] + 2))
-    return dict(zip(around, fitted(decode_frames(source, video, around), video, short_side), strict=True))
+    return dict(zip(around, scale_frames(decode_frames(source, video, around), video, short_side), strict=True))
 
 
 def _error(a: VideoFrame, b: VideoFrame) -> float:

@@ -21,7 +21,7 @@ from cacl.loaders.backends.thread_pool import ThreadPoolBackend
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.catalog.scan import scan
 from cacl.loaders.prepared.prepare import prepare
-from cacl.loaders.prepared.transcode import Settings
+from cacl.loaders.prepared.transcode import TranscodeSettings
 from cacl.loaders.sampling.sampler import ClipSampler, evaluation_plans
 from tests.damage import DAMAGES, deleted, overwritten, rotten, truncated
 
@@ -204,7 +204,7 @@ def prepared_originals(make_video: MakeVideo, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("prepared")
     for number in range(VIDEOS):
         make_video(folder / f"source/{number}.mp4", frames=24 + number, size=(64, 48), gop=6)
-    source, settings = DataConfig(root=str(folder / "source")), Settings(short_side=48)
+    source, settings = DataConfig(root=str(folder / "source")), TranscodeSettings(short_side=48)
     prepare(source, folder / "set", settings, workers=1, progress=lambda *_: None)
     return folder / "set"
 

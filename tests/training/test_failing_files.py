@@ -24,7 +24,7 @@ from cacl.config import Config, DataConfig
 from cacl.errors import CaclError, CheckpointError, DataError
 from cacl.evaluation import retrieval
 from cacl.loaders.prepared.prepare import prepare
-from cacl.loaders.prepared.transcode import Settings
+from cacl.loaders.prepared.transcode import TranscodeSettings
 from cacl.training.trainer import Trainer, train
 from tests.damage import DAMAGES, deleted, overwritten, rotten, truncated
 from tests.tiny import tiny_config
@@ -306,7 +306,7 @@ def test_resuming_with_damaged_files_changes_nothing(
 def test_resuming_on_a_prepared_set_changes_nothing(configured: Callable[..., Config], tmp_path: Path) -> None:
     whole, broken = configured("whole"), configured("broken")
     source, sets = DataConfig(root=whole.data.root), {run: tmp_path / f"set of {run}" for run in ("whole", "broken")}
-    prepare(source, sets["whole"], Settings(short_side=24, gop=4), workers=1, progress=lambda *_: None)
+    prepare(source, sets["whole"], TranscodeSettings(short_side=24, gop=4), workers=1, progress=lambda *_: None)
     shutil.copytree(sets["whole"], sets["broken"])
     whole, broken = (
         dataclasses.replace(config, data=dataclasses.replace(config.data, root=str(sets[run])))

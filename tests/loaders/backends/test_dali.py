@@ -32,7 +32,7 @@ from cacl.loaders.backends.reference import load_clip
 from cacl.loaders.backends.thread_pool import ThreadPoolBackend
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.decode.probe import probe
-from cacl.loaders.decode.raw import upright
+from cacl.loaders.decode.raw import apply_orientation
 from cacl.loaders.decode.storage import Location
 from cacl.loaders.sampling.augmentation import IDENTITY_COLOR, color_matrix
 from tests.conftest import picture
@@ -332,7 +332,7 @@ def test_a_view_of_a_frame_that_lies_sideways(rotation: int, mirrored: bool, fli
         width=width,
         height=height,
     )
-    shown = upright(decoded, video)
+    shown = apply_orientation(decoded, video)
     wanted = view(12, 20, 46, flip)
     there, turns = dali.sideways(wanted, video)
     assert (there.side, there.flip) == (wanted.side, wanted.flip != mirrored)

@@ -22,12 +22,12 @@ from cacl.clips import ViewPlan
 from cacl.loaders.backends.buffer_pool import BufferPool, scratch
 from cacl.loaders.backends.cpu import compose
 from cacl.loaders.backends.yuv_to_rgb_resize import planes_to_view
-from cacl.loaders.decode.yuv import matrix_to_rgb
+from cacl.loaders.decode.yuv import yuv_to_rgb_matrix
 from cacl.loaders.sampling.augmentation import IDENTITY_COLOR, color_matrix
 
 STRONG, GREY = color_matrix(brightness=1.4, contrast=0.6, saturation=1.4, hue=-0.1), color_matrix(saturation=0.0)
 MATRICES = [
-    compose(color, matrix_to_rgb(standard, full))
+    compose(color, yuv_to_rgb_matrix(standard, full))
     for color, standard, full in ((IDENTITY_COLOR, 5, False), (STRONG, 1, True), (GREY, 9, False))
 ]
 

@@ -13,7 +13,7 @@ from cacl.config import DataConfig
 from cacl.loaders.catalog.notes import SLOW_FRAMES, notes_of, remarks_on, slowness_of
 from cacl.loaders.catalog.scan import scan
 from cacl.loaders.prepared.prepare import prepare
-from cacl.loaders.prepared.transcode import Settings
+from cacl.loaders.prepared.transcode import TranscodeSettings
 from tests.loaders.decode import streams
 
 MakeVideo = Callable[..., Path]
@@ -66,5 +66,5 @@ def test_scan_and_prepare_tell_the_same(make_video: MakeVideo, tmp_path: Path) -
     for _ in range(2):  # probed, and from the cache
         assert scan(source).notes == expected
     for _ in range(2):  # made, and from the journal
-        summary = prepare(source, tmp_path / "set", Settings(), workers=1, progress=lambda *_: None)
+        summary = prepare(source, tmp_path / "set", TranscodeSettings(), workers=1, progress=lambda *_: None)
         assert summary.catalog.notes == expected

@@ -32,9 +32,9 @@ from cacl.loaders.catalog.scan import scan
 from cacl.loaders.decode import fragments
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.raw import decode_frames
-from cacl.loaders.decode.yuv import mark, planes
+from cacl.loaders.decode.yuv import frame_checksum, planes
 from cacl.loaders.prepared.prepare import prepare
-from cacl.loaders.prepared.transcode import Settings
+from cacl.loaders.prepared.transcode import TranscodeSettings
 from cacl.loaders.sampling.sampler import ClipSampler
 
 MakeVideo = Callable[..., Path]
@@ -66,7 +66,9 @@ def location(tmp_path_factory: pytest.TempPathFactory, make_video: MakeVideo) ->
     for name, options in OPTIONS.items():
         moving(location / f"source/{name}.mp4", options)
     config = DataConfig(root=str(location / "source"))
-    summary = prepare(config, location / "set", Settings(short_side=256, gop=6), workers=1, progress=lambda *_: None)
+    summary = prepare(
+        config, location / "set", TranscodeSettings(short_side=256, gop=6), workers=1, progress=lambda *_: None
+    )
     assert summary.copied >= len(OPTIONS) - 1
     return location
 
@@ -97,7 +99,7 @@ def catalog(location: Path) -> Catalog:
 @pytest.fixture(scope="module")
 def truth(catalog: Catalog) -> dict[str, list[int]]:
     """The marks of all frames by path, as PyAV decodes the files from their beginning."""
-    return {video.path: [mark(frame) for frame in whole(path_of(catalog, video))] for video in catalog.videos}
+    return {video.path: [frame_checksum(frame) for frame in whole(path_of(catalog, video))] for video in catalog.videos}
 
 
 def path_of(catalog: Catalog, video: VideoRecord) -> Path:
@@ -117,7 +119,7 @@ def named(catalog: Catalog, name: str) -> VideoRecord:
 
 
 def marks(file: Path, video: VideoRecord, numbers: Sequence[int]) -> list[int]:
-    return [mark(frame) for frame in decode_frames(file, video, numbers)]
+    return [frame_checksum(frame) for frame in decode_frames(file, video, numbers)]
 
 
 # --- The same frames
@@ -180,22 +182,22 @@ def test_iterations_that_are_abandoned(catalog: Catalog, truth: dict[str, list[i
     for taken in range(6):
         frames = decode_frames(file, video, range(3, 20))
         for number in range(3, 3 + taken):
-            assert mark(next(frames)) == true[number]
+            assert frame_checksum(next(frames)) == true[number]
         lying.append(frames)
         assert marks(file, video, range(10, 30)) == true[10:30]
         closed = fragments.decode_prepared(file, video, range(30, 40))
-        assert mark(next(closed)) == true[30]
+        assert frame_checksum(next(closed)) == true[30]
         closed.close()  # pyright: ignore[reportAttributeAccessIssue]
         assert marks(file, video, range(1, 9)) == true[1:9]
     for taken, frames in enumerate(lying):
-        assert [mark(frame) for frame in frames] == true[3 + taken : 20]
+        assert [frame_checksum(frame) for frame in frames] == true[3 + taken : 20]
 
 
 def test_two_at_once_in_one_thread(catalog: Catalog, truth: dict[str, list[int]]) -> None:
     video = named(catalog, "a.mp4")
     file, true = path_of(catalog, video), truth[video.path]
     pairs = zip(decode_frames(file, video, range(20)), decode_frames(file, video, range(20, 40)), strict=True)
-    assert [(mark(a), mark(b)) for a, b in pairs] == list(zip(true[:20], true[20:40], strict=True))
+    assert [(frame_checksum(a), frame_checksum(b)) for a, b in pairs] == list(zip(true[:20], true[20:40], strict=True))
 
 
 def test_frames_outlive_the_decoder(catalog: Catalog) -> None:
@@ -203,10 +205,10 @@ def test_frames_outlive_the_decoder(catalog: Catalog) -> None:
     video = named(catalog, "a.mp4")
     file = path_of(catalog, video)
     held = list(decode_frames(file, video, range(0, 41, 4)))
-    before = [mark(frame) for frame in held]
+    before = [frame_checksum(frame) for frame in held]
     for _ in range(5):
         list(decode_frames(file, video, range(41)))
-    assert [mark(frame) for frame in held] == before
+    assert [frame_checksum(frame) for frame in held] == before
 
 
 # --- What backends make of them
@@ -248,7 +250,7 @@ def test_host_and_reference_agree(tmp_path: Path) -> None:
             pixels = np.ascontiguousarray(np.rint(255 * image.transpose(1, 2, 0)).astype(np.uint8))
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode(None))
-    settings = Settings(short_side=96, crf=1)
+    settings = TranscodeSettings(short_side=96, crf=1)
     prepare(DataConfig(root=str(tmp_path / "source")), tmp_path / "set", settings, workers=1, progress=lambda *_: None)
     found = scan(DataConfig(root=str(tmp_path / "set")))
     (video,) = found.videos

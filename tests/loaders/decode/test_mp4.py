@@ -56,7 +56,7 @@ def test_all_is_read_as_by_ffmpeg(file: bytes) -> None:
         packets = [packet for packet in container.demux(video=0) if packet.size]
         extradata = container.streams.video[0].codec_context.extradata
     coded = [bytes(packet) for packet in packets]
-    offsets, frames = mp4.fragments(file)
+    offsets, frames = mp4.find_fragments(file)
     assert offsets == sorted(set(offsets))
     assert offsets[-1] == len(file)
     assert len(offsets) == len(frames) + 1
@@ -82,7 +82,7 @@ def test_equal_samples_have_one_size(make_video: MakeVideo, tmp_path: Path) -> N
     data = equal_samples(make_video(tmp_path / "a.mp4").read_bytes(), 6, 3)
     for moof in (box for box in mp4.boxes(data) if box.kind == b"moof"):
         trun = mp4._within(data, moof, b"traf", b"trun")
-        assert not int.from_bytes(data[trun.start + mp4.HEADER :][:4], "big") & mp4.SIZE
+        assert not int.from_bytes(data[trun.start + mp4.HEADER_BYTES :][:4], "big") & mp4.SAMPLE_SIZE
 
 
 def test_boxes_lie_side_by_side(file: bytes) -> None:
@@ -100,7 +100,9 @@ def test_boxes_lie_side_by_side(file: bytes) -> None:
 
 def heads(data: bytes) -> list[int]:
     """Every place that is not within coded frames."""
-    coded = {at for box in mp4.boxes(data) if box.kind == b"mdat" for at in range(box.start + mp4.HEADER, box.end)}
+    coded = {
+        at for box in mp4.boxes(data) if box.kind == b"mdat" for at in range(box.start + mp4.HEADER_BYTES, box.end)
+    }
     return sorted(set(range(len(data))) - coded)
 
 
@@ -121,29 +123,29 @@ def configuration(data: bytes) -> list[bytes]:
 def test_cut_short_anywhere(file: bytes) -> None:
     """Whole fragments make a shorter file; all else is refused."""
     coded, ends = list(mp4.samples(file)), {0, *(box.end for box in mp4.boxes(file))}
-    offsets, frames = mp4.fragments(file)
+    offsets, frames = mp4.find_fragments(file)
     end_of_moov = next(box.end for box in mp4.boxes(file) if box.kind == b"moov")
     for length in {*heads(file), *range(0, len(file), 50)}:
         data, whole = file[:length], sum(offset <= length for offset in offsets[1:])
         if length in ends and (length < offsets[0] or length == offsets[whole]):
             assert list(mp4.samples(data)) == coded[: sum(frames[:whole])]
-            assert mp4.fragments(data)[1] == frames[:whole]
+            assert mp4.find_fragments(data)[1] == frames[:whole]
         else:
             assert attempt(mp4.samples, data) is None
-            assert attempt(mp4.fragments, data) is None
+            assert attempt(mp4.find_fragments, data) is None
         assert (attempt(configuration, data) is not None) == (length >= end_of_moov)
 
 
 @pytest.mark.parametrize("damage", [0x01, 0x80])
 def test_any_byte_of_a_head_damaged(file: bytes, damage: int) -> None:
     """What is read then may be wrong (checksums tell), but comes from the file and ends."""
-    offsets, _ = mp4.fragments(file)
+    offsets, _ = mp4.find_fragments(file)
     for location in heads(file):
         changed = bytearray(file)
         changed[location] ^= damage
         data = bytes(changed)
         assert all(sample in data for sample in attempt(mp4.samples, data) or [])
-        attempt(mp4.fragments, data)
+        attempt(mp4.find_fragments, data)
         attempt(configuration, data[: offsets[0]])
 
 
@@ -171,25 +173,25 @@ def numbers(*values: int) -> bytes:
 
 def fragment(tfhd: bytes, trun: bytes) -> bytes:
     """With `abcdef` for data, if trun holds a place for the offset of that."""
-    size = 4 * mp4.HEADER + len(tfhd) + len(trun)
+    size = 4 * mp4.HEADER_BYTES + len(tfhd) + len(trun)
     if len(trun) >= 12:
-        trun = trun[:8] + numbers(size + mp4.HEADER) + trun[12:]
+        trun = trun[:8] + numbers(size + mp4.HEADER_BYTES) + trun[12:]
     return box(b"moof", box(b"traf", box(b"tfhd", tfhd) + box(b"trun", trun))) + box(b"mdat", b"abcdef")
 
 
 def box(kind: bytes, contents: bytes) -> bytes:
-    return numbers(mp4.HEADER + len(contents)) + kind + contents
+    return numbers(mp4.HEADER_BYTES + len(contents)) + kind + contents
 
 
 def test_garbage() -> None:
     draw = np.random.default_rng(0)
     for length in range(400):
         noise = draw.bytes(length)
-        size = (length + mp4.HEADER).to_bytes(4, "big")
+        size = (length + mp4.HEADER_BYTES).to_bytes(4, "big")
         for data in (noise, size + b"moof" + noise, size + b"moov" + noise):
             attempt(mp4.samples, data)
-            attempt(mp4.fragments, data)
+            attempt(mp4.find_fragments, data)
             assert attempt(configuration, data) is None
     for text in (b"not a video at all\n" * 20, b"\0" * 100, b"\xff" * 100):
         assert attempt(mp4.samples, text) is None
-        assert attempt(mp4.fragments, text) is None
+        assert attempt(mp4.find_fragments, text) is None

@@ -25,9 +25,9 @@ from cacl.loaders.catalog.scan import scan
 from cacl.loaders.decode import mp4
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.raw import decode_frames
-from cacl.loaders.decode.remux import cut
+from cacl.loaders.decode.remux import remux_clip
 from cacl.loaders.prepared.prepare import prepare
-from cacl.loaders.prepared.transcode import Settings, convert
+from cacl.loaders.prepared.transcode import TranscodeSettings, transcode
 from tests.loaders.decode import streams
 
 MakeVideo = Callable[..., Path]
@@ -92,7 +92,7 @@ def spliced(tmp_path_factory: pytest.TempPathFactory, make_video: MakeVideo) -> 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_no_video_changes_how_another_is_decoded(spliced: Path, tmp_path: Path, threads: int) -> None:
-    settings = Settings(short_side=128)
+    settings = TranscodeSettings(short_side=128)
     summary = prepare(DataConfig(root=str(spliced)), tmp_path / "set", settings, workers=1, progress=lambda *_: None)
     assert [done.copied for done in summary.done] == [False, True, True, True]
     assert wrong_clips(of(summary.catalog), threads=threads, clips=150) == []
@@ -108,7 +108,7 @@ def test_no_decoder_outlives_a_clip(spliced: Path, tmp_path: Path, monkeypatch: 
     files = {}
     for source in (joined, spliced / "plain_0.mp4"):
         file = tmp_path / f"{source.stem}.prepared"
-        converted = convert(source, probe(source), file, Settings(short_side=128))
+        converted = transcode(source, probe(source), file, TranscodeSettings(short_side=128))
         assert converted.copied
         files[file] = converted.video
     monkeypatch.undo()
@@ -117,7 +117,7 @@ def test_no_decoder_outlives_a_clip(spliced: Path, tmp_path: Path, monkeypatch: 
 
 def test_parameter_sets_that_repeat_those_of_the_head_are_copied(make_video: MakeVideo, tmp_path: Path) -> None:
     path = make_video(tmp_path / "video.ts", frames=40, size=(80, 48))
-    converted = convert(path, probe(path), tmp_path / "converted", Settings(short_side=48))
+    converted = transcode(path, probe(path), tmp_path / "converted", TranscodeSettings(short_side=48))
     assert converted.copied
     assert wrong_clips({tmp_path / "converted": converted.video}, threads=1) == []
 
@@ -249,7 +249,7 @@ def test_a_file_that_starts_between_key_frames(make_video: MakeVideo, tmp_path: 
     assert wrong_clips({path: video}, threads=1) == []
     expected = alone(whole)[24:]
     for first, last in ((0, 0), (0, 9), (7, 12), (20, 26), (35, 35)):
-        piece = cut(path, video, first, last)  # what DALI gets
+        piece = remux_clip(path, video, first, last)  # what DALI gets
         (tmp_path / "piece.mp4").write_bytes(piece.data)
         shown = alone(tmp_path / "piece.mp4")[piece.offset :]
         assert all(np.array_equal(a, b) for a, b in zip(shown, expected[first : last + 1], strict=False))
@@ -338,7 +338,7 @@ def test_a_stream_that_nothing_told_of(make_video: MakeVideo, tmp_path: Path) ->
         for number, frame in zip(numbers, decode_frames(path, video, numbers), strict=True):
             assert np.array_equal(grey(frame), whole[number])
     for short_side in (32, 48):  # encoded, copied
-        converted = convert(path, video, tmp_path / "converted", Settings(short_side=short_side))
+        converted = transcode(path, video, tmp_path / "converted", TranscodeSettings(short_side=short_side))
         assert converted.video.frames == 60
 
 
@@ -519,6 +519,6 @@ def test_pixels_of_any_layout(make_video: MakeVideo, tmp_path: Path, codec: str,
     path = make_video(tmp_path / f"video.{suffix}", frames=12, codec=codec, pixels=pixels)
     video = probe(path)
     assert video.frames == 12
-    converted = convert(path, video, tmp_path / "converted", Settings(short_side=48)).video
+    converted = transcode(path, video, tmp_path / "converted", TranscodeSettings(short_side=48)).video
     kept = [grey(frame) for frame in decode_frames(tmp_path / "converted", converted, range(12))]
     assert max(np.abs(a - b).mean() for a, b in zip(kept, alone(path), strict=True)) < 20

@@ -22,9 +22,9 @@ from av.video.frame import VideoFrame
 from cacl.clips import VideoRecord
 from cacl.errors import DataError
 from cacl.loaders.decode.probe import probe
-from cacl.loaders.decode.raw import decode_frames, upright
+from cacl.loaders.decode.raw import apply_orientation, decode_frames
 from cacl.loaders.decode.yuv import plane, planes
-from cacl.loaders.prepared.transcode import Settings, convert
+from cacl.loaders.prepared.transcode import TranscodeSettings, transcode
 from tests.conftest import picture
 
 MakeVideo = Callable[..., Path]
@@ -391,11 +391,11 @@ def test_frames_are_shown_as_the_container_says(
     assert (video.width, video.height) == ((64, 48) if video.rotation % 180 == 0 else (48, 64))
     check_upright(path, video)
     location = path.parent / "prepared"
-    converted = convert(path, video, location, Settings(short_side=48)).video
+    converted = transcode(path, video, location, TranscodeSettings(short_side=48)).video
     assert (converted.mirrored, converted.rotation, converted.width, converted.height) == (
         (False, 0, video.width, video.height)
     )
-    original = upright(planes(next(decode_frames(path, video, [0])))[0], video)
+    original = apply_orientation(planes(next(decode_frames(path, video, [0])))[0], video)
     kept = planes(next(decode_frames(location, converted, [0])))[0]
     assert np.abs(original.astype(int) - kept).mean() < 3
 
@@ -443,8 +443,8 @@ def test_leading_axes_are_left_alone(make_video: MakeVideo, tmp_path: Path) -> N
         turned = replace(video, mirrored=mirrored, rotation=rotation)
         for outer in range(2):
             for inner in range(3):
-                expected = upright(stack[outer, inner], turned)
-                np.testing.assert_array_equal(upright(stack, turned)[outer, inner], expected)
+                expected = apply_orientation(stack[outer, inner], turned)
+                np.testing.assert_array_equal(apply_orientation(stack, turned)[outer, inner], expected)
 
 
 def check_upright(path: Path, video: VideoRecord) -> None:
@@ -454,7 +454,7 @@ def check_upright(path: Path, video: VideoRecord) -> None:
     to_x, to_y = a * x + c * y, b * x + d * y
     displayed = np.zeros((video.height, video.width), np.uint8)
     displayed[to_y - to_y.min(), to_x - to_x.min()] = decoded
-    np.testing.assert_array_equal(upright(decoded, video), displayed)
+    np.testing.assert_array_equal(apply_orientation(decoded, video), displayed)
 
 
 def display_matrix(path: Path) -> tuple[int, tuple[int, ...]]:

@@ -18,9 +18,9 @@ from av.video.stream import VideoStream
 from cacl.clips import VideoRecord
 from cacl.errors import DataError
 from cacl.loaders.decode.probe import probe
-from cacl.loaders.decode.remux import Cut, cut
-from cacl.loaders.decode.yuv import matrix_to_rgb
-from cacl.loaders.prepared.transcode import Settings, convert
+from cacl.loaders.decode.remux import RemuxedClip, remux_clip
+from cacl.loaders.decode.yuv import yuv_to_rgb_matrix
+from cacl.loaders.prepared.transcode import TranscodeSettings, transcode
 
 MakeVideo = Callable[..., Path]
 Trimmed = Callable[[Path, Path], Path]
@@ -65,16 +65,16 @@ def test_a_prepared_video_is_read_as_it_is(tmp_path: Path, matrix: int) -> None:
             frame = av.VideoFrame.from_ndarray(rng.integers(0, 256, (72, 64), np.uint8), format="yuv420p")
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    prepared = convert(source, probe(source), file, Settings(gop=GOP)).video
+    prepared = transcode(source, probe(source), file, TranscodeSettings(gop=GOP)).video
     check_cuts(file, prepared, SPANS)
-    assert rgb_weights(cut(file, prepared, 13, 43).colorspace) == rgb_weights(matrix)
+    assert rgb_weights(remux_clip(file, prepared, 13, 43).colorspace) == rgb_weights(matrix)
     for first, last in SPANS:
-        assert len(checksums(cut(file, prepared, first, last).data)) <= last - first + 2 * GOP
+        assert len(checksums(remux_clip(file, prepared, first, last).data)) <= last - first + 2 * GOP
 
 
 def rgb_weights(matrix: int) -> list[float]:
     """Numbers that stand for the same colours are equal here: 5 and 6 are both BT.601."""
-    return matrix_to_rgb(matrix, False).ravel().tolist()
+    return yuv_to_rgb_matrix(matrix, False).ravel().tolist()
 
 
 @pytest.mark.parametrize("bframes", [0, 3])
@@ -83,7 +83,7 @@ def test_a_cut_holds_little_more_than_the_span(make_video: MakeVideo, tmp_path: 
     video = probe(path)
     assert [point.frame for point in video.seek_points] == [12, 24, 36]
     for first, last in SPANS:
-        frames = len(checksums(cut(path, video, first, last).data))
+        frames = len(checksums(remux_clip(path, video, first, last).data))
         lead = first % GOP
         assert last - first + 1 + lead <= frames <= last - first + 1 + lead + bframes + 1
 
@@ -135,7 +135,7 @@ def test_real_footage(footage: Path) -> None:
 def test_display_order_that_avi_does_not_store_is_an_error(make_video: MakeVideo, tmp_path: Path) -> None:
     path = make_video(tmp_path / "video.avi", frames=FRAMES, gop=GOP, bframes=3)
     with pytest.raises(DataError, match=r"video\.avi: has B-frames in an AVI file"):
-        cut(path, probe(path), 0, 10)
+        remux_clip(path, probe(path), 0, 10)
 
 
 def test_a_file_that_changed_is_named(make_video: MakeVideo, tmp_path: Path) -> None:
@@ -143,25 +143,25 @@ def test_a_file_that_changed_is_named(make_video: MakeVideo, tmp_path: Path) -> 
     video = probe(path)
     make_video(path, frames=20, gop=GOP)
     with pytest.raises(DataError, match=r"video\.mp4: ends 11 frames earlier .* scan the folder again"):
-        cut(path, video, 5, 30)
+        remux_clip(path, video, 5, 30)
     path.write_bytes(b"no video" * 100)
     with pytest.raises(DataError, match=r"video\.mp4: cannot be cut"):
-        cut(path, video, 5, 30)
+        remux_clip(path, video, 5, 30)
     path.unlink()
     with pytest.raises(DataError, match=r"video\.mp4: cannot be cut"):
-        cut(path, video, 5, 30)
+        remux_clip(path, video, 5, 30)
 
 
 def check_cuts(path: Path, video: VideoRecord, spans: list[tuple[int, int]]) -> None:
     whole = checksums(path)
     for first, last in spans:
-        piece = cut(path, video, first, last)
+        piece = remux_clip(path, video, first, last)
         shown = checksums(piece.data)[piece.offset :]
         assert shown[: last - first + 1] == whole[first : last + 1], f"{path.name}: frames {first} to {last}"
         check_timestamps(piece)
 
 
-def check_timestamps(piece: Cut) -> None:
+def check_timestamps(piece: RemuxedClip) -> None:
     """DALI leaves out frames with negative times, and puts the others in the order of their times."""
     times = [packet.pts for packet in demux(piece.data) if packet.size]
     assert all(time is not None and time >= 0 for time in times)

@@ -35,9 +35,9 @@ from cacl.loaders.catalog.prepared_files import INDEX_NAME
 from cacl.loaders.catalog.scan import scan
 from cacl.loaders.decode import storage
 from cacl.loaders.decode.raw import decode_frames
-from cacl.loaders.decode.yuv import mark
+from cacl.loaders.decode.yuv import frame_checksum
 from cacl.loaders.prepared.prepare import prepare
-from cacl.loaders.prepared.transcode import Settings, convert
+from cacl.loaders.prepared.transcode import TranscodeSettings, transcode
 from cacl.loaders.sampling.sampler import ClipSampler
 
 MakeVideo = Callable[..., Path]
@@ -165,7 +165,7 @@ def original(tmp_path_factory: pytest.TempPathFactory, make_video: MakeVideo) ->
     for number, frames in enumerate((90, 40, 64)):
         make_video(location / f"source/{number}.mp4", frames=frames, size=(64 + 16 * number, 48), bframes=2)
     config = DataConfig(root=str(location / "source"))
-    prepare(config, location / "set", Settings(short_side=48), workers=1, progress=lambda *_: None)
+    prepare(config, location / "set", TranscodeSettings(short_side=48), workers=1, progress=lambda *_: None)
     return location / "set"
 
 
@@ -280,7 +280,7 @@ def test_names_of_all_kinds(server: Server, tmp_path: Path, make_video: MakeVide
     source = make_video(tmp_path / "source.avi", frames=20, codec="mpeg4")
     video = VideoRecord(path="", frames=20, declared_frames=20, rate=25, width=64, height=48, codec="mpeg4")
     file = tmp_path / "made.mp4"
-    made = convert(source, video, file, Settings(short_side=48)).video
+    made = transcode(source, video, file, TranscodeSettings(short_side=48)).video
     for name in NAMES:
         path = server.folder / "set" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -288,9 +288,9 @@ def test_names_of_all_kinds(server: Server, tmp_path: Path, make_video: MakeVide
     write(server.folder / "set", [replace(made, path=name) for name in NAMES])
     found = remote(server, tmp_path)
     assert [video.path for video in found.videos] == NAMES
-    true = [mark(frame) for frame in decode_frames(file, made, range(5, 9))]
+    true = [frame_checksum(frame) for frame in decode_frames(file, made, range(5, 9))]
     for number, video in enumerate(found.videos):
-        assert [mark(frame) for frame in decode_frames(found.file(number), video, range(5, 9))] == true
+        assert [frame_checksum(frame) for frame in decode_frames(found.file(number), video, range(5, 9))] == true
 
 
 # --- All is not
@@ -560,7 +560,7 @@ def test_no_descriptor_is_kept(server: Server, address: str, tmp_path: Path) -> 
 
 
 def test_without_what_web_servers_need() -> None:
-    code = "import sys; sys.modules['aiohttp'] = None\nfrom cacl.loaders import storage\n"
+    code = "import sys; sys.modules['aiohttp'] = None\nfrom cacl.loaders.decode import storage\n"
     code += "storage.read('http://127.0.0.1:9/x', 0, 1)"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     last = finished.stderr.splitlines()[-1]

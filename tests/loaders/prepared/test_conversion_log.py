@@ -13,10 +13,10 @@ import pytest
 
 from cacl.clips import Fragments, VideoRecord
 from cacl.loaders.catalog.prepared_files import CONVERSION_LOG_NAME
-from cacl.loaders.prepared.conversion_log import ConversionLog, Done, Refused
+from cacl.loaders.prepared.conversion_log import ConversionLog, ConvertedSource, RejectedSource
 
 SETTINGS = {"short_side": 48}
-REFUSED = Refused(path="b\udcff\n.avi", stamp=(0, 1_700_000_000_123_456_789), reason="is empty (0 bytes)")
+REJECTED = RejectedSource(path="b\udcff\n.avi", stamp=(0, 1_700_000_000_123_456_789), reason="is empty (0 bytes)")
 FRAGMENTS = Fragments(
     init=b"",
     first=np.array([0, 16], np.int64),
@@ -35,7 +35,7 @@ VIDEO = VideoRecord(
     fragments=FRAGMENTS,
 )
 REMARKS = {"streams": "holds 2 video streams"}
-DONE = Done(
+CONVERTED = ConvertedSource(
     path="a.avi",
     stamp=(5, 7),
     content="1e" * 16,
@@ -63,10 +63,10 @@ def at_most(size: int) -> Iterator[None]:
 
 def test_every_field_is_there_the_next_time(tmp_path: Path) -> None:
     outcomes = [
-        REFUSED,
-        replace(REFUSED, path="c.avi", stamp=None),
-        DONE,
-        replace(DONE, path="d.avi", copied=False, stamp=(2**40, 2**62)),
+        REJECTED,
+        replace(REJECTED, path="c.avi", stamp=None),
+        CONVERTED,
+        replace(CONVERTED, path="d.avi", copied=False, stamp=(2**40, 2**62)),
     ]
     with opened(tmp_path) as conversion_log:
         for outcome in outcomes:
@@ -75,7 +75,7 @@ def test_every_field_is_there_the_next_time(tmp_path: Path) -> None:
         assert conversion_log.outcomes == {outcome.path: outcome for outcome in outcomes}
         for path in ("a.avi", "d.avi"):
             found = conversion_log.outcomes[path]
-            assert isinstance(found, Done)
+            assert isinstance(found, ConvertedSource)
             assert found.size == 2**33 + 9
             assert found.video.fragments is not None  # which comparing videos passes over
             for ours, theirs in zip(found.video.fragments, FRAGMENTS, strict=True):
@@ -85,37 +85,37 @@ def test_every_field_is_there_the_next_time(tmp_path: Path) -> None:
 
 def test_a_later_line_counts(tmp_path: Path) -> None:
     with opened(tmp_path) as conversion_log:
-        conversion_log.add(replace(REFUSED, path="a.avi"))
-        conversion_log.add(DONE)
-        conversion_log.add(replace(DONE, head=3))
+        conversion_log.add(replace(REJECTED, path="a.avi"))
+        conversion_log.add(CONVERTED)
+        conversion_log.add(replace(CONVERTED, head=3))
     with opened(tmp_path) as conversion_log:
-        assert conversion_log.outcomes == {"a.avi": replace(DONE, head=3)}
+        assert conversion_log.outcomes == {"a.avi": replace(CONVERTED, head=3)}
 
 
 def test_a_line_that_is_written_in_part_is_an_error(tmp_path: Path) -> None:
     """And is not there the next time, when others take its place."""
     with opened(tmp_path) as conversion_log:
-        conversion_log.add(REFUSED)
+        conversion_log.add(REJECTED)
         size = (tmp_path / CONVERSION_LOG_NAME).stat().st_size
         with at_most(size + 30), pytest.raises(OSError, match="File too large"):
-            conversion_log.add(DONE)
+            conversion_log.add(CONVERTED)
         assert (tmp_path / CONVERSION_LOG_NAME).stat().st_size == size + 30
-    for outcome in (replace(DONE, path="c.avi"), DONE):
+    for outcome in (replace(CONVERTED, path="c.avi"), CONVERTED):
         with opened(tmp_path) as conversion_log:
-            assert DONE.path not in conversion_log.outcomes
+            assert CONVERTED.path not in conversion_log.outcomes
             conversion_log.add(outcome)
     with opened(tmp_path) as conversion_log:
-        assert conversion_log.outcomes.keys() == {REFUSED.path, "c.avi", DONE.path}
+        assert conversion_log.outcomes.keys() == {REJECTED.path, "c.avi", CONVERTED.path}
 
 
 def test_a_line_without_its_end_is_not_there(tmp_path: Path) -> None:
     """Though it can be read: the next one would be written behind it, and both be lost."""
     with opened(tmp_path) as conversion_log:
-        conversion_log.add(REFUSED)
-        conversion_log.add(DONE)
+        conversion_log.add(REJECTED)
+        conversion_log.add(CONVERTED)
     content = (tmp_path / CONVERSION_LOG_NAME).read_bytes()
     (tmp_path / CONVERSION_LOG_NAME).write_bytes(content[:-1])
     with opened(tmp_path) as conversion_log:
-        assert conversion_log.outcomes == {REFUSED.path: REFUSED}
-        conversion_log.add(DONE)
+        assert conversion_log.outcomes == {REJECTED.path: REJECTED}
+        conversion_log.add(CONVERTED)
     assert (tmp_path / CONVERSION_LOG_NAME).read_bytes() == content

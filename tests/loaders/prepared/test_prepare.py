@@ -27,13 +27,13 @@ from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.catalog.prepared_files import CONVERSION_LOG_NAME, INDEX_NAME
 from cacl.loaders.catalog.scan import scan
 from cacl.loaders.decode.raw import decode_frames
-from cacl.loaders.decode.yuv import mark
-from cacl.loaders.prepared.prepare import Summary, output, prepare
-from cacl.loaders.prepared.transcode import Settings
+from cacl.loaders.decode.yuv import frame_checksum
+from cacl.loaders.prepared.prepare import PrepareSummary, prepare, prepared_path
+from cacl.loaders.prepared.transcode import TranscodeSettings
 from cacl.loaders.prepared.verify import VerificationError, verify
 
 MakeVideo = Callable[..., Path]
-SETTINGS = Settings(short_side=48)
+SETTINGS = TranscodeSettings(short_side=48)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def location(whole: Path, tmp_path: Path) -> Iterator[Path]:
     kept.rename(whole)
 
 
-def run(source: Path, target: Path, settings: Settings = SETTINGS, *, workers: int = 1) -> Summary:
+def run(source: Path, target: Path, settings: TranscodeSettings = SETTINGS, *, workers: int = 1) -> PrepareSummary:
     return prepare(DataConfig(root=str(source)), target, settings, workers=workers, progress=lambda *_: None)
 
 
@@ -113,8 +113,8 @@ def test_every_source_is_there_or_rejected(whole: Path) -> None:
         file = whole / "target" / video.path
         assert video.content == hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
         frames = list(decode_frames(found.file(number), video, range(video.frames)))
-        assert [mark(frame) for frame in frames] == [
-            mark(frame) for frame in decode_frames(file, replace(video, fragments=None), range(video.frames))
+        assert [frame_checksum(frame) for frame in frames] == [
+            frame_checksum(frame) for frame in decode_frames(file, replace(video, fragments=None), range(video.frames))
         ]
 
 
@@ -136,7 +136,7 @@ def test_what_is_told(location: Path) -> None:
         "encoded": 3,
         "kept": 0,
         "source_bytes": sum((location / "source" / path).stat().st_size for path in GOOD),
-        "prepared_bytes": sum((location / "new" / output(path)).stat().st_size for path in GOOD),
+        "prepared_bytes": sum((location / "new" / prepared_path(path)).stat().st_size for path in GOOD),
         "rejected": [{"path": path, "reason": dict(summary.catalog.rejected)[path]} for path in BAD],
         "missing": [],
         "notes": [],
@@ -157,7 +157,7 @@ def test_the_same_bytes_with_any_number_of_workers(location: Path, workers: int)
 
     prepare(DataConfig(root=str(location / "source")), location / "target", SETTINGS, workers=workers, progress=count)
     assert max(at_work) == min(len(GOOD + BAD), workers or len(os.sched_getaffinity(0)))
-    for name in map(output, GOOD):
+    for name in map(prepared_path, GOOD):
         assert (location / "target" / name).read_bytes() == (
             location.with_name("kept") / "target" / name
         ).read_bytes(), name
@@ -279,13 +279,13 @@ def test_killed_and_gone_on_from(location: Path) -> None:
     wait_for(lambda: not any(Path(f"/proc/{worker}/exe").exists() for worker in workers))
 
     lines = [json.loads(line) for line in log.read_bytes().splitlines()[1:]]
-    finished = [output(line["path"]) for line in lines if "rejected" not in line]
+    finished = [prepared_path(line["path"]) for line in lines if "rejected" not in line]
     before = files(target)
     assert 1 <= len(finished) < 5
     assert not (target / INDEX_NAME).exists()
     assert run(location / "source", target).kept == len(finished)
     after = files(target)
-    assert set(after) == set(map(output, [*GOOD, "run/long.mp4"]))  # and nothing hidden
+    assert set(after) == set(map(prepared_path, [*GOOD, "run/long.mp4"]))  # and nothing hidden
     assert {path: after[path] for path in finished} == {path: before[path] for path in finished}
     assert indexed(target) == expected
 
@@ -435,7 +435,7 @@ def test_passing_trouble_is_tried_again(location: Path, monkeypatch: pytest.Monk
             raise DataError(f"cannot be opened as a video ({error})") from None
 
     module = "cacl.loaders.prepared.prepare"
-    monkeypatch.setattr(f"{module}.each", lambda work, tasks, workers: ((task, work(task)) for task in tasks))
+    monkeypatch.setattr(f"{module}.map_unordered", lambda work, tasks, workers: ((task, work(task)) for task in tasks))
     with monkeypatch.context() as patch:
         patch.setattr(f"{module}.probe", failing)
         rejected = dict(run(location / "source", location / "target").catalog.rejected)
@@ -461,7 +461,7 @@ def test_a_source_that_changes_meanwhile(location: Path) -> None:
     summary = run(location / "source", location / "target")
     thread.join()
     assert dict(summary.catalog.rejected)["run/long.mp4"] == "changed while it was being read"
-    assert not (location / "target" / output("run/long.mp4")).exists()
+    assert not (location / "target" / prepared_path("run/long.mp4")).exists()
     assert "run/long.mp4" not in dict(run(location / "source", location / "target").catalog.rejected)
 
 
@@ -527,7 +527,7 @@ def test_the_disk_is_full(location: Path, tmp_path: Path, kibibytes: int) -> Non
         summary = run(location / "source", disk / "target")
         after = files(disk / "target")
         assert summary.kept == len(after.items() & before.items())
-        assert set(after) == set(map(output, GOOD))
+        assert set(after) == set(map(prepared_path, GOOD))
     finally:
         subprocess.run(["umount", "--lazy", disk], check=True)  # the index is still mapped
 
@@ -575,7 +575,7 @@ def test_places_that_do_not_go_together(location: Path) -> None:
 def test_other_settings_and_other_sources(location: Path) -> None:
     target = location / "target"
     for settings, named in {
-        Settings(short_side=64): "short_side = 48, not 64",
+        TranscodeSettings(short_side=64): "short_side = 48, not 64",
         replace(SETTINGS, gop=8): "gop = 16, not 8",
         replace(SETTINGS, crf=25): "crf = 23, not 25",
     }.items():
@@ -585,7 +585,7 @@ def test_other_settings_and_other_sources(location: Path) -> None:
     with pytest.raises(DataError, match=rf"was begun with source = {location}/source, not {location}/other; "):
         run(location / "other", target)
     (target / CONVERSION_LOG_NAME).write_text("something else\n")
-    with pytest.raises(DataError, match=r"its prepare.jsonl is damaged in the first line"):
+    with pytest.raises(DataError, match=r"its conversion_log.jsonl is damaged in the first line"):
         run(location / "other", target)
 
 
@@ -616,7 +616,7 @@ def test_clips_are_compared(location: Path) -> None:
 def test_damage_is_found(location: Path) -> None:
     summary = run(location / "source", location / "target")
     for path in GOOD:
-        file = location / "target" / output(path)
+        file = location / "target" / prepared_path(path)
         content = bytearray(file.read_bytes())
         content[-20] ^= 1
         file.write_bytes(content)
@@ -680,7 +680,7 @@ def test_an_index_that_counts_wrong_is_found(tmp_path: Path, make_video: MakeVid
 
 
 def test_real_formats(footage: Path, tmp_path: Path) -> None:
-    summary = run(footage / "formats", tmp_path / "target", Settings(), workers=2)
+    summary = run(footage / "formats", tmp_path / "target", TranscodeSettings(), workers=2)
     scanned = scan(DataConfig(root=str(footage / "formats"), cache=str(tmp_path / "cache")))
     assert summary.catalog.rejected == scanned.rejected
     assert {Path(video.path).stem: video.frames for video in summary.catalog.videos} == {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cacl.loaders.prepared.process_pool import each
+from cacl.loaders.prepared.process_pool import map_unordered
 
 DIE = "__import__('os').kill(__import__('os').getpid(), 9)"
 
@@ -23,14 +23,14 @@ def running(process: int) -> bool:
 
 def test_results_come_with_their_tasks() -> None:
     tasks = [f"{number} + 1" for number in range(20)]
-    assert dict(each(eval, tasks, 2)) == {task: eval(task) for task in tasks}
-    assert list(each(eval, [], 2)) == []
+    assert dict(map_unordered(eval, tasks, 2)) == {task: eval(task) for task in tasks}
+    assert list(map_unordered(eval, [], 2)) == []
     assert not multiprocessing.active_children()
 
 
 def test_a_task_that_kills_its_process_takes_no_other_along() -> None:
     tasks = ["1", DIE, "2", "3", DIE + " or 4", "5"]
-    results = dict(each(eval, tasks, 2))
+    results = dict(map_unordered(eval, tasks, 2))
     assert results == {"1": 1, "2": 2, "3": 3, "5": 5, DIE: None, DIE + " or 4": None}
 
 
@@ -38,19 +38,19 @@ def test_a_process_that_dies_once_is_forgiven(tmp_path: Path) -> None:
     """Of the first that opens the file exclusively nothing is left but the file."""
     flag = tmp_path / "flag"
     task = f"open({str(flag)!r}, 'x') and {DIE} if not __import__('os').path.exists({str(flag)!r}) else 'alive'"
-    assert list(each(eval, [task, "1"], 1)) == [("1", 1), (task, "alive")]
+    assert list(map_unordered(eval, [task, "1"], 1)) == [("1", 1), (task, "alive")]
 
 
 def test_what_the_work_raises_is_raised_here() -> None:
     with pytest.raises(ZeroDivisionError) as raised:
-        list(each(eval, ["1", "1 / 0", "__import__('time').sleep(60)"], 2))
+        list(map_unordered(eval, ["1", "1 / 0", "__import__('time').sleep(60)"], 2))
     (note,) = raised.value.__notes__
     assert note.startswith("in a worker process, on 1 / 0:\nTraceback")
     assert not multiprocessing.active_children()
 
 
 def test_nothing_is_left_running_when_it_is_given_up() -> None:
-    results = each(eval, ["1", *["__import__('time').sleep(60)"] * 3], 3)
+    results = map_unordered(eval, ["1", *["__import__('time').sleep(60)"] * 3], 3)
     assert next(results) == ("1", 1)
     assert multiprocessing.active_children()
     results.close()
@@ -60,9 +60,9 @@ def test_nothing_is_left_running_when_it_is_given_up() -> None:
 def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "from cacl.loaders.prepared.process_pool import each\n"
+        "from cacl.loaders.prepared.process_pool import map_unordered\n"
         "if __name__ == '__main__':\n"
-        "    for _, process in each(eval, [\"__import__('os').getpid()\", \"__import__('time').sleep(60)\"], 1):\n"
+        "    for _, process in map_unordered(eval, [\"__import__('os').getpid()\", \"__import__('time').sleep(60)\"], 1):\n"
         "        print(process, flush=True)\n"
     )
     parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
@@ -79,11 +79,11 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
 
 CTRL_C = """
 import os, signal
-from cacl.loaders.prepared.process_pool import each
+from cacl.loaders.prepared.process_pool import map_unordered
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may have it ignored
     process = "__import__('os').getpid()"
-    results = each(eval, [process, f"{process} + 0"], 1)
+    results = map_unordered(eval, [process, f"{process} + 0"], 1)
     _, worker = next(results)
     os.kill(worker, signal.SIGINT)
     print([again == worker for _, again in results], signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))

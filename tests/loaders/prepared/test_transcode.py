@@ -19,18 +19,18 @@ from av.video.stream import VideoStream
 from cacl.errors import DataError, UsageError
 from cacl.loaders.decode import mp4
 from cacl.loaders.decode.probe import probe
-from cacl.loaders.decode.raw import decode_frames, upright
-from cacl.loaders.decode.yuv import mark, planes, rgb_matrix
-from cacl.loaders.prepared.transcode import Converted, Settings, convert, fitted, working_size
+from cacl.loaders.decode.raw import apply_orientation, decode_frames
+from cacl.loaders.decode.yuv import frame_checksum, frame_yuv_to_rgb_matrix, planes
+from cacl.loaders.prepared.transcode import TranscodeResult, TranscodeSettings, scale_frames, scaled_size, transcode
 
 MakeVideo = Callable[..., Path]
 Trimmed = Callable[[Path, Path], Path]
-SMALL = Settings(short_side=48, gop=8)
+SMALL = TranscodeSettings(short_side=48, gop=8)
 
 
-def made(source: Path, settings: Settings = SMALL) -> tuple[Converted, Path]:
+def made(source: Path, settings: TranscodeSettings = SMALL) -> tuple[TranscodeResult, Path]:
     file = source.parent / "converted"
-    return convert(source, probe(source), file, settings), file
+    return transcode(source, probe(source), file, settings), file
 
 
 def decoded(file: Path) -> list[VideoFrame]:
@@ -47,7 +47,7 @@ def to_rgb(frame: VideoFrame) -> np.ndarray:
     """float64 [H, W, 3] in 0..255, by the colours the frame states, with each chroma sample repeated."""
     luma, *chroma = (plane.astype(float) for plane in planes(frame))
     wide = [part.repeat(2, 0).repeat(2, 1)[: luma.shape[0], : luma.shape[1]] for part in chroma]
-    matrix = rgb_matrix(frame)
+    matrix = frame_yuv_to_rgb_matrix(frame)
     return 255 * (np.stack([luma, *wide], -1) @ matrix[:, :3].T + matrix[:, 3])
 
 
@@ -78,7 +78,7 @@ def test_every_frame_once(make_video: MakeVideo, tmp_path: Path, codec: str, suf
     converted, file = made(path)
     frames = decoded(file)
     assert [number_on(frame) for frame in frames] == list(range(45))
-    originals = fitted(decode_frames(path, source, range(45)), source, 48)
+    originals = scale_frames(decode_frames(path, source, range(45)), source, 48)
     assert min(psnr(planes(a)[0], planes(b)[0]) for a, b in zip(frames, originals, strict=True)) > 30
     assert [frame.time for frame in frames] == pytest.approx([number * 1001 / 30000 for number in range(45)])
 
@@ -99,12 +99,14 @@ def test_what_is_told_of_the_fragments(make_video: MakeVideo, tmp_path: Path) ->
     assert fragments.first.tolist() == [0, 8, 16]
     assert data.startswith(fragments.init)
     assert (fragments.offset[0], fragments.offset[-1]) == (len(fragments.init), len(data))
-    whole = [mark(frame) for frame in decoded(file)]
+    whole = [frame_checksum(frame) for frame in decoded(file)]
     ends = [*fragments.first.tolist()[1:], 20]
     for group, (start, end) in enumerate(pairwise(fragments.offset.tolist())):
         assert zlib.crc32(data[start:end]) == fragments.checksum[group]
         (tmp_path / "part.mp4").write_bytes(fragments.init + data[start:end])
-        assert [mark(f) for f in decoded(tmp_path / "part.mp4")] == whole[fragments.first[group] : ends[group]]
+        assert [frame_checksum(f) for f in decoded(tmp_path / "part.mp4")] == whole[
+            fragments.first[group] : ends[group]
+        ]
     assert converted.video.content == probe(file).content
 
 
@@ -114,7 +116,7 @@ def test_each_setting_counts(make_video: MakeVideo, tmp_path: Path) -> None:
     path = make_video(tmp_path / "video.avi", frames=20, size=(160, 96), codec="mpeg4")
 
     def shown(**settings: int) -> tuple[list[int], tuple[int, int], int]:
-        converted, file = made(path, Settings(**{"short_side": 64, "gop": 8, "crf": 20} | settings))
+        converted, file = made(path, TranscodeSettings(**{"short_side": 64, "gop": 8, "crf": 20} | settings))
         assert converted.video.fragments is not None
         picture = converted.video.width, converted.video.height
         return converted.video.fragments.first.tolist(), picture, file.stat().st_size
@@ -133,7 +135,7 @@ def test_pictures_shrink_smoothly(tmp_path: Path) -> None:
     stripes = np.zeros((96, 144, 3), np.uint8)
     stripes[:48, ::2] = stripes[48::2] = 255
     path = encode(tmp_path / "video.mkv", "ffv1", "yuv420p", [stripes] * 2)
-    _, file = made(path, Settings(short_side=32, crf=1))
+    _, file = made(path, TranscodeSettings(short_side=32, crf=1))
     luma = planes(decoded(file)[0])[0].astype(float)
     assert luma.shape == (32, 48)
     inner = np.concatenate([luma[2:14, 2:-2].ravel(), luma[18:-2, 2:-2].ravel()])
@@ -142,7 +144,7 @@ def test_pictures_shrink_smoothly(tmp_path: Path) -> None:
 
 def test_the_same_bytes_each_time(make_video: MakeVideo, tmp_path: Path) -> None:
     path = make_video(tmp_path / "video.avi", frames=40, size=(320, 240), codec="mpeg4", bframes=2)
-    first, second = (made(path, Settings())[1].read_bytes() for _ in range(2))
+    first, second = (made(path, TranscodeSettings())[1].read_bytes() for _ in range(2))
     assert first == second
     assert b"Lavf" not in first
 
@@ -176,7 +178,7 @@ def test_uneven_times_become_even(tmp_path: Path) -> None:
         times=times,
         options={"bf": "0"},
     )
-    converted, file = made(path, Settings(short_side=32))
+    converted, file = made(path, TranscodeSettings(short_side=32))
     frames = decoded(file)
     assert [round(float(planes(frame)[0].mean())) for frame in frames] == pytest.approx(
         [16 + 20 * n * 219 / 255 for n in range(10)], abs=2
@@ -187,7 +189,7 @@ def test_uneven_times_become_even(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rate", [0.0, 3e9, 1 / 5000])
 def test_a_rate_that_cannot_be(make_video: MakeVideo, tmp_path: Path, rate: float) -> None:
     path = make_video(tmp_path / "video.avi", frames=5, codec="mpeg4")
-    converted = convert(path, replace(probe(path), rate=rate), tmp_path / "converted", SMALL)
+    converted = transcode(path, replace(probe(path), rate=rate), tmp_path / "converted", SMALL)
     assert (converted.video.rate, converted.video.frames) == (25.0, 5)
 
 
@@ -210,13 +212,13 @@ def test_a_rate_that_cannot_be(make_video: MakeVideo, tmp_path: Path, rate: floa
     ],
 )
 def test_working_size(size: tuple[int, int], expected: tuple[int, int]) -> None:
-    assert working_size(*size, 128) == expected
+    assert scaled_size(*size, 128) == expected
 
 
 @pytest.mark.parametrize("size", [(64, 48), (101, 71)])
 def test_small_videos_are_not_scaled_up(make_video: MakeVideo, tmp_path: Path, size: tuple[int, int]) -> None:
     path = make_video(tmp_path / "video.webm", frames=10, size=size, codec="libvpx-vp9")
-    converted, file = made(path, Settings())
+    converted, file = made(path, TranscodeSettings())
     assert (converted.video.width, converted.video.height) == (size[0] // 2 * 2, size[1] // 2 * 2)
     assert [number_on(frame) for frame in decoded(file)] == list(range(10))
 
@@ -243,7 +245,7 @@ def test_turned_videos_become_upright(make_video: MakeVideo, tmp_path: Path, deg
             assert frame.rotation == 0
             small = original.reformat(width=80, height=48, interpolation="AREA")
             for plane, expected in zip(planes(frame), planes(small), strict=True):
-                assert psnr(plane, upright(expected, source)) > 25
+                assert psnr(plane, apply_orientation(expected, source)) > 25
 
 
 # --- Pixel formats and colours
@@ -306,7 +308,7 @@ def test_colours_stay(
     image = patches()
     path = tmp_path / f"video.{suffix}"
     encode(path, codec, pixels, [image] * 4, colorspace=colorspace, color_range=color_range)
-    _, file = made(path, Settings(short_side=64, crf=8))
+    _, file = made(path, TranscodeSettings(short_side=64, crf=8))
     frame = decoded(file)[-1]
     assert (frame.format.name, frame.colorspace, frame.color_range) == ("yuv420p", expected, 1)
     found = to_rgb(frame)
@@ -340,8 +342,8 @@ def test_a_mark_is_of_all_that_is_seen() -> None:
         assert rows.shape[1] > plane.width
         rows[:, plane.width :] ^= 255
         plane.update(rows.tobytes())
-    assert mark(padded) == mark(made(pixels))
-    assert len({mark(frame) for frame in [made(pixels), *changes]}) == 9
+    assert frame_checksum(padded) == frame_checksum(made(pixels))
+    assert len({frame_checksum(frame) for frame in [made(pixels), *changes]}) == 9
 
 
 # --- Copying
@@ -355,7 +357,7 @@ def test_a_file_that_fits_is_copied(make_video: MakeVideo, tmp_path: Path, suffi
     assert converted.video.fragments is not None
     assert converted.video.fragments.first.tolist() == [0, 12, 24, 36]
     frames = decoded(file)
-    assert [mark(frame) for frame in frames] == [mark(frame) for frame in decoded(path)]
+    assert [frame_checksum(frame) for frame in frames] == [frame_checksum(frame) for frame in decoded(path)]
     assert [frame.time for frame in frames] == pytest.approx([number / 25 for number in range(45)])
     if suffix in ("mp4", "mkv"):  # the others delimit coded frames otherwise
         with av.open(str(path)) as container:
@@ -423,25 +425,25 @@ def test_a_source_that_is_no_longer_what_it_was(make_video: MakeVideo, tmp_path:
     path = make_video(tmp_path / "video.avi", frames=10, codec="mpeg4")
     video = probe(path)
     with pytest.raises(DataError, match=r"^decodes to 12 frames at first, and to 10 the next time$"):
-        convert(path, replace(video, frames=12), tmp_path / "converted", SMALL)
+        transcode(path, replace(video, frames=12), tmp_path / "converted", SMALL)
     path.write_bytes(b"no video" * 100)
     with pytest.raises(DataError, match=r"^cannot be encoded \(Invalid data"):
-        convert(path, video, tmp_path / "converted", SMALL)
+        transcode(path, video, tmp_path / "converted", SMALL)
     path.unlink()
     with pytest.raises(DataError, match=r"^cannot be encoded \(No such file"):
-        convert(path, video, tmp_path / "converted", SMALL)
+        transcode(path, video, tmp_path / "converted", SMALL)
 
 
 def test_a_file_that_cannot_be_written(make_video: MakeVideo, tmp_path: Path) -> None:
     for size in ((64, 48), (48, 32)):  # encoded, copied
         path = make_video(tmp_path / "video.mp4", frames=10, size=size)
         with pytest.raises(NotADirectoryError):
-            convert(path, probe(path), path / "converted", Settings(short_side=32))
+            transcode(path, probe(path), path / "converted", TranscodeSettings(short_side=32))
 
 
 def test_settings() -> None:
     for wrong in ({"short_side": 127}, {"short_side": 8}, {"gop": 0}, {"gop": 251}, {"crf": 0}, {"crf": 52}):
         with pytest.raises(UsageError, match=str(*wrong.values())):
-            Settings(**wrong)
+            TranscodeSettings(**wrong)
     with pytest.raises(UsageError, match=r"short side 1: .*; GOP 0: .*; CRF 99"):
-        Settings(short_side=1, gop=0, crf=99)
+        TranscodeSettings(short_side=1, gop=0, crf=99)
