@@ -62,7 +62,8 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     script.write_text(
         "from cacl.loaders.prepared.process_pool import map_unordered\n"
         "if __name__ == '__main__':\n"
-        "    for _, process in map_unordered(eval, [\"__import__('os').getpid()\", \"__import__('time').sleep(60)\"], 1):\n"
+        "    tasks = [\"__import__('os').getpid()\", \"__import__('time').sleep(60)\"]\n"
+        "    for _, process in map_unordered(eval, tasks, 1):\n"
         "        print(process, flush=True)\n"
     )
     parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
