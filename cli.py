@@ -122,12 +122,12 @@ def bench_loader(
     from cacl import config as configuration
     from cacl.benchmarks.harness.stats import make_output_dir
     from cacl.benchmarks.loader import command
-    from cacl.reporting.console import Report
+    from cacl.reporting.console import Console
 
     resolved = configuration.load(config, overrides or [])
     if out:
         make_output_dir(out)
-    with Report() as report:
+    with Console() as report:
         result = command.bench_loader(raw, prepared, resolved, clips=clips, repeats=repeats, report=report)
     if out:
         command.save(result, out)
@@ -158,11 +158,11 @@ def bench_kernels(
     """Time the kernels beside how others compute the same, and tell what they take of each kind of GPU."""
     from cacl.benchmarks.harness.stats import make_output_dir
     from cacl.benchmarks.kernels import command
-    from cacl.reporting.console import Report
+    from cacl.reporting.console import Console
 
     if out:
         make_output_dir(out)
-    with Report() as report:
+    with Console() as report:
         result = command.bench_kernels(
             operations or [],
             repeats=repeats,
@@ -187,13 +187,15 @@ def scan(
     as_json: AsJson = False,
 ) -> None:
     """Decode every video of a folder once, and say what is usable, what is not, and why."""
+    from functools import partial
+
     from cacl import config as configuration
     from cacl.loaders.catalog.scan import scan as scan_folder
-    from cacl.reporting.console import Report
+    from cacl.reporting.console import Console
 
     config = configuration.override(configuration.from_dict({"data": {"root": root}}), overrides or [])
-    with Report() as report:
-        catalog = scan_folder(config.data, min_frames=config.clip.frames, progress=report.scanned)
+    with Console() as report:
+        catalog = scan_folder(config.data, min_frames=config.clip.frames, progress=partial(report.progress, "scanning"))
     _print(catalog.to_json(), as_json, lambda _: _print_catalog(catalog))
     catalog.check(config.data.max_rejected)
 
@@ -218,13 +220,13 @@ def prepare(
     from cacl.loaders.prepared.prepare import prepare as prepare_set
     from cacl.loaders.prepared.transcode import TranscodeSettings
     from cacl.loaders.prepared.verify import verify
-    from cacl.reporting.console import Report
+    from cacl.reporting.console import Console
 
     config = configuration.override(configuration.from_dict({"data": {"root": str(source)}}), overrides or [])
     settings = TranscodeSettings(short_side=short_side, gop=gop, crf=crf)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the same command goes on
-    with Report() as report:
-        preparing, verifying = partial(report.advance, "preparing"), partial(report.advance, "verifying")
+    with Console() as report:
+        preparing, verifying = partial(report.progress, "preparing"), partial(report.progress, "verifying")
         summary = prepare_set(config.data, target, settings, workers=workers, progress=preparing)
         verified = verify(summary, clips, progress=verifying) if clips else None
     result = summary.to_json() | {"verified": verified and verified._asdict()}
@@ -243,14 +245,14 @@ def synth(
 ) -> None:
     """Make a small labelled set of videos in which motion and appearance are independent."""
     from cacl.loaders.synthetic import synthesise
-    from cacl.reporting.console import Report
+    from cacl.reporting.console import Console
 
-    with Report() as report:
+    with Console() as report:
         path = synthesise(
             root,
             videos_per_pair=(train_videos, test_videos, val_videos) if val_videos else (train_videos, test_videos),
             seed=seed,
-            report=lambda done, total: report.advance("making videos", done, total),
+            report=lambda done, total: report.progress("making videos", done, total),
         )
     _print({"labels": str(path)}, as_json, lambda result: print(result["labels"]))
 

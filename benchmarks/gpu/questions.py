@@ -29,7 +29,7 @@ from cacl.config import Config
 from cacl.loaders.backends import dali
 from cacl.loaders.backends.reference import decode_rgb
 from cacl.loaders.backends.select import build_backend
-from cacl.reporting.console import Report
+from cacl.reporting.console import Console
 
 MOST_SECONDS = 150
 """For one question."""
@@ -392,7 +392,7 @@ def loaders(s: Setting) -> Answer:
         s.config,
         clips=steps * s.config.train.batch_size,
         repeats=REPEATS,
-        report=Report(enabled=False),
+        report=Console(enabled=False),
         entrants=entrants,
     )
     return {"rows": [asdict(row) for row in result.rows], "files": result.files}

@@ -16,7 +16,7 @@ import torch
 from cacl.benchmarks.harness.stats import Spread, ratios
 from cacl.benchmarks.harness.timing import Call, Roofline, calls_of, memory_of, seconds_of, wait
 from cacl.errors import reason_of
-from cacl.reporting.console import Report
+from cacl.reporting.console import Console
 
 OURS = "cacl"
 """The way whose failure is an error."""
@@ -108,23 +108,23 @@ class Block:
     """Ours first."""
 
 
-def solved(problem: Problem, device: torch.device, repeats: int, report: Report) -> Block:
+def solved(problem: Problem, device: torch.device, repeats: int, report: Console) -> Block:
     """Checks all ways of a problem, and measures them in turn, with the yardstick of its floor among them."""
     task = problem.make()
     runs = [Run(way, task, device) for way in task.ways]
     roofline = task.floor.roofline
     total = (1 + repeats) * len(runs)
     for done, run in enumerate(runs):
-        report.advance(problem.setting, done, total, run.row.way)
+        report.progress(problem.setting, done, total, run.row.way)
         run.begin()
     calls, best = calls_of(roofline.call, device), math.inf
     for done in range(len(runs), total):
         run = runs[done % len(runs)]
-        report.advance(problem.setting, done, total, run.row.way)
+        report.progress(problem.setting, done, total, run.row.way)
         run.measure()
         if run is runs[-1]:
             best = min(best, seconds_of(roofline.call, calls, device))
-    report.advance(problem.setting, total, total)
+    report.progress(problem.setting, total, total)
 
     rate = roofline.work / best
     floor = task.floor.work / rate

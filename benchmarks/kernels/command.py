@@ -25,7 +25,7 @@ from cacl.benchmarks.kernels.resources import CAPABILITIES, compile_ahead
 from cacl.errors import CaclError, UsageError
 from cacl.kernels.dispatch import INTERPRETED
 from cacl.reporting import charts
-from cacl.reporting.console import Report
+from cacl.reporting.console import Console
 
 OPERATIONS = tuple(LAUNCHES)
 PACKAGES = ("cacl", "torch", "triton", "numpy", "rapidfuzz", "torchvision", "nvidia-dali-cuda130")
@@ -70,7 +70,7 @@ def bench_kernels(
     *,
     repeats: int,
     device: str,
-    report: Report,
+    report: Console,
     compile: bool = True,
     seconds: float = math.inf,
     so_far: Callable[[Result], None] = lambda _: None,
@@ -125,7 +125,7 @@ def _uncompiled(problem: Problem) -> Problem:
     return problem._replace(make=make)
 
 
-def _resources(operations: Sequence[str], report: Report) -> tuple[dict[str, Any], ...]:
+def _resources(operations: Sequence[str], report: Console) -> tuple[dict[str, Any], ...]:
     report.say("kernels, compiled ahead of time")
     wanted = [
         (operation, launch) for operation in OPERATIONS if operation in operations for launch in LAUNCHES[operation]()
@@ -133,7 +133,7 @@ def _resources(operations: Sequence[str], report: Report) -> tuple[dict[str, Any
     rows = []
     for done, (operation, launch) in enumerate(wanted):
         name = launch.kernel.__name__
-        report.advance("compiling", done, len(wanted), name)
+        report.progress("compiling", done, len(wanted), name)
         of_gpu: dict[str, Any] = {
             f"sm_{capability}": compile_ahead(launch.kernel, launch.arguments, capability, **launch.options)._asdict()
             for capability in CAPABILITIES

@@ -30,7 +30,7 @@ from cacl.loaders.backends.thread_pool import LoadClip, ThreadPoolBackend
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.catalog.scan import scan
 from cacl.reporting import charts
-from cacl.reporting.console import Report
+from cacl.reporting.console import Console, log_catalog
 
 BASELINE = "cacl cpu"
 PACKAGES = ("cacl", "torch", "torchvision", "av", "pillow", "torchcodec", "decord2", "nvidia-dali-cuda130")
@@ -132,7 +132,7 @@ def bench_loader(
     *,
     clips: int,
     repeats: int,
-    report: Report,
+    report: Console,
     entrants: Callable[[Config], Sequence[Contender]] = contenders,
 ) -> Result:
     """Times loaders on the videos under `raw`, and on the same ones as `cacl data prepare` made them.
@@ -155,12 +155,12 @@ def bench_loader(
     }
     runs = [Run(entrant, kinds[files]) for entrant in entrants(config) for files in entrant.files if files in kinds]
     for done, run in enumerate(runs):
-        report.advance("checking", done, len(runs), run.row.loader)
+        report.progress("checking", done, len(runs), run.row.loader)
         run.check()
     for repeat in range(repeats + 1):
         report.say(f"repeat {repeat} of {repeats}" if repeat else "warm-up")
         for done, run in enumerate(runs, repeat * len(runs)):
-            report.advance("measuring", done, (repeats + 1) * len(runs), run.row.loader)
+            report.progress("measuring", done, (repeats + 1) * len(runs), run.row.loader)
             run.measure()
     return Result(
         rows=_compared([run.finish() for run in runs], list(kinds)[-1]),
@@ -181,13 +181,13 @@ def bench_loader(
     )
 
 
-def _catalogs(raw: Path, prepared: Path | None, config: Config, report: Report) -> dict[str, Catalog]:
+def _catalogs(raw: Path, prepared: Path | None, config: Config, report: Console) -> dict[str, Catalog]:
     """By kind of files; the same videos in the same order, so that the same plans are drawn."""
 
     def opened(root: Path) -> Catalog:
         data = replace(config.data, root=str(root))
-        catalog = scan(data, min_frames=config.clip.min_frames, progress=report.scanned)
-        report.found(catalog)
+        catalog = scan(data, min_frames=config.clip.min_frames, progress=partial(report.progress, "scanning"))
+        log_catalog(catalog)
         catalog.check(data.max_rejected)
         return catalog
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,7 @@ from cacl.evaluation.metrics import recall_at, recall_by_chance
 from cacl.loaders.backends.select import build_backend, choose_backend
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.catalog.scan import scan
-from cacl.reporting.console import Report
+from cacl.reporting.console import Console, log_catalog
 
 RANKS = (1, 5, 10, 20, 50)
 
@@ -84,11 +85,11 @@ def retrieval(
     fixed = [line for line in configuration.differences(weights.config, config) if line.startswith(FIXED)]
     if fixed:
         raise UsageError(f"the weights decide {'; '.join(fixed)}: leave that as it is")
-    with distributed.process_group(config.train.device) as device, Report(enabled=distributed.rank() == 0) as report:
+    with distributed.process_group(config.train.device) as device, Console(enabled=distributed.rank() == 0) as report:
         with distributed.main_first():
-            catalog = scan(config.data, min_frames=config.clip.frames, progress=report.scanned)
+            catalog = scan(config.data, min_frames=config.clip.frames, progress=partial(report.progress, "scanning"))
         catalog.check(config.data.max_rejected)
-        report.found(catalog)
+        log_catalog(catalog)
         query, gallery = _positions(catalog, query_split), _positions(catalog, "train")
         columns = {label: _column(catalog, label, query, gallery) for label in labels}
         arrays = _features(weights, config, catalog, device, folder, report)
@@ -120,7 +121,7 @@ def protocol(config: Config) -> str:
 
 
 def _features(
-    weights: EncoderWeights, config: Config, catalog: Catalog, device: torch.device, folder: Path, report: Report
+    weights: EncoderWeights, config: Config, catalog: Catalog, device: torch.device, folder: Path, report: Console
 ) -> dict[str, np.ndarray]:
     """The arrays of all features, extracted now or before."""
     choice = choose_backend(config.loader, device)
@@ -133,7 +134,7 @@ def _features(
     report.say(f"loader: {choice.name}, {choice.reason}")
     backend = build_backend(choice.name, catalog, config, device, distributed.local_world())
     arrays = features.extract(
-        wanted, catalog, backend, config, device, folder / key, lambda done, all: report.advance("features", done, all)
+        wanted, catalog, backend, config, device, folder / key, lambda done, all: report.progress("features", done, all)
     )
     if distributed.rank() == 0:
         features.finish(folder / key)

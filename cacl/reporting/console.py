@@ -1,81 +1,103 @@
-"""What a run tells: a live display on a terminal, one plain line per log step elsewhere, and TensorBoard scalars."""
+"""What a command tells on stderr while it works: messages as lines, progress as bars. Results go to stdout elsewhere.
+
+Every module writes its messages to `logging.getLogger(__name__)`. They are shown while a `Console` is open: by rich,
+above the progress bars, on a terminal, and as plain lines elsewhere. With several processes only that of rank 0 opens
+an enabled one.
+"""
 
 from __future__ import annotations
 
 import logging
-import time
-from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich import console as rich_console
 from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from cacl.loaders.catalog.catalog import Catalog
+
 log = logging.getLogger(__name__)
 
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
-    from cacl.loaders.catalog.catalog import Catalog
-
-SHOWN = 10
-"""Rejected and missing files that are named, of each."""
+MAX_NAMED_FILES = 10
+"""Rejected and missing files that `log_catalog` names, of each."""
 
 
-class Report:
-    """Messages and progress go to stderr; results, on stdout, are for the command to print."""
+class Console:
+    """The messages and the progress bars of one command, on stderr.
 
-    def __init__(self, run: Path | None = None, *, enabled: bool = True) -> None:
-        self.run, self.enabled = run, enabled
-        self.console = Console(
+    Messages of the loggers below "cacl", from INFO upwards, are shown between `__enter__` and `__exit__`.
+    """
+
+    def __init__(self, *, enabled: bool = True) -> None:
+        """Prepares the console; it is opened by `with`.
+
+        Args:
+            enabled: False shows nothing at all, as on every rank but the first.
+        """
+        self.enabled = enabled
+        self._stderr = rich_console.Console(
             stderr=True, quiet=not enabled, highlight=False, markup=False, emoji=False, soft_wrap=True
         )
-        self.progress = Progress(
+        self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
-            console=self.console,
-            disable=not (enabled and self.console.is_terminal),
+            console=self._stderr,
+            disable=not self.shows_bars,
         )
-        self.tasks: dict[str, TaskID] = {}
-        self.writer: SummaryWriter | None = None
-        self.logger = logging.getLogger("cacl")
+        self._tasks: dict[str, TaskID] = {}
+        self._logger = logging.getLogger("cacl")
 
-    def __enter__(self) -> Report:
-        self.handler = self._make_handler()
-        self.level = self.logger.level
-        self.logger.addHandler(self.handler)
-        self.logger.setLevel(logging.INFO)
-        self.progress.start()
+    @property
+    def shows_bars(self) -> bool:
+        """Whether `progress` shows anything: stderr is a terminal, and this is not a silent rank."""
+        return self.enabled and self._stderr.is_terminal
+
+    def __enter__(self) -> Console:
+        self._handler, self._level = self._make_handler(), self._logger.level
+        self._logger.addHandler(self._handler)
+        self._logger.setLevel(logging.INFO)
+        self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.progress.stop()
-        self.logger.removeHandler(self.handler)
-        self.logger.setLevel(self.level)
-        if self.writer is not None:
-            self.writer.close()
+        self._bars.stop()
+        self._logger.removeHandler(self._handler)
+        self._logger.setLevel(self._level)
+
+    def progress(self, task: str, done: int, total: int, note: str = "") -> None:
+        """Moves the bar of a task, and makes it at the first call.
+
+        Args:
+            task: The name of the bar, such as "scanning".
+            done: How much of the task is done.
+            total: How much there is to do.
+            note: What stands behind the bar, such as the file at hand.
+        """
+        if task not in self._tasks:
+            self._tasks[task] = self._bars.add_task(task, total=total, note=note)
+        self._bars.update(self._tasks[task], completed=done, total=total, note=note)
 
     def say(self, text: str) -> None:
+        """Logs a message; callers are to log it themselves."""
         log.info(text)
 
     def _make_handler(self) -> logging.Handler:
-        """Makes what shows the messages of the loggers below "cacl": one line on stderr each, and none on other ranks.
+        """Makes what shows the messages: one line on stderr each, and none on other ranks.
 
         On a terminal rich prints them above the progress bars. Elsewhere rich would wrap them at 80 columns.
         """
         if not self.enabled:
             return logging.NullHandler()  # Without any handler, Python itself would print the warnings.
-        if not self.console.is_terminal:
+        if not self._stderr.is_terminal:
             return logging.StreamHandler()
         return RichHandler(
-            console=self.console,
+            console=self._stderr,
             show_time=False,
             show_level=False,
             show_path=False,
@@ -83,54 +105,18 @@ class Report:
             keywords=[],
         )
 
-    def advance(self, what: str, done: int, total: int, note: str = "") -> None:
-        """Moves the bar of this name, on a terminal."""
-        if what not in self.tasks:
-            self.tasks[what] = self.progress.add_task(what, total=total, note=note)
-        self.progress.update(self.tasks[what], completed=done, total=total, note=note)
 
-    def scanned(self, done: int, total: int, path: str) -> None:
-        self.advance("scanning", done, total, path)
-
-    def found(self, catalog: Catalog) -> None:
-        """Passes on the notes of a scan, and names the files that are left out or missing, and how many there are."""
-        for note in catalog.notes:
-            self.say(f"note: {note}")
-        if catalog.rejected:
-            self.say(f"{len(catalog.rejected)} of {len(catalog.rejected) + len(catalog.videos)} files cannot be used:")
-        for path, reason in catalog.rejected[:SHOWN]:
-            self.say(f"  {path}: {reason}")
-        if catalog.missing:
-            self.say(f"listed videos that are not there: {len(catalog.missing)}")
-        for name in catalog.missing[:SHOWN]:
-            self.say(f"  {name}")
-        if max(len(catalog.rejected), len(catalog.missing)) > SHOWN:
-            self.say(f"  ... `cacl data scan {catalog.root}` lists all")
-
-    def start(self, step: int, steps: int) -> None:
-        """Opens the log of the run; entries after `step` from an earlier attempt are dropped."""
-        if self.enabled and self.run is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(str(self.run), purge_step=step)
-        self.first, self.steps, self.started = step, steps, time.monotonic()
-        self.advance("training", step, steps)
-
-    def log(self, step: int, scalars: dict[str, float]) -> None:
-        similarities = [value for name, value in scalars.items() if name.startswith("similarity/")]
-        parts = [f"loss {scalars['loss']:.3f}"]
-        if similarities:
-            parts += [f"contrast {scalars['contrast']:.3f}", f"positives {sum(similarities) / len(similarities):.2f}"]
-        if "order_accuracy" in scalars:
-            parts += [f"order {scalars['order']:.3f}", f"order accuracy {scalars['order_accuracy']:.2f}"]
-        parts += [f"{scalars['clips_per_second']:.1f} clips/s", f"data wait {scalars['data_wait_share']:.0%}"]
-        if "clips_skipped" in scalars:
-            parts.append(f"skipped {scalars['clips_skipped']:.0f}")
-        note = ", ".join(parts)
-        self.advance("training", step, self.steps, note)
-        if self.progress.disable:
-            left = (time.monotonic() - self.started) / (step - self.first) * (self.steps - step)
-            self.say(f"step {step}/{self.steps}, epoch {scalars['epoch']:.1f}: {note}, {left:.0f} s left")
-        if self.writer is not None:
-            for name, value in scalars.items():
-                self.writer.add_scalar(name, value, step)
+def log_catalog(catalog: Catalog) -> None:
+    """Logs the notes of a scan, and the number and the first names of the files that cannot be used or are missing."""
+    for note in catalog.notes:
+        log.info(f"note: {note}")
+    if catalog.rejected:
+        log.info(f"{len(catalog.rejected)} of {len(catalog.rejected) + len(catalog.videos)} files cannot be used:")
+    for path, reason in catalog.rejected[:MAX_NAMED_FILES]:
+        log.info(f"  {path}: {reason}")
+    if catalog.missing:
+        log.info(f"listed videos that are not there: {len(catalog.missing)}")
+    for name in catalog.missing[:MAX_NAMED_FILES]:
+        log.info(f"  {name}")
+    if max(len(catalog.rejected), len(catalog.missing)) > MAX_NAMED_FILES:
+        log.info(f"  ... `cacl data scan {catalog.root}` lists all")

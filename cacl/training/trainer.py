@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ from cacl.loaders.catalog.scan import scan
 from cacl.loaders.sampling.rng import RandomStream
 from cacl.loaders.sampling.sampler import TRAINING_STEP_STREAM, ClipSampler
 from cacl.method.cacl import CACL
-from cacl.reporting.console import Report
+from cacl.reporting.console import Console, log_catalog
+from cacl.reporting.scalars import ScalarLog
 from cacl.training import run_manifest
 from cacl.training.failure_log import FailureLog
 from cacl.training.optim import create_optimizer, learning_rate, learning_rate_of_epoch
@@ -160,7 +162,7 @@ def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
         raise UsageError(f"run = {run}: no such folder can be made ({error.strerror})") from None
     with (
         distributed.process_group(config.train.device) as device,
-        Report(run, enabled=distributed.rank() == 0) as report,
+        Console(enabled=distributed.rank() == 0) as report,
     ):
         saved = _saved(config, run, report) if resume else None
         catalog = training_videos(config, report, saved)
@@ -185,7 +187,7 @@ def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
         return _run(trainer, catalog, report)
 
 
-def training_videos(config: Config, report: Report, saved: checkpoint.Checkpoint | None) -> Catalog:
+def training_videos(config: Config, report: Console, saved: checkpoint.Checkpoint | None) -> Catalog:
     """The videos of the training split; all of them where nothing is said of splits.
 
     saved: of the run that goes on, with the videos it began with. Raises CheckpointError if others are there now.
@@ -193,9 +195,9 @@ def training_videos(config: Config, report: Report, saved: checkpoint.Checkpoint
     if not config.data.root:
         raise ConfigError("data.root is not set: give a folder of videos, as in --set data.root=path/to/videos")
     with distributed.main_first():  # the others find its scan in the cache
-        found = scan(config.data, min_frames=config.clip.min_frames, progress=report.scanned)
+        found = scan(config.data, min_frames=config.clip.min_frames, progress=partial(report.progress, "scanning"))
     found.check(config.data.max_rejected)
-    report.found(found)
+    log_catalog(found)
     chosen = found.only("train") if found.has_splits else found
     report.say(f"{len(chosen.videos)} training videos of {len(found.videos)} in {found.root} (layout {found.layout})")
     if not chosen.videos:
@@ -215,7 +217,7 @@ def training_videos(config: Config, report: Report, saved: checkpoint.Checkpoint
     return begun
 
 
-def _run(trainer: Trainer, catalog: Catalog, report: Report) -> dict[str, Any]:
+def _run(trainer: Trainer, catalog: Catalog, report: Console) -> dict[str, Any]:
     config, run, started = trainer.config, Path(trainer.config.run), time.monotonic()
     sampler = ClipSampler(catalog.videos, config.clip, config.augment, config.seed)
     choice = choose_backend(config.loader, trainer.device)
@@ -226,8 +228,7 @@ def _run(trainer: Trainer, catalog: Catalog, report: Report) -> dict[str, Any]:
     )
     failure_log = FailureLog(catalog, config, trainer.step, report.say, writes=distributed.rank() == 0)
     first, window, scalars, data = trainer.step, _Window(), {}, catalog.fingerprint
-    report.start(first, trainer.steps)
-    with _stop_signals() as received:
+    with ScalarLog(run, report, first_step=first, steps=trainer.steps) as scalar_log, _stop_signals() as received:
         for batch in window.timed(backend.batches(plans)):
             step = trainer.step + 1
             # All ranks pass over the same steps, and stop after the same one, whichever of them was told to.
@@ -246,7 +247,8 @@ def _run(trainer: Trainer, catalog: Catalog, report: Report) -> dict[str, Any]:
             if (logging or last) and window.steps:
                 scalars = window.mean()
                 skipped = {"clips_skipped": failure_log.clips} if failure_log.clips else {}
-                report.log(step, scalars | skipped | {"epoch": step * config.train.batch_size / len(catalog.videos)})
+                epoch = step * config.train.batch_size / len(catalog.videos)
+                scalar_log.write(step, scalars | skipped | {"epoch": epoch})
             if (saving or last) and distributed.rank() == 0:
                 checkpoint.save(run / checkpoint.CHECKPOINT_NAME, trainer.checkpoint(data))
             if stop and step < trainer.steps:
@@ -318,7 +320,7 @@ class _Window:
         return scalars
 
 
-def _saved(config: Config, run: Path, report: Report) -> checkpoint.Checkpoint | None:
+def _saved(config: Config, run: Path, report: Console) -> checkpoint.Checkpoint | None:
     """The checkpoint to go on from, if there is one."""
     if not (run / checkpoint.CHECKPOINT_NAME).exists():
         report.say(f"{run} holds no checkpoint yet: beginning at step 0")
@@ -332,7 +334,7 @@ def _saved(config: Config, run: Path, report: Report) -> checkpoint.Checkpoint |
     return saved
 
 
-def _restore(trainer: Trainer, saved: checkpoint.Checkpoint, report: Report) -> None:
+def _restore(trainer: Trainer, saved: checkpoint.Checkpoint, report: Console) -> None:
     run = trainer.config.run
     try:
         trainer.restore(saved)

@@ -24,7 +24,7 @@ from cacl.benchmarks.kernels.contrast_problems import contrast_problem, symmetri
 from cacl.benchmarks.kernels.launches import LAUNCHES
 from cacl.benchmarks.kernels.problems import augment_problem, edit_distance_problem, problems, wagner_fischer
 from cacl.errors import CaclError
-from cacl.reporting.console import Report
+from cacl.reporting.console import Console
 from tests.launch import ROOT
 
 CPU = torch.device("cpu")
@@ -129,7 +129,7 @@ def test_torch_compile_is_right(operation: str) -> None:
 
 def test_what_there_is_so_far_is_told_after_every_problem() -> None:
     told: list[int] = []
-    with Report(enabled=False) as report:
+    with Console(enabled=False) as report:
         result = bench_kernels(
             ["augment"],
             repeats=1,
@@ -144,7 +144,7 @@ def test_what_there_is_so_far_is_told_after_every_problem() -> None:
 
 
 def test_nothing_is_begun_without_time(capsys: pytest.CaptureFixture[str]) -> None:
-    with Report(enabled=False) as report:
+    with Console(enabled=False) as report:
         result = bench_kernels(["augment"], repeats=1, device="cpu", report=report, of_device=tiny, seconds=-1)
     assert (result.blocks, result.resources) == ((), ())
     assert list(result.left_out) == [f"augment: {p.setting}" for p in tiny(CPU) if p.operation == "augment"]
@@ -219,7 +219,7 @@ def problem(*ways: Way) -> Problem:
 
 
 def measured(*ways: Way) -> Result:
-    with Report(enabled=False) as report:
+    with Console(enabled=False) as report:
         return bench_kernels([], repeats=1, device="cpu", report=report, of_device=lambda _: [problem(*ways)])
 
 
@@ -277,7 +277,7 @@ def test_our_own_operations_are_refused_too(monkeypatch: pytest.MonkeyPatch) -> 
         return distances
 
     monkeypatch.setattr(kernel_problems, "edit_distance_to_identity", off)
-    with Report(enabled=False) as report:
+    with Console(enabled=False) as report:
         result = bench_kernels(["edit-distance"], repeats=1, device="cpu", report=report, compile=False, of_device=tiny)
     with pytest.raises(CaclError, match="edit-distance, 50 orders of 9 frames: cacl refused: differing 1 away"):
         result.check()
@@ -288,7 +288,7 @@ def test_our_own_operations_are_refused_too(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_without_rapidfuzz_the_recurrence_is_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_problems, "unavailable_reason", lambda module, package: f"{package} is not installed")
-    with Report(enabled=False) as report:
+    with Console(enabled=False) as report:
         result = bench_kernels(["edit-distance"], repeats=1, device="cpu", report=report, compile=False, of_device=tiny)
     reasons = {row.way: row.reason for row in result.blocks[0].rows}
     assert reasons[OURS] == ""

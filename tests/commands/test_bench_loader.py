@@ -24,7 +24,7 @@ from cacl.errors import CaclError
 from cacl.loaders.backends.select import Backend, build_backend
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.catalog.scan import scan
-from cacl.reporting.console import Report
+from cacl.reporting.console import Console
 from tests.launch import ROOT
 
 FRAMES = 24
@@ -194,7 +194,7 @@ def _broken(batch: ClipBatch) -> ClipBatch:
 
 def _measured(raw: Path, *entrants: Contender) -> Result:
     config = load(overrides=SMALL)
-    with Report(enabled=False) as report:
+    with Console(enabled=False) as report:
         return bench_loader(raw, None, config, clips=4, repeats=1, report=report, entrants=lambda _: entrants)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import av
 import pytest
 
-from cacl.reporting.console import Report
+from cacl.reporting.console import Console
 
 Finished = subprocess.CompletedProcess[str]
 Run = Callable[..., Finished]
@@ -69,13 +69,13 @@ def test_prepare_has_as_many_workers_as_it_is_told(
     cacl: Run, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     seen = []
-    advance = Report.advance
+    progress = Console.progress
 
-    def watched(self: Report, *arguments: Any) -> None:
+    def watched(self: Console, *arguments: Any) -> None:
         seen.append(len(multiprocessing.active_children()))
-        advance(self, *arguments)
+        progress(self, *arguments)
 
-    monkeypatch.setattr(Report, "advance", watched)
+    monkeypatch.setattr(Console, "progress", watched)
     result(cacl("data", "prepare", source, tmp_path / "target", "--workers", workers, "--json"))
     assert max(seen) == workers
 

@@ -44,7 +44,7 @@ from cacl.method.losses import contrast_loss
 from cacl.models.cnn3d import C3D
 from cacl.models.registry import create_model
 from cacl.models.video_transformer import VideoTransformer
-from cacl.reporting.console import Report
+from cacl.reporting.console import Console
 from cacl.training.optim import learning_rate_of_epoch
 from cacl.training.trainer import Trainer, training_videos
 from tests.launch import ROOT
@@ -397,7 +397,7 @@ def test_shorter_videos_are_left_out(make_video: Callable[..., Path], tmp_path: 
         make_video(tmp_path / f"videos/{length}.mp4", frames=length, size=(32, 32))
     settings = {"root": tmp_path / "videos", "cache": tmp_path / "cache", "layout": "folder", "max_rejected": 0.5}
     config = recipe(*(f"data.{key}={value}" for key, value in settings.items()))
-    found = training_videos(config, Report(enabled=False), None)
+    found = training_videos(config, Console(enabled=False), None)
     assert [video.path for video in found.videos] == [f"{n}.mp4" for n in lengths if release.starts(n)]
 
 
@@ -513,7 +513,7 @@ def test_dali_refuses_what_it_cannot_do(film: tuple[VideoRecord, np.ndarray], ke
 @pytest.mark.parametrize("keys", [("augment.arithmetic=linear",), ("augment.resize=[0, 0]",)], ids=str)
 def test_loaders_are_not_timed_by_views_that_others_do_not_make(keys: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match=r"augment\.resize and augment\.arithmetic"):
-        bench_loader(Path("no folder"), None, recipe(*keys), clips=64, repeats=1, report=Report(enabled=False))
+        bench_loader(Path("no folder"), None, recipe(*keys), clips=64, repeats=1, report=Console(enabled=False))
 
 
 def test_an_evaluation_says_what_it_does_otherwise() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cacl.reporting.console import Report
+from cacl.reporting.console import Console
 
 log = logging.getLogger("cacl.somewhere.below")
 MESSAGE = "[bold]a[/bold] :smile: of 'b' is 1,000; " + "and so on " * 12 + "to the end"
@@ -40,7 +40,7 @@ def use(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_messages_are_one_plain_line_each_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    with Report():
+    with Console():
         log.info(MESSAGE)
         log.warning("100 %")
         log.debug("details")
@@ -49,13 +49,13 @@ def test_messages_are_one_plain_line_each_on_stderr(capsys: pytest.CaptureFixtur
 
 def test_a_terminal_shows_the_same_messages(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     use(terminal, monkeypatch)
-    with Report():
+    with Console():
         log.info(MESSAGE)
     assert MESSAGE in terminal.shown()
 
 
 def test_other_ranks_say_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with Report(enabled=False):
+    with Console(enabled=False):
         log.info("a message")
         log.warning("a warning, which Python prints by itself where there is no handler")
     assert capsys.readouterr() == ("", "")
@@ -64,7 +64,7 @@ def test_other_ranks_say_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_console_leaves_logging_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
     logger = logging.getLogger("cacl")
     before = (list(logger.handlers), logger.level)
-    with Report():
+    with Console():
         pass
     assert (logger.handlers, logger.level) == before
     log.info("nobody listens")
@@ -73,8 +73,8 @@ def test_the_console_leaves_logging_as_it_was(capsys: pytest.CaptureFixture[str]
 
 def test_progress_shows_on_a_terminal_only(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     use(terminal, monkeypatch)
-    with Report() as report:
-        report.advance("scanning", 3, 7, "a.mp4")
+    with Console() as report:
+        report.progress("scanning", 3, 7, "a.mp4")
     shown = terminal.shown()
     assert "scanning" in shown
     assert "3/7" in shown
@@ -82,6 +82,6 @@ def test_progress_shows_on_a_terminal_only(terminal: Terminal, monkeypatch: pyte
 
 
 def test_progress_is_not_written_to_files(capsys: pytest.CaptureFixture[str]) -> None:
-    with Report() as report:
-        report.advance("scanning", 3, 7, "a.mp4")
+    with Console() as report:
+        report.progress("scanning", 3, 7, "a.mp4")
     assert capsys.readouterr() == ("", "")

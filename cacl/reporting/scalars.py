@@ -1,0 +1,82 @@
+"""Where the scalars of a training go at its logging steps: TensorBoard events in the run folder, and the console."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from cacl.reporting.console import Console
+
+log = logging.getLogger(__name__)
+
+
+class ScalarLog:
+    """Writes the scalars of a run to TensorBoard and to the console.
+
+    On a terminal the console shows them behind the progress bar, elsewhere as one line for each logging step.
+    """
+
+    def __init__(self, run: Path, console: Console, *, first_step: int, steps: int) -> None:
+        """Opens the log of a run.
+
+        Args:
+            run: The run folder. Entries after `first_step`, of an earlier attempt, are dropped there.
+            console: The open console. Nothing is written where it is not enabled.
+            first_step: Steps that were taken before this process began.
+            steps: Steps of the whole run.
+        """
+        self.console, self.first_step, self.steps = console, first_step, steps
+        self._writer = None
+        if console.enabled:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(run), purge_step=first_step)
+        self._started = time.monotonic()
+        console.progress("training", first_step, steps)
+
+    def __enter__(self) -> ScalarLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Writes what was measured since the last logging step.
+
+        Args:
+            step: Steps taken so far, of the whole run.
+            scalars: Means by name, with "loss", "epoch", "clips_per_second" and "data_wait_share" among them.
+        """
+        summary = summarize(scalars)
+        self.console.progress("training", step, self.steps, summary)
+        if not self.console.shows_bars:
+            seconds_per_step = (time.monotonic() - self._started) / (step - self.first_step)
+            seconds_left = seconds_per_step * (self.steps - step)
+            log.info(f"step {step}/{self.steps}, epoch {scalars['epoch']:.1f}: {summary}, {seconds_left:.0f} s left")
+        if self._writer is not None:
+            for name, value in scalars.items():
+                self._writer.add_scalar(name, value, step)
+
+
+def summarize(scalars: Mapping[str, float]) -> str:
+    """Returns the scalars that are worth watching, as a part of a line.
+
+    Args:
+        scalars: What `ScalarLog.write` takes. The contrast, the order and the skipped clips may be absent.
+    """
+    similarities = [value for name, value in scalars.items() if name.startswith("similarity/")]
+    parts = [f"loss {scalars['loss']:.3f}"]
+    if similarities:
+        parts += [f"contrast {scalars['contrast']:.3f}", f"positives {sum(similarities) / len(similarities):.2f}"]
+    if "order_accuracy" in scalars:
+        parts += [f"order {scalars['order']:.3f}", f"order accuracy {scalars['order_accuracy']:.2f}"]
+    parts += [f"{scalars['clips_per_second']:.1f} clips/s", f"data wait {scalars['data_wait_share']:.0%}"]
+    if "clips_skipped" in scalars:
+        parts.append(f"skipped {scalars['clips_skipped']:.0f}")
+    return ", ".join(parts)
