@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cacl.benchmarks.gpu.setting import Answer, Setting
 from cacl.clips import ClipBatch, ClipPlan
-from cacl.loaders.backends import dali
+from cacl.loaders.backends import dali_sources
 from cacl.loaders.backends.reference import decode_rgb
 from cacl.loaders.backends.select import Backend
 
@@ -120,9 +120,9 @@ def pace(s: Setting, backend: Backend, plans: Iterable[Sequence[ClipPlan]], ahea
 
 
 def frames_shown(s: Setting, kind: str) -> Answer:
-    """Frames that DALI decodes of cut files, each against PyAV's of the same number and those around it."""
+    """Frames that DALI decodes of encoded segments, each against PyAV's of the same number and those around it."""
     catalog = s.catalog(kind)
-    source = dali.CutFiles("mixed" if s.cuda else "cpu")
+    source = dali_sources.EncodedSegments("mixed" if s.cuda else "cpu")
     plans = next(s.plans(catalog, 4 if s.quick else 16))
     clips = [source.read(catalog.location(v), v, p).inputs for p in plans for v in [catalog.videos[p.video]]]
     (decoded,) = graph_of(s, source.frames, source.layouts, len(plans))(*zip(*clips, strict=True))

@@ -19,14 +19,15 @@ from torch import Tensor
 
 from cacl import create_model
 from cacl.benchmarks.gpu.measuring import arrays, differences, frames_shown, graph_of, milliseconds, pace
-from cacl.benchmarks.gpu.setting import CPU, Answer, KeptFrames, Setting, Skipped, UploadedFrames
+from cacl.benchmarks.gpu.setting import CPU, Answer, CachedClips, Setting, Skipped, UploadedFrames
 from cacl.benchmarks.gpu.videos import encode, textures, videos
 from cacl.benchmarks.harness.contest import Contender
 from cacl.benchmarks.harness.stats import ratios
 from cacl.benchmarks.loader.command import bench_loader, contenders
 from cacl.clips import ClipBatch
 from cacl.config import Config
-from cacl.loaders.backends import dali
+from cacl.loaders.backends.dali_sources import DecodedFrames, EncodedSegments, FrameSource
+from cacl.loaders.backends.dali_views import Node
 from cacl.loaders.backends.reference import decode_rgb
 from cacl.loaders.backends.select import build_backend
 from cacl.reporting.console import Console
@@ -47,7 +48,7 @@ def attempt(question: Callable[[], Answer]) -> Answer:
 
 
 def exact(s: Setting) -> Answer:
-    """Are the frames of cut files those asked for, in their order?"""
+    """Are the frames of encoded segments those asked for, in their order?"""
     if s.cuda:
         s.need_nvdec()
     kinds = ("prepared", "h264", "vp9") if s.cuda else ("vp9",)
@@ -88,7 +89,7 @@ def sizes(s: Setting) -> Answer:
     if s.cuda:
         s.need_nvdec()
     codec = "libx264" if s.cuda else "libvpx-vp9"
-    source, clips = dali.CutFiles("mixed" if s.cuda else "cpu"), 2 if s.quick else 16
+    source, clips = EncodedSegments("mixed" if s.cuda else "cpu"), 2 if s.quick else 16
     answer: Answer = {}
     for size in SIZES[:2] if s.quick else SIZES:
         name = f"{size[0]}x{size[1]}"
@@ -107,7 +108,7 @@ def colors(s: Setting, before: tuple[int, int] | None = None) -> Answer:
     """Are videos shown in their colours, however small the rest of the last block is?"""
     if s.cuda:
         s.need_nvdec()
-    source = dali.CutFiles("mixed" if s.cuda else "cpu")
+    source = EncodedSegments("mixed" if s.cuda else "cpu")
     run = graph_of(s, source.frames, source.layouts, 1)
     answer: Answer = {}
     for size in ([before] if before else []) + [(128, 228), (228, 128), (170, 128)]:
@@ -153,10 +154,10 @@ def views(s: Setting) -> Answer:
     }
 
 
-class TiedFiles(dali.CutFiles):
+class TiedSegments(EncodedSegments):
     """With decoder threads tied to cores, as DALI does unless told otherwise."""
 
-    def frames(self, *inputs: dali.Node) -> dali.Node:
+    def frames(self, *inputs: Node) -> Node:
         from nvidia.dali import fn
 
         encoded, numbers = inputs
@@ -168,7 +169,7 @@ def affinity(s: Setting) -> Answer:
     s.need_nvdec()
     catalog = s.catalog("prepared")
     ahead = 2 * s.config.loader.prefetch * s.config.loader.pipelines
-    sources = {"free": dali.CutFiles("mixed"), "tied": TiedFiles("mixed")}
+    sources = {"free": EncodedSegments("mixed"), "tied": TiedSegments("mixed")}
     runs = {name: list[float]() for name in sources}
     for _ in range(1 if s.quick else REPEATS):
         for name, source in sources.items():
@@ -185,11 +186,11 @@ def from_the_start(s: Setting) -> Answer:
         s.need_nvdec()
     catalog = s.catalog("long")
     (video,) = catalog.videos
-    source = dali.CutFiles("mixed" if s.cuda else "cpu")
+    source = EncodedSegments("mixed" if s.cuda else "cpu")
     (plan, *_) = next(s.plans(catalog))
     file = np.fromfile(catalog.location(video), np.uint8)
 
-    def late(encoded: dali.Node, start: dali.Node) -> dali.Node:
+    def late(encoded: Node, start: Node) -> Node:
         return fn.decoders.video(
             encoded, device=source.decoder, start_frame=start, sequence_length=16, stride=1, pad_mode="none"
         )
@@ -265,7 +266,7 @@ def strided_slices(s: Setting) -> Answer:
     """Are strided slices of large tensors right in a DALI graph?"""
     slices = {"[::2]": slice(None, None, 2), "[::-1]": slice(None, None, -1), "[1::3]": slice(1, None, 3)}
 
-    def outputs(frames: dali.Node) -> tuple[dali.Node, ...]:
+    def outputs(frames: Node) -> tuple[Node, ...]:
         frames = frames.gpu() if s.cuda else frames
         return tuple(frames[which] for which in slices.values())
 
@@ -285,10 +286,10 @@ def strided_slices(s: Setting) -> Answer:
 
 def pixels(s: Setting) -> Answer:
     """How far are the views from those of `reference` and `cpu`, for the same plans?"""
-    cases: list[tuple[str, dali.Source]] = [("prepared", s.source())]
+    cases: list[tuple[str, FrameSource]] = [("prepared", s.source())]
     if not s.cuda:
-        cases.append(("vp9", dali.CutFiles("cpu")))
-    elif isinstance(s.source(), dali.CutFiles):
+        cases.append(("vp9", EncodedSegments("cpu")))
+    elif isinstance(s.source(), EncodedSegments):
         cases += [("h264", s.source()), ("prepared", UploadedFrames())]
     answer: Answer = {}
     for kind, source in cases:
@@ -360,13 +361,13 @@ def training(s: Setting) -> Answer:
 def augmentation(s: Setting) -> Answer:
     """What does DALI's augmentation cost alone, from uint8 frames in memory to two float16 views?"""
     catalog = s.catalog("prepared")
-    source = KeptFrames(UploadedFrames() if s.cuda else dali.DecodedFrames())
+    source = CachedClips(UploadedFrames() if s.cuda else DecodedFrames())
     plans = list(islice(s.plans(catalog), 4))
     backend = s.dali(catalog, source)
     for _ in backend.batches(plans):  # which reads them
         pass
     paces = [pace(s, backend, cycle(plans), 4) for _ in range(1 if s.quick else REPEATS)]
-    frames = [source.kept[plan.index].inputs[0] for plan in plans[0]]
+    frames = [source.cache[plan.index].inputs[0] for plan in plans[0]]
     copied = milliseconds(partial(graph_of(s, source.frames, source.layouts, len(frames)), frames))
     return {
         "ms_per_clip": statistics.median(1000 / one["clips_per_second"] for one in paces),

@@ -12,7 +12,9 @@ import torch
 
 from cacl.clips import ClipPlan, VideoRecord
 from cacl.config import Config
-from cacl.loaders.backends import dali
+from cacl.loaders.backends.dali import DaliBackend, unavailable_reason
+from cacl.loaders.backends.dali_sources import ClipInputs, DecodedFrames, EncodedSegments, FrameSource
+from cacl.loaders.backends.dali_views import Node
 from cacl.loaders.backends.select import Backend, build_backend
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.catalog.scan import scan
@@ -52,29 +54,29 @@ class Setting:
     def need_nvdec(self) -> None:
         if not self.cuda:
             raise Skipped("needs a GPU")
-        if reason := dali.unavailable_reason(self.device):
+        if reason := unavailable_reason(self.device):
             raise Skipped(reason)
         if not self.nvdec:
             raise Skipped("NVDEC does not work here: see `exact`")
 
-    def source(self) -> dali.Source:
+    def source(self) -> FrameSource:
         """NVDEC where there is one, else frames that PyAV decoded."""
         if not self.cuda:
-            return dali.DecodedFrames()
-        works = self.nvdec and not dali.unavailable_reason(self.device)
-        return dali.CutFiles("mixed") if works else UploadedFrames()
+            return DecodedFrames()
+        works = self.nvdec and not unavailable_reason(self.device)
+        return EncodedSegments("mixed") if works else UploadedFrames()
 
     def dali(
         self,
         catalog: Catalog,
-        source: dali.Source | None = None,
+        source: FrameSource | None = None,
         *,
         threads: int = 0,
         pipelines: int = 0,
         views: Literal["dali", "triton"] = "dali",
-    ) -> dali.DaliBackend:
+    ) -> DaliBackend:
         loader, size = self.config.loader, self.config.clip.size
-        backend = dali.DaliBackend(
+        backend = DaliBackend(
             catalog,
             size=size,
             threads=threads or loader.threads,
@@ -99,23 +101,23 @@ class Setting:
             torch.cuda.synchronize()
 
 
-class UploadedFrames(dali.DecodedFrames):
+class UploadedFrames(DecodedFrames):
     """Frames that PyAV decoded, on the GPU."""
 
-    def frames(self, *inputs: dali.Node) -> dali.Node:
+    def frames(self, *inputs: Node) -> Node:
         return inputs[0].gpu()
 
 
-class KeptFrames:
-    """Another source, each clip of which is read once."""
+class CachedClips:
+    """A frame source that reads each clip once and then keeps it."""
 
-    def __init__(self, source: dali.Source) -> None:
-        self.source, self.layouts, self.kept = source, source.layouts, dict[int, dali.Clip]()
+    def __init__(self, source: FrameSource) -> None:
+        self.source, self.layouts, self.cache = source, source.layouts, dict[int, ClipInputs]()
 
-    def read(self, location: Location, video: VideoRecord, plan: ClipPlan) -> dali.Clip:
-        if plan.index not in self.kept:
-            self.kept[plan.index] = self.source.read(location, video, plan)
-        return self.kept[plan.index]
+    def read(self, location: Location, video: VideoRecord, plan: ClipPlan) -> ClipInputs:
+        if plan.index not in self.cache:
+            self.cache[plan.index] = self.source.read(location, video, plan)
+        return self.cache[plan.index]
 
-    def frames(self, *inputs: dali.Node) -> dali.Node:
+    def frames(self, *inputs: Node) -> Node:
         return self.source.frames(*inputs)

@@ -158,7 +158,7 @@ def dali_views(
     from nvidia.dali.pipeline import Pipeline
 
     views, device = DaliViews(size), frames[0].device
-    inputs = [column for view in plans for column in views.inputs(view)]
+    inputs = [column for view in plans for column in views.view_inputs(view)]
     # Not torch's own tensors on a CPU: DALI would ask the CUDA driver for the stream that they belong to.
     clips = list(frames) if device.type == "cuda" else [clip.numpy() for clip in frames]
     graph = Pipeline(
@@ -168,11 +168,11 @@ def dali_views(
         place = "gpu" if device.type == "cuda" else "cpu"
         shown = fn.external_source(lambda: clips, batch=True, device=place, layout="FHWC", no_copy=True)
         nodes = fn.external_source(lambda: inputs, num_outputs=len(inputs))
-        graph.set_outputs(*views.outputs(shown, nodes))
+        graph.set_outputs(*views.graph_outputs(shown, nodes))
     graph.build()
 
     def run() -> Sequence[Tensor]:
         outputs = graph.run(torch.cuda.current_stream(device) if device.type == "cuda" else None)
-        return views.tensors(outputs, plans)
+        return views.to_tensors(outputs, plans)
 
     return run

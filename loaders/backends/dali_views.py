@@ -1,4 +1,7 @@
-"""What makes views of decoded frames in the `dali` backend: DALI's operators in its graph, or our kernel behind it."""
+"""What makes views of decoded frames in the DALI backend: DALI's operators in its graph, or our kernel behind it.
+
+B is the number of clips in a batch, and V the number of views of each clip.
+"""
 
 from __future__ import annotations
 
@@ -13,52 +16,88 @@ from cacl.clips import ViewPlan
 from cacl.kernels.augment import augment
 
 Node: TypeAlias = Any
-"""A DataNode; the stubs of DALI say less about what its operators take and return than would help."""
+"""A DataNode of DALI, whose stubs say less about what its operators take and return than would help."""
 
 
-class Views(Protocol):
-    """A batch has V views of each of B clips."""
+class ViewMaker(Protocol):
+    """Makes the views of a batch, partly as the end of the graph and partly of what the graph returns."""
 
-    columns: int
+    inputs_per_view: int
     """How many inputs of the graph describe one view."""
 
-    def inputs(self, plans: Sequence[ViewPlan]) -> list[np.ndarray]:
-        """These inputs for one view of each clip, a row for every clip."""
+    def view_inputs(self, views: Sequence[ViewPlan]) -> list[np.ndarray]:
+        """Describes one view of each clip to the graph.
+
+        Args:
+            views: B plans.
+
+        Returns:
+            An array for each of the `inputs_per_view`, with a row for each clip.
+        """
         ...
 
-    def outputs(self, frames: Node, inputs: Sequence[Node]) -> list[Node]:
-        """The end of the graph. frames: uint8 RGB, FHWC, of any size; inputs: of the first view, of the second, ..."""
+    def graph_outputs(self, frames: Node, inputs: Sequence[Node]) -> list[Node]:
+        """Adds the end of the graph.
+
+        Args:
+            frames: The node of the frames, uint8 RGB of any size in DALI's layout FHWC.
+            inputs: The nodes of the inputs of the first view, then of the second, and so on.
+
+        Returns:
+            The outputs of the graph.
+        """
         ...
 
-    def tensors(self, outputs: Sequence[Any], plans: Sequence[Sequence[ViewPlan]]) -> Sequence[Tensor]:
-        """V of float16 [B, 3, T, size, size], in memory of torch. outputs: what the graph made, read on torch's current
-        stream; plans: V of B."""
+    def to_tensors(self, outputs: Sequence[Any], plans: Sequence[Sequence[ViewPlan]]) -> Sequence[Tensor]:
+        """Makes tensors of what the graph returned.
+
+        Args:
+            outputs: What the graph returned. It is read on torch's current stream.
+            plans: For each of the V views, the B plans.
+
+        Returns:
+            V tensors, each float16 [B, 3, T, size, size], in memory of torch.
+        """
         ...
 
 
-PER_LEVEL = np.array([1 / 255, 1 / 255, 1 / 255, 1], np.float32)
+TO_8_BIT_RANGE = np.array([1 / 255, 1 / 255, 1 / 255, 1], np.float32)
 """Turns the colour matrix of a view, which is for RGB in [0, 1], into one for RGB in 0..255."""
 
 
 class DaliViews:
-    """Views made by the graph, ahead of time."""
+    """Views that the graph makes, ahead of time.
 
-    columns = 4
+    Args:
+        size: Height and width of a view in pixels.
+    """
+
+    inputs_per_view = 4
 
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def inputs(self, plans: Sequence[ViewPlan]) -> list[np.ndarray]:
-        """int32 [B, 2] twice, float32 [B, 3, 4], int32 [B]."""
+    def view_inputs(self, views: Sequence[ViewPlan]) -> list[np.ndarray]:
+        """Describes one view of each clip, see `ViewMaker.view_inputs`.
+
+        Args:
+            views: B plans.
+
+        Returns:
+            The upper left corner int32 [B, 2], the height and width int32 [B, 2], the colour matrix float32 [B, 3, 4]
+            and whether the view is mirrored int32 [B].
+        """
         return [
-            np.array([(view.top, view.left) for view in plans], np.int32),
-            np.array([(view.side, view.side) for view in plans], np.int32),
-            np.stack([view.color * PER_LEVEL for view in plans]),
-            np.array([view.flip for view in plans], np.int32),
+            np.array([(view.top, view.left) for view in views], np.int32),
+            np.array([(view.side, view.side) for view in views], np.int32),
+            np.stack([view.color * TO_8_BIT_RANGE for view in views]),
+            np.array([view.flip for view in views], np.int32),
         ]
 
-    def outputs(self, frames: Node, inputs: Sequence[Node]) -> list[Node]:
-        return [self._view(frames, *inputs[at : at + self.columns]) for at in range(0, len(inputs), self.columns)]
+    def graph_outputs(self, frames: Node, inputs: Sequence[Node]) -> list[Node]:
+        """Adds the operators that make each view, see `ViewMaker.graph_outputs`."""
+        count = self.inputs_per_view
+        return [self._view(frames, *inputs[first : first + count]) for first in range(0, len(inputs), count)]
 
     def _view(self, frames: Node, start: Node, shape: Node, color: Node, mirror: Node) -> Node:
         from nvidia.dali import fn, types
@@ -69,30 +108,44 @@ class DaliViews:
         view = fn.coord_transform(view, MT=color)
         return fn.crop_mirror_normalize(view, mirror=mirror, dtype=types.DALIDataType.FLOAT16, output_layout="CFHW")
 
-    def tensors(self, outputs: Sequence[Any], plans: Sequence[Sequence[ViewPlan]]) -> Sequence[Tensor]:
+    def to_tensors(self, outputs: Sequence[Any], plans: Sequence[Sequence[ViewPlan]]) -> Sequence[Tensor]:
+        """Copies the views out of DALI's memory, see `ViewMaker.to_tensors`."""
         return [torch.from_dlpack(output.as_tensor()).clone() for output in outputs]
 
 
 class KernelViews:
-    """Views made from the frames of the graph when they are asked for, on torch's current stream."""
+    """Views that our kernel makes of the frames of the graph when they are asked for, on torch's current stream.
 
-    columns = 1
+    Args:
+        size: Height and width of a view in pixels.
+    """
+
+    inputs_per_view = 1
 
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def inputs(self, plans: Sequence[ViewPlan]) -> list[np.ndarray]:
-        """int32 [B, 2]: the last row and column of the view."""
-        return [np.array([(view.top + view.side - 1, view.left + view.side - 1) for view in plans], np.int32)]
+    def view_inputs(self, views: Sequence[ViewPlan]) -> list[np.ndarray]:
+        """Describes one view of each clip, see `ViewMaker.view_inputs`.
 
-    def outputs(self, frames: Node, inputs: Sequence[Node]) -> list[Node]:
+        Args:
+            views: B plans.
+
+        Returns:
+            The last row and column of each view, int32 [B, 2].
+        """
+        return [np.array([(view.top + view.side - 1, view.left + view.side - 1) for view in views], np.int32)]
+
+    def graph_outputs(self, frames: Node, inputs: Sequence[Node]) -> list[Node]:
+        """Returns the frames and one pixel of each view, see `ViewMaker.graph_outputs`."""
         from nvidia.dali import fn
 
         # These pixels serve nothing but that the graph dies of frames that are smaller than they were when the video
         # was scanned, as it does when it crops them itself.
         return [frames, *(fn.slice(frames, start=last, shape=[1, 1], axis_names="HW") for last in inputs)]
 
-    def tensors(self, outputs: Sequence[Any], plans: Sequence[Sequence[ViewPlan]]) -> Sequence[Tensor]:
+    def to_tensors(self, outputs: Sequence[Any], plans: Sequence[Sequence[ViewPlan]]) -> Sequence[Tensor]:
+        """Makes all views of the frames by one kernel, see `ViewMaker.to_tensors`."""
         crops = [[(view.top, view.left, view.side, view.flip) for view in views] for views in plans]
         return augment(
             [torch.from_dlpack(frames) for frames in outputs[0]],

@@ -79,7 +79,7 @@ def test_strided_slices_have_an_outcome(result: dict[str, Any]) -> None:
 
 def test_pixels_are_those_of_the_other_backends(result: dict[str, Any]) -> None:
     answer = result["questions"]["pixels"]
-    for case in ("prepared, DecodedFrames", "vp9, CutFiles"):
+    for case in ("prepared, DecodedFrames", "vp9, EncodedSegments"):
         # Half precision rounds by up to 1/16 of a level, DALI and torch differ along the edges of a view that shrinks;
         # `cpu` differs by how chroma is interpolated.
         assert answer[case]["reference"]["mean"] < 0.2

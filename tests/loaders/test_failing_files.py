@@ -15,7 +15,9 @@ import torch
 
 from cacl.clips import ClipBatch, ClipPlan
 from cacl.config import AugmentConfig, ClipConfig, DataConfig
-from cacl.loaders.backends import cpu, dali, reference
+from cacl.loaders.backends import cpu, reference
+from cacl.loaders.backends.dali import DaliBackend
+from cacl.loaders.backends.dali_sources import DecodedFrames, EncodedSegments, FrameSource
 from cacl.loaders.backends.select import Backend
 from cacl.loaders.backends.thread_pool import ThreadPoolBackend
 from cacl.loaders.catalog.catalog import Catalog
@@ -34,12 +36,10 @@ def threaded(load_clip: object) -> Callable[[Catalog], Backend]:
     return lambda videos: ThreadPoolBackend(load_clip, videos, size=CLIP.size, threads=2, prefetch=2)  # type: ignore
 
 
-def with_dali(source: Callable[[], dali.Source]) -> Callable[[Catalog], Backend]:
+def with_dali(source: Callable[[], FrameSource]) -> Callable[[Catalog], Backend]:
     def build(videos: Catalog) -> Backend:
         pytest.importorskip("nvidia.dali")
-        backend = dali.DaliBackend(
-            videos, size=CLIP.size, threads=2, prefetch=3, pipelines=2, device=torch.device("cpu")
-        )
+        backend = DaliBackend(videos, size=CLIP.size, threads=2, prefetch=3, pipelines=2, device=torch.device("cpu"))
         backend.source = source()
         return backend
 
@@ -49,8 +49,8 @@ def with_dali(source: Callable[[], dali.Source]) -> Callable[[Catalog], Backend]
 BACKENDS: dict[str, Callable[[Catalog], Backend]] = {
     "cpu": threaded(cpu.load_clip),
     "reference": threaded(reference.load_clip),
-    "dali": with_dali(dali.DecodedFrames),
-    "dali decodes": with_dali(lambda: dali.CutFiles("cpu")),
+    "dali": with_dali(DecodedFrames),
+    "dali decodes": with_dali(lambda: EncodedSegments("cpu")),
 }
 
 

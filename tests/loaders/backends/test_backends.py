@@ -484,7 +484,7 @@ def test_the_configuration_says_what_makes_the_views_of_dali(videos: Catalog, ma
     loader = LoaderConfig(backend="dali", views=maker)  # pyright: ignore[reportArgumentType]
     backend = build_backend("dali", videos, Config(loader=loader), CPU)
     assert isinstance(backend, DaliBackend)
-    assert isinstance(backend.views, kind)
+    assert isinstance(backend.view_maker, kind)
 
 
 def test_evaluation_with_views_of_the_kernel(videos: Catalog) -> None:

@@ -28,6 +28,9 @@ from torch import Tensor
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord, ViewPlan
 from cacl.errors import CaclError, ConfigError
 from cacl.loaders.backends import dali
+from cacl.loaders.backends.dali_graph import BorrowedOutputs
+from cacl.loaders.backends.dali_sources import ClipInputs, DecodedFrames, EncodedSegments, view_before_rotation
+from cacl.loaders.backends.dali_views import Node
 from cacl.loaders.backends.reference import load_clip
 from cacl.loaders.backends.thread_pool import ThreadPoolBackend
 from cacl.loaders.catalog.catalog import Catalog
@@ -194,14 +197,14 @@ def test_a_batch_outlives_the_ones_after_it(videos: Catalog, maker: Makers) -> N
 def test_views_lie_in_memory_of_torch(videos: Catalog, maker: Makers, monkeypatch: pytest.MonkeyPatch) -> None:
     """DALI's own may go to its next batch before a GPU has read it."""
     places = []
-    tensors = type(dali_backend(videos, views=maker).views).tensors
+    tensors = type(dali_backend(videos, views=maker).view_maker).to_tensors
 
     def observed(views: Any, outputs: Sequence[Any], plans: Any) -> Sequence[Tensor]:
         places.extend(torch.from_dlpack(clip).data_ptr() for output in outputs for clip in output)
         return tensors(views, outputs, plans)
 
     backend = dali_backend(videos, views=maker)
-    monkeypatch.setattr(type(backend.views), "tensors", observed)
+    monkeypatch.setattr(type(backend.view_maker), "to_tensors", observed)
     (batch,) = backend.batches([[plan(0, 0, view(0, 0, 40)), plan(1, 1, view(0, 0, 40))]])
     assert places
     assert not {clip.data_ptr() for view in batch.views for clip in view} & set(places)
@@ -225,13 +228,13 @@ class Backlog:
 
 
 def test_what_dali_lent_is_held_until_it_was_read() -> None:
-    lent, events = dali.Lent(3), [Backlog() for _ in range(7)]
+    borrowed, events = BorrowedOutputs(3), [Backlog() for _ in range(7)]
     memory: list[weakref.ref[Memory]] = []
 
     def hold(event: Backlog) -> list[bool]:
         outputs = Memory()
         memory.append(weakref.ref(outputs))
-        lent.hold(outputs, event)
+        borrowed.hold(outputs, event)
         del outputs
         return [reference() is not None for reference in memory]
 
@@ -243,7 +246,7 @@ def test_what_dali_lent_is_held_until_it_was_read() -> None:
     events[2].done = events[3].done = True
     assert hold(events[4]) == [False] * 4 + [True]
     hold(events[5])
-    lent.close()
+    borrowed.close()
     assert events[5].done
     assert not any(reference() for reference in memory)
 
@@ -290,7 +293,7 @@ def test_frames_that_dali_decodes(vp9: Catalog, maker: Makers) -> None:
         plan(3, 3, view(10, 30, 60), view(10, 12, 50, flip=True), start=11),
     ]
     backend = dali_backend(mixed, views=maker)
-    backend.source = dali.CutFiles("cpu")
+    backend.source = EncodedSegments("cpu")
     ours = only(list(backend.batches([plans])))
     theirs = only(list(reference_backend(mixed).batches([plans])))
     # The same conversion to RGB by the same library: a few pixels are rounded the other way.
@@ -310,7 +313,7 @@ def test_colors_of_other_standards_are_true(tmp_path: Path, colorspace: Colorspa
     videos = catalog(probe(path))
     plans = [plan(0, 0, view(0, 0, 64), view(0, 0, 64, color=color_matrix(saturation=0.5, hue=0.2)), start=0)]
     backend = dali_backend(videos, views=maker)
-    backend.source = dali.CutFiles("cpu")
+    backend.source = EncodedSegments("cpu")
     difference = only(list(backend.batches([plans]))) - only(list(reference_backend(videos).batches([plans])))
     assert difference.abs().mean() < mean * LEVEL
 
@@ -334,7 +337,7 @@ def test_a_view_of_a_frame_that_lies_sideways(rotation: int, mirrored: bool, fli
     )
     shown = apply_orientation(decoded, video)
     wanted = view(12, 20, 46, flip)
-    there, turns = dali.sideways(wanted, video)
+    there, turns = view_before_rotation(wanted, video)
     assert (there.side, there.flip) == (wanted.side, wanted.flip != mirrored)
     np.testing.assert_array_equal(np.rot90(crop(decoded, there), turns), crop(shown, wanted))
 
@@ -358,14 +361,14 @@ def test_a_file_that_cannot_be_decoded_is_named(
     assert failure.reason.startswith(f"{path}: ")
 
 
-class Torn(dali.CutFiles):
+class Torn(EncodedSegments):
     """Of one video DALI gets no more than the first bytes."""
 
     def __init__(self, path: str) -> None:
         super().__init__("cpu")
         self.path = path
 
-    def read(self, location: Location, video: VideoRecord, plan: ClipPlan) -> dali.Clip:
+    def read(self, location: Location, video: VideoRecord, plan: ClipPlan) -> ClipInputs:
         clip = super().read(location, video, plan)
         data, numbers = clip.inputs
         return clip._replace(inputs=(data[:200], numbers)) if video.path == self.path else clip
@@ -396,7 +399,7 @@ def test_a_file_whose_frames_have_shrunk_is_named(
     some = catalog(vp9.videos[0], probe(path))
     make_video(path, frames=FRAMES, size=size, codec="libvpx-vp9")
     backend = dali_backend(some, views=maker)
-    backend.source = dali.CutFiles("cpu")
+    backend.source = EncodedSegments("cpu")
     (batch,) = backend.batches([[plan(index, index, view(0, 0, 20), view(20, 20, 21)) for index in (0, 1)]])
     assert batch.index.tolist() == [0]
     assert batch.failures[0].reason.startswith(f"{path}: DALI fails on it (")
@@ -405,8 +408,8 @@ def test_a_file_whose_frames_have_shrunk_is_named(
 def test_a_graph_that_dies_on_no_clip_alone_is_an_error(videos: Catalog) -> None:
     """It is then no fault of a file: here, the graph for more than one clip is wrong."""
 
-    class Wrong(dali.DecodedFrames):
-        def frames(self, *inputs: dali.Node) -> dali.Node:
+    class Wrong(DecodedFrames):
+        def frames(self, *inputs: Node) -> Node:
             from nvidia.dali import fn
             from nvidia.dali.pipeline import Pipeline
 
