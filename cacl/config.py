@@ -47,7 +47,7 @@ class DataConfig:
     """A folder of videos, or a list of them: a CSV or text file with a video on each line."""
     layout: Literal["auto", "ucf101", "hmdb51", "kinetics", "classes", "csv", "folder"] = "auto"
     """How labels and splits are told; `auto` recognises lists, and folders of splits and of classes."""
-    split: Positive = 1
+    fold: Positive = 1
     """Which of the official splits (UCF101 and HMDB51 have three)."""
     test_share: Share = 0.0
     """Share of each class held out as test where no list says which videos are; drawn from the names, so it stays."""
@@ -63,7 +63,7 @@ class ClipConfig:
     """T: frames in a clip."""
     stride: Positive = 2
     """Frames of the video from one clip frame to the next. Shorter videos take the largest stride that fits."""
-    window: Count = 0
+    min_remaining_frames: Count = 0
     """Training clips start where so many frames of the video are left, and videos with fewer are left out; 0: as many
     as the clip spans, and shorter videos stay (see stride). Published is 46, for a span of 31."""
     size: Annotated[int, Field(ge=16, strict=True)] = 112
@@ -77,7 +77,7 @@ class ClipConfig:
     @property
     def min_frames(self) -> int:
         """The fewest frames that a training video may have."""
-        return max(self.frames, self.window)
+        return max(self.frames, self.min_remaining_frames)
 
 
 @section
@@ -88,7 +88,7 @@ class AugmentConfig:
     with the `dali` backend."""
     crop: tuple[AboveZero, AboveZero] = (0.875, 0.875)
     """Side of the square crop as a share of the short side, drawn between these two; published is 112/128."""
-    flip: Share = 0.5
+    flip_prob: Share = 0.5
     """Probability of mirroring left and right."""
     brightness: Share = 0.4
     """Strength b: brightness is multiplied by a factor between 1 - b and 1 + b."""
@@ -98,9 +98,9 @@ class AugmentConfig:
     """Strength, likewise."""
     hue: Annotated[float, Field(ge=0, le=0.5, strict=True)] = 0.1
     """Turns of the colour circle, either way."""
-    jitter: Share = 0.8
+    color_jitter_prob: Share = 0.8
     """Probability that the four above are applied."""
-    grey: Share = 0.2
+    grayscale_prob: Share = 0.2
     """Probability of dropping the colour."""
     arithmetic: Literal["linear", "pillow"] = "linear"
     """`linear` composes the colour steps into one matrix: in the order above, contrast about mid-grey, not clamped.
@@ -117,9 +117,9 @@ class LoaderConfig:
     """Decoding threads per process; 0: the cores of the machine shared among its processes, or 16 for a remote set."""
     prefetch: Positive = 3
     """Batches decoded ahead of the training step."""
-    pipelines: Positive = 2
+    dali_pipelines: Positive = 2
     """Pipelines of `dali` that take turns; one does not keep all decoders of a GPU busy."""
-    views: Literal["dali", "triton"] = "dali"
+    dali_views: Literal["dali", "triton"] = "dali"
     """What makes the views of decoded frames in `dali`: its own operators, or one kernel of ours. Other backends do not
     look at this. Neither has been timed on a GPU yet."""
     on_failure: Literal["skip", "fail"] = "skip"
@@ -150,7 +150,7 @@ class ModelConfig:
     """The 3D CNN. R(2+1)D as Tran et al. have it, or `_official`, as the release of the method has it."""
     width: AboveZero = 1.0
     """Multiplier of every channel count of the CNN; 1 ends in a 512-d average pool."""
-    embedding: Positive = 128
+    embedding_dim: Positive = 128
     """D: length of the contrasted embeddings."""
     dropout: Share = 0.5
     """In the order head."""
@@ -179,7 +179,7 @@ class ContrastConfig:
     shuffle_bn_groups: Positive = 1
     """Shuffled batch norm: key batches are permuted and normalised in this many groups per process, so that batch
     statistics do not give a pair away."""
-    key_stack: Literal["same", "reversed"] = "same"
+    key_batch_order: Literal["same", "reversed"] = "same"
     """`reversed`: key encoders see the shuffled copy before the clip, as published; query encoders never do."""
 
 
@@ -203,7 +203,7 @@ class OptimConfig:
     """Linear, from 0 to lr; cosine to 0 afterwards."""
     schedule_per: Literal["step", "epoch"] = "step"
     """How often the cosine goes down. `epoch` is published: epochs count from 1, and the rate of the last is 0."""
-    clip_norm: NonNegative = 0.0
+    max_grad_norm: NonNegative = 0.0
     """Largest norm of the whole gradient; 0: no limit."""
 
 
@@ -227,9 +227,9 @@ class TrainConfig:
 
 @section
 class RetrievalConfig:
-    clips: Positive = 10
+    clips_per_video: Positive = 10
     """Evenly spaced clips per video, whose features are averaged."""
-    starts: Literal["span", "official"] = "span"
+    clip_starts: Literal["span", "official"] = "span"
     """`span`: from the first frame to the last, rounded. `official`: the last clip starts T x stride frames before the
     end, starts are rounded down, and videos too short for the stride are seen at stride 1, from their first frame."""
     batch_size: Positive = 16
@@ -321,9 +321,9 @@ def _contradictions(config: Config) -> Iterator[str]:
         yield f'augment.resize = {list(augment.resize)}: loader.backend = "dali" cannot do that, "cpu" can'
     if config.loader.backend == "dali" and augment.arithmetic != "linear":
         yield f'augment.arithmetic = "{augment.arithmetic}": loader.backend = "dali" cannot do that, "cpu" can'
-    if 0 < clip.window < clip.span:
+    if 0 < clip.min_remaining_frames < clip.span:
         yield (
-            f"clip.window = {clip.window} is shorter than a clip: clip.frames = {clip.frames} at clip.stride = "
+            f"clip.min_remaining_frames = {clip.min_remaining_frames} is shorter than a clip: clip.frames = {clip.frames} at clip.stride = "
             f"{clip.stride} span {clip.span}"
         )
     if transformer.width % transformer.heads:

@@ -16,7 +16,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "model": {
         "cnn": "r3d10",
         "width": 1 / 16,
-        "embedding": 8,
+        "embedding_dim": 8,
         "transformer": {"embedder": "light", "width": 16, "depth": 1, "heads": 2},
     },
     "contrast": {"queue_size": 30},

@@ -71,7 +71,7 @@ demo() {
     }
     time run cpu
     time run dali --set loader.backend=dali
-    time run triton --set loader.backend=dali --set loader.views=triton --set data.root="$WORK/prepared"
+    time run triton --set loader.backend=dali --set loader.dali_views=triton --set data.root="$WORK/prepared"
     # Of contrasts, only large ones go to the kernels.
     time run kernel --set contrast.queue_size=262144 --set contrast.negatives=both --set train.epochs=3
     $PYTHON -m cacl.cli eval retrieval "$WORK/cpu" --label appearance --label motion

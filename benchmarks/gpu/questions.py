@@ -141,7 +141,7 @@ def views(s: Setting) -> Answer:
     for _ in range(1 if s.quick else REPEATS):
         for (kind, how), paces in runs.items():
             catalog = s.catalog(kind)
-            ahead = 2 * s.config.loader.prefetch * s.config.loader.pipelines
+            ahead = 2 * s.config.loader.prefetch * s.config.loader.dali_pipelines
             paces.append(pace(s, s.dali(catalog, views=how), s.plans(catalog), ahead)["clips_per_second"])
     base = runs["prepared", "dali"]
     return {
@@ -168,7 +168,7 @@ def affinity(s: Setting) -> Answer:
     """Is it slower when the threads of all pipelines are tied to the same cores?"""
     s.need_nvdec()
     catalog = s.catalog("prepared")
-    ahead = 2 * s.config.loader.prefetch * s.config.loader.pipelines
+    ahead = 2 * s.config.loader.prefetch * s.config.loader.dali_pipelines
     sources = {"free": EncodedSegments("mixed"), "tied": TiedSegments("mixed")}
     runs = {name: list[float]() for name in sources}
     for _ in range(1 if s.quick else REPEATS):
@@ -238,7 +238,7 @@ def memory(s: Setting) -> Answer:
     for batch in (2, 4) if s.quick else (8, 16, 32, 64, 128):
         free, _ = torch.cuda.mem_get_info()
         batches = s.dali(catalog).batches(s.plans(catalog, batch))
-        for _ in islice(batches, 2 * s.config.loader.prefetch * s.config.loader.pipelines):
+        for _ in islice(batches, 2 * s.config.loader.prefetch * s.config.loader.dali_pipelines):
             s.wait()
         left, _ = torch.cuda.mem_get_info()
         del batches

@@ -81,7 +81,7 @@ class Setting:
             size=size,
             threads=threads or loader.threads,
             prefetch=loader.prefetch,
-            pipelines=pipelines or loader.pipelines,
+            pipelines=pipelines or loader.dali_pipelines,
             device=CPU,  # on a GPU without NVDEC it would refuse to be built
             views=views,
         )

@@ -205,7 +205,7 @@ class Run:
         """Compares it with the reference. Raises DataError if that fails itself."""
         config, tolerance = self.videos.config, self.contender.tolerance
         if self.contender.own_colors:
-            config = override(config, ["augment.jitter=0.0", "augment.grey=0.0"])
+            config = override(config, ["augment.color_jitter_prob=0.0", "augment.grayscale_prob=0.0"])
         if tolerance is not None and not self.row.reason:
             truth = self.videos.truth(config)
             self._attempt(lambda: self._compare(truth, config, tolerance))

@@ -181,7 +181,7 @@ def _mixed(images: Tensor, view: ViewPlan) -> Tensor:
 
 def _jitter(augment: AugmentConfig) -> Callable[[Tensor], Tensor]:
     colors = v2.ColorJitter(augment.brightness, augment.contrast, augment.saturation, augment.hue)
-    return v2.Compose([v2.RandomApply([colors], augment.jitter), v2.RandomGrayscale(augment.grey)])
+    return v2.Compose([v2.RandomApply([colors], augment.color_jitter_prob), v2.RandomGrayscale(augment.grayscale_prob)])
 
 
 def _stack(images: Iterable[Image], view: ViewPlan, size: int) -> Tensor:

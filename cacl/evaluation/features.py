@@ -72,8 +72,8 @@ def extract(
     """
     rank, world = distributed.rank(), distributed.world()
     mine = range(rank, len(catalog.videos), world)
-    clips = config.retrieval.clips
-    starts = config.retrieval.starts
+    clips = config.retrieval.clips_per_video
+    starts = config.retrieval.clip_starts
     plans = list(evaluation_plans(catalog.videos, mine, clips, config.clip, config.augment, starts))
     chunks = [
         plans[start : start + config.retrieval.batch_size]
@@ -117,8 +117,8 @@ def key_of(weights: str, catalog: Catalog, config: Config, backend: str) -> str:
         catalog.fingerprint,
         repr(config.clip),
         repr((config.augment.crop, config.augment.resize)),
-        config.retrieval.clips,
-        config.retrieval.starts,
+        config.retrieval.clips_per_video,
+        config.retrieval.clip_starts,
         backend,
     ]
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]

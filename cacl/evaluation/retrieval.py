@@ -110,7 +110,12 @@ def retrieval(
 
 def protocol(config: Config) -> str:
     """One line that says by which keys the clips are not those of the release of Guo et al. (CVPR 2022)."""
-    released = {"clip.stride": 2, "augment.resize": (128, 171), "retrieval.clips": 10, "retrieval.starts": "official"}
+    released = {
+        "clip.stride": 2,
+        "augment.resize": (128, 171),
+        "retrieval.clips_per_video": 10,
+        "retrieval.clip_starts": "official",
+    }
     released |= {"clip.frames": 16, "clip.size": 112, "augment.crop": (0.875, 0.875)}
     sections = configuration.to_dict(config)
     leaves = {

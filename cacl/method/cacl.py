@@ -26,7 +26,7 @@ class CACL(nn.Module):
         self.query = DualEncoder(config)
         self.key = ema_copy(self.query)
         self.key.order_head = None  # keys are only contrasted
-        self.queue = KeyQueue(config.contrast.queue_size, config.model.embedding)
+        self.queue = KeyQueue(config.contrast.queue_size, config.model.embedding_dim)
 
     @property
     def min_clips_per_rank(self) -> int:
@@ -86,7 +86,7 @@ class CACL(nn.Module):
         company than their queries, so that batch statistics do not give a pair away.
         """
         batch, groups = len(clips), self.config.contrast.shuffle_bn_groups
-        if self.config.contrast.key_stack == "reversed":
+        if self.config.contrast.key_batch_order == "reversed":
             # The shuffled copy takes the place of the clip; its frames in the inverse order are the true clip.
             clips, order = shuffle_frames(clips, order), order.argsort(1).to(order.dtype)
         if distributed.world() * groups == 1:

@@ -30,12 +30,12 @@ class DualEncoder(nn.Module):
         if self.cnn is not None:
             features = self.cnn.num_features
             if pairs != "none":
-                self.cnn_head = ContrastHead(2 * features, model.embedding)
+                self.cnn_head = ContrastHead(2 * features, model.embedding_dim)
             if config.order.weight > 0:
                 self.order_head = OrderHead(2 * features, features, frames, model.dropout)
         if required.transformer:
             self.transformer = VideoTransformer(model.transformer, frames, model.init)
-            self.transformer_head = ContrastHead(self.transformer.num_features, model.embedding)
+            self.transformer_head = ContrastHead(self.transformer.num_features, model.embedding_dim)
 
     def forward(self, clips: Tensor, order: Tensor) -> dict[str, Tensor]:
         """Encodes clips together with their shuffled copies.

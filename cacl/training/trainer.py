@@ -92,7 +92,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         (parts.total * weight).backward()
 
-        norm = nn.utils.clip_grad_norm_(self.query.parameters(), self.config.optim.clip_norm or math.inf)
+        norm = nn.utils.clip_grad_norm_(self.query.parameters(), self.config.optim.max_grad_norm or math.inf)
         self.finite &= parts.total.isfinite() & norm.isfinite()
         if sync:
             self._check_finite()
@@ -135,7 +135,7 @@ class Trainer:
         if not self.finite:
             raise CaclError(
                 f"step {self.step + 1}: the loss or its gradient is not finite; the last checkpoint is from before "
-                "that. Lower optim.lr, set optim.clip_norm, or set train.precision = fp32"
+                "that. Lower optim.lr, set optim.max_grad_norm, or set train.precision = fp32"
             )
 
     def _seed_step(self) -> None:

@@ -52,7 +52,7 @@ def build_backend(name: str, catalog: Catalog, config: Config, device: torch.dev
     cores = max(1, (os.cpu_count() or 1) // processes)
     threads = config.loader.threads or (cores if isinstance(catalog.root, Path) else max(cores, REMOTE_READS))
     if name == "dali":
-        pipelines, views = config.loader.pipelines, config.loader.views
+        pipelines, views = config.loader.dali_pipelines, config.loader.dali_views
         return dali.DaliBackend(
             catalog, size=size, threads=threads, prefetch=prefetch, pipelines=pipelines, device=device, views=views
         )

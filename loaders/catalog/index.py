@@ -212,7 +212,7 @@ class PreparedVideos(Sequence[VideoRecord]):
         self.opened, self.rows = index, np.arange(index.count)
         if index.splits and split not in index.splits:
             there = ", ".join(map(str, index.splits))
-            raise DataError(f"data.split = {split}: {index.name} was prepared with split {there}")
+            raise DataError(f"data.fold = {split}: {index.name} was prepared with fold {there}")
         name = f"split.{split}"
         names, column = list(index.tables.get(name, [])), index.columns.get(name, np.full(index.count, NONE))
         if test_share and not names:

@@ -100,7 +100,7 @@ def _open_prepared(config: DataConfig, min_frames: int) -> Catalog:
         raise DataError(
             f"data.root = {root}: was prepared from layout {layout}; data.layout = {config.layout} is not it"
         )
-    videos = index.PreparedVideos(opened, config.split, config.test_share)
+    videos = index.PreparedVideos(opened, config.fold, config.test_share)
     usable, short = videos.at_least(min_frames), videos.shorter_than(min_frames)
     if not usable:
         _refuse_if_all_too_short(root, short, min_frames)
@@ -128,7 +128,7 @@ def _refuse_if_all_too_short(root: Location, short: Sequence[VideoRecord], min_f
         frames, path = max((video.frames, video.path) for video in short)
         raise DataError(
             f"data.root = {root}: every video is too short; the longest, {path}, has {_counted_frames(frames)}, and a "
-            f"clip needs {min_frames} (clip.frames, clip.window)"
+            f"clip needs {min_frames} (clip.frames, clip.min_remaining_frames)"
         )
 
 

@@ -169,7 +169,7 @@ def _numbered_splits(source: DataConfig, listing: Listing) -> Splits:
         return {1: {entry.path: entry.split for entry in listing.entries}}
     lists = [*listing.root.glob("*.txt"), *listing.root.glob("*/*.txt")]
     numbers = {int(match["split"]) for file in lists if (match := re.fullmatch(pattern, file.name))}
-    listings = {number: discover.find(replace(source, split=number)) for number in sorted(numbers)}
+    listings = {number: discover.find(replace(source, fold=number)) for number in sorted(numbers)}
     return {number: {entry.path: entry.split for entry in listings[number].entries} for number in listings}
 
 

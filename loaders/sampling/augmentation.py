@@ -27,7 +27,7 @@ def draw_view(rng: RandomStream, video: VideoRecord, config: AugmentConfig) -> V
     grid = 1 if any(config.resize) else 2
     side = _crop_side(height, width, rng.uniform(*config.crop))
     top, left = (grid * rng.integer(0, (edge - side) // grid + 1) for edge in (height, width))
-    flip, factors, grey = rng.chance(config.flip), *_draw_factors(rng, config)
+    flip, factors, grey = rng.chance(config.flip_prob), *_draw_factors(rng, config)
     color, pillow_steps = IDENTITY_COLOR, ()
     if config.arithmetic == "pillow":
         pillow_steps = _draw_pillow_steps(rng, factors, grey, config)
@@ -67,7 +67,7 @@ def color_matrix(
 
 def _draw_factors(rng: RandomStream, config: AugmentConfig) -> tuple[dict[str, float], bool]:
     """The steps of the jitter with their factors, none where it is left out; and whether the colour is dropped."""
-    jitter, grey = rng.chance(config.jitter), rng.chance(config.grey)
+    jitter, grey = rng.chance(config.color_jitter_prob), rng.chance(config.grayscale_prob)
     factors = {
         name: rng.uniform(1 - strength, 1 + strength)
         for name, strength in (

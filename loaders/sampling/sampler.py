@@ -35,7 +35,7 @@ class ClipSampler:
         video = self.videos[number]
         rng = RandomStream(self.seed, CLIP_STREAM, epoch, number)
         stride = fitting_stride(video, self.clip)
-        start = rng.integer(0, video.frames - max(_span(self.clip.frames, stride), self.clip.window) + 1)
+        start = rng.integer(0, video.frames - max(_span(self.clip.frames, stride), self.clip.min_remaining_frames) + 1)
         return ClipPlan(
             index=index,
             video=number,

@@ -30,7 +30,7 @@ size = 16
 [model]
 cnn = "r3d10"
 width = 0.0625
-embedding = 8
+embedding_dim = 8
 
 [model.transformer]
 embedder = "light"
@@ -50,7 +50,7 @@ batch_size = 4
 log_every = 1
 
 [retrieval]
-clips = 2
+clips_per_video = 2
 """
 
 

@@ -166,7 +166,7 @@ def test_a_root_with_broken_videos_only(train: Run, cacl: Run, tmp_path: Path) -
 def test_clips_longer_than_every_video(train: Run, videos: Path) -> None:
     line = complaint(train("clip.frames=100"), 1)
     assert line.startswith(f"data.root = {videos}: every video is too short; the longest, ")
-    assert "/3.mp4, has 11 frames, and a clip needs 100 (clip.frames, clip.window)" in line
+    assert "/3.mp4, has 11 frames, and a clip needs 100 (clip.frames, clip.min_remaining_frames)" in line
 
 
 def test_a_folder_that_synth_did_not_make(cacl: Run, videos: Path) -> None:
@@ -308,8 +308,8 @@ def test_an_unknown_label_lists_the_known(cacl: Run, run: Path, videos: Path) ->
 
 
 def test_an_unknown_key_in_retrieval(cacl: Run, run: Path) -> None:
-    line = complaint(cacl("eval", "retrieval", run, "--set", "retrieval.clip=3"), 2)
-    assert line == "retrieval.clip: no such key; did you mean retrieval.clips?"
+    line = complaint(cacl("eval", "retrieval", run, "--set", "retrieval.clip_per_video=3"), 2)
+    assert line == "retrieval.clip_per_video: no such key; did you mean retrieval.clips_per_video?"
 
 
 @pytest.mark.parametrize("override", ["clip.frames=6", "model.width=0.5", "model.cnn=r3d18"])

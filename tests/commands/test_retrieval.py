@@ -75,7 +75,8 @@ def test_features_are_reused_whichever_form_is_named(cacl: Run, run: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "override", ["retrieval.clips=3", "clip.stride=2", "augment.crop=[0.5, 0.5]", "loader.backend=reference", "seed=1"]
+    "override",
+    ["retrieval.clips_per_video=3", "clip.stride=2", "augment.crop=[0.5, 0.5]", "loader.backend=reference", "seed=1"],
 )
 def test_features_are_computed_anew_for_other_settings(cacl: Run, run: Path, override: str) -> None:
     """The seed decides the weights of the untrained encoders."""

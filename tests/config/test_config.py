@@ -75,8 +75,8 @@ def test_overrides_go_over_the_file_and_the_file_over_the_defaults(tmp_path: Pat
 
 def test_override_keeps_the_other_keys() -> None:
     first = load(None, ["optim.lr=0.25", "augment.crop=[0.5, 0.75]"])
-    second = override(first, ["retrieval.clips=3"])
-    assert differences(first, second) == ["retrieval.clips: 10 -> 3"]
+    second = override(first, ["retrieval.clips_per_video=3"])
+    assert differences(first, second) == ["retrieval.clips_per_video: 10 -> 3"]
     assert second.augment.crop == (0.5, 0.75)
 
 
@@ -127,6 +127,12 @@ def test_set_below_a_value_says_so() -> None:
     assert problem("run=x", "run.here=1") == "--set run.here=1: run is a value, not a section"
 
 
+@pytest.mark.parametrize(("text", "backend"), [("host", "cpu"), ("cpu", "cpu"), ("dali", "dali")])
+def test_host_is_another_name_of_the_cpu_backend(text: str, backend: str) -> None:
+    assert load(None, [f"loader.backend={text}"]).loader.backend == backend
+    assert from_dict({"loader": {"backend": text}}).loader.backend == backend
+
+
 # --- What errors say
 
 
@@ -173,7 +179,7 @@ def test_the_section_alone_makes_no_key_near() -> None:
         ("clip.frames=256", ["clip.frames", "256", "less than or equal to 255"]),
         ("clip.frames=8.5", ["clip.frames", "8.5", "integer"]),
         ("clip.frames=many", ["clip.frames", "'many'", "integer"]),
-        ("augment.flip=1.5", ["augment.flip", "1.5", "less than or equal to 1"]),
+        ("augment.flip_prob=1.5", ["augment.flip_prob", "1.5", "less than or equal to 1"]),
         ("augment.hue=0.6", ["augment.hue", "0.6", "less than or equal to 0.5"]),
         ("augment.crop=[0.5]", ["augment.crop", "[0.5]"]),
         ("augment.crop=0.5", ["augment.crop", "0.5"]),
@@ -239,7 +245,10 @@ CONTRADICTIONS = {
         ["augment.arithmetic=pillow", "loader.backend=dali"],
         ['augment.arithmetic = "pillow"', 'loader.backend = "dali"', '"cpu" can'],
     ),
-    "a window shorter than a clip": (["clip.window=30"], ["clip.window = 30", "clip.stride = 2", "span 31"]),
+    "a window shorter than a clip": (
+        ["clip.min_remaining_frames=30"],
+        ["clip.min_remaining_frames = 30", "clip.stride = 2", "span 31"],
+    ),
     "warm-up by epochs": (
         ["optim.schedule_per=epoch", "optim.warmup_epochs=1"],
         ["optim.warmup_epochs = 1.0", 'optim.schedule_per = "epoch"', "set it to 0"],
@@ -286,8 +295,8 @@ def test_several_contradictions_are_told_at_once() -> None:
         ["augment.crop=[0.5, 1]"],
         ["augment.crop=[1, 1]"],
         ["augment.resize=[128, 171]", "augment.arithmetic=pillow", "loader.backend=reference"],
-        ["clip.window=31"],
-        ["clip.window=100", "clip.stride=1"],
+        ["clip.min_remaining_frames=31"],
+        ["clip.min_remaining_frames=100", "clip.stride=1"],
         ["optim.schedule_per=epoch", "train.epochs=2"],
         ["optim.warmup_epochs=1", "train.epochs=2.5"],
         ["contrast.pairs=none"],

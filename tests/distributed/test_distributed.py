@@ -51,7 +51,7 @@ def configured(folder: Path, run: str = "run", **sections: dict[str, Any]) -> Co
     own = {
         "data": {"root": str(folder / "videos"), "layout": "folder", "cache": str(folder / "cache")},
         "train": {"epochs": STEPS * BATCH / VIDEOS, "batch_size": BATCH, "checkpoint_every": EVERY},
-        "retrieval": {"clips": 2, "batch_size": 4},
+        "retrieval": {"clips_per_video": 2, "batch_size": 4},
     }
     return tiny_config(folder / run, own, sections)
 

@@ -23,7 +23,7 @@ from tests.tiny import tiny_config
 
 VIDEOS, CLIPS = 5, 3
 CONFIG = tiny_config(
-    "never written", {"retrieval": {"clips": CLIPS, "batch_size": 4}}
+    "never written", {"retrieval": {"clips_per_video": CLIPS, "batch_size": 4}}
 )  # a batch holds clips of two videos
 
 
@@ -167,7 +167,16 @@ DECIDE_NOTHING = (
     "model.",  # the weights are for one model, and an evaluation may not name another
     *(
         f"augment.{name}"
-        for name in ("flip", "brightness", "contrast", "saturation", "hue", "jitter", "grey", "arithmetic")
+        for name in (
+            "flip_prob",
+            "brightness",
+            "contrast",
+            "saturation",
+            "hue",
+            "color_jitter_prob",
+            "grayscale_prob",
+            "arithmetic",
+        )
     ),
 )
 """Keys, and beginnings of keys, under which features stay the same. The videos and the backend are named apart."""

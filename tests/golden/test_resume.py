@@ -143,7 +143,7 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
     "cross": {"contrast": {"pairs": "cross"}},
     "official": {
         "contrast": {"pairs": "official"},
-        "optim": {"name": "adamw", "lr": 1e-3, "warmup_epochs": 3.0, "clip_norm": 1.0},
+        "optim": {"name": "adamw", "lr": 1e-3, "warmup_epochs": 3.0, "max_grad_norm": 1.0},
     },
     "cnn": {"contrast": {"pairs": "cnn", "shuffle_bn_groups": 2}},
     "none": {"contrast": {"pairs": "none"}, "optim": {"warmup_epochs": 2.0}},

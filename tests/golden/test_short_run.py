@@ -148,7 +148,7 @@ def test_golden_losses(configured: Callable[..., Config]) -> None:
     [
         {"seed": 1},
         {"augment": {"hue": 0.09}},
-        {"augment": {"flip": 0.4}},
+        {"augment": {"flip_prob": 0.4}},
         {"augment": {"crop": [0.85, 0.875]}},
         {"contrast": {"momentum": 0.99}},
         {"contrast": {"temperature": 0.071}},
@@ -172,7 +172,7 @@ def test_contrast_tells_sixteen_videos_apart(configured: Callable[..., Config]) 
     config = configured(
         steps=60,
         batch=8,
-        augment={"crop": [1, 1], "flip": 0, "jitter": 0, "grey": 0},
+        augment={"crop": [1, 1], "flip_prob": 0, "color_jitter_prob": 0, "grayscale_prob": 0},
         contrast={"pairs": "cnn", "queue_size": 8, "momentum": 0.9},
         order={"weight": 0.0},
         optim={"lr": 0.1},

@@ -43,7 +43,7 @@ def tiny(*, order_weight: float = 1.0, embedder: str = "light", **contrast: Any)
             "model": {
                 "cnn": "r3d10",
                 "width": 1 / 16,
-                "embedding": DIM,
+                "embedding_dim": DIM,
                 "dropout": 0.0,
                 "transformer": {"embedder": embedder, "width": 16, "depth": 1, "heads": 2},
             },

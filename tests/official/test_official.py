@@ -56,14 +56,14 @@ CLIP, FRAMES, SIZE = 4, 8, 32  # clips in a batch, frames in a clip, pixels
 SMALL = (
     *(
         f"clip.frames={FRAMES}",
-        "clip.window=22",
+        "clip.min_remaining_frames=22",
         f"clip.size={SIZE}",
         "augment.resize=[40, 54]",
         "augment.crop=[0.8, 0.8]",
     ),
     *(
         "model.width=0.125",
-        "model.embedding=16",
+        "model.embedding_dim=16",
         "contrast.queue_size=16",
         f"train.batch_size={CLIP}",
         "train.epochs=2",
@@ -121,7 +121,7 @@ def second(query: DualEncoder, config: Config) -> release.Encoders:
             model.transformer.heads,
         ),
         model.transformer.width,
-        model.embedding,
+        model.embedding_dim,
     )
     give(query, own)
     return own
@@ -403,10 +403,12 @@ def test_shorter_videos_are_left_out(make_video: Callable[..., Path], tmp_path: 
 
 @pytest.mark.parametrize("stride", [2, 4])
 def test_evaluation_sees_the_frames_of_the_release(stride: int) -> None:
-    config = recipe(f"clip.stride={stride}", "clip.window=0")
+    config = recipe(f"clip.stride={stride}", "clip.min_remaining_frames=0")
     retrieval = config.retrieval
     for length in (*range(16, 70), 100, 179, 300, 1001):
-        plans = evaluation_plans([record(length)], [0], retrieval.clips, config.clip, config.augment, retrieval.starts)
+        plans = evaluation_plans(
+            [record(length)], [0], retrieval.clips_per_video, config.clip, config.augment, retrieval.clip_starts
+        )
         expected = release.evaluation_frames(length, interval=stride)
         assert [list(plan.frame_numbers) for plan in plans] == expected, length
 
@@ -502,7 +504,7 @@ def test_pillow_is_given_rounded_values() -> None:
 @pytest.mark.parametrize("keys", [("augment.arithmetic=linear",), ("augment.resize=[0, 0]",)], ids=str)
 def test_dali_refuses_what_it_cannot_do(film: tuple[VideoRecord, np.ndarray], keys: tuple[str, ...]) -> None:
     """Even where nobody named it: its views would be other ones."""
-    config, (video, _) = recipe("augment.jitter=1", *keys), film
+    config, (video, _) = recipe("augment.color_jitter_prob=1", *keys), film
     catalog = Catalog(root=Path("/"), layout="folder", videos=(video,), rejected=(), missing=())
     plan = ClipSampler([video], config.clip, config.augment, seed=1).plan(0)
     backend = DaliBackend(catalog, size=112, threads=1, prefetch=1, pipelines=1, device=torch.device("cpu"))
@@ -518,11 +520,11 @@ def test_loaders_are_not_timed_by_views_that_others_do_not_make(keys: tuple[str,
 
 def test_an_evaluation_says_what_it_does_otherwise() -> None:
     assert protocol(recipe()).split(":")[0].endswith("but for nothing")
-    named = protocol(recipe("augment.resize=[0, 0]", "retrieval.starts=span", "model.cnn=r3d34"))
-    assert "but for augment.resize, retrieval.starts:" in named
+    named = protocol(recipe("augment.resize=[0, 0]", "retrieval.clip_starts=span", "model.cnn=r3d34"))
+    assert "but for augment.resize, retrieval.clip_starts:" in named
 
 
-@pytest.mark.parametrize("key", ["retrieval.starts=span", "augment.resize=[128, 172]"])
+@pytest.mark.parametrize("key", ["retrieval.clip_starts=span", "augment.resize=[128, 172]"])
 def test_kept_features_are_those_of_the_same_clips(film: tuple[VideoRecord, np.ndarray], key: str) -> None:
     catalog = Catalog(root=Path("/"), layout="folder", videos=(film[0],), rejected=(), missing=())
     assert key_of("weights", catalog, recipe(), "cpu") != key_of("weights", catalog, recipe(key), "cpu")

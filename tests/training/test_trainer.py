@@ -51,14 +51,14 @@ def weights(trainer: Trainer) -> Tensor:
 # ------------------------------------------------------------------------------------------------- what a step does
 
 
-@pytest.mark.parametrize("clip_norm", [0.0, 0.25, 1e6], ids=["no limit", "beyond it", "within it"])
-def test_a_step_follows_the_gradient_no_further_than_its_limit(clip_norm: float) -> None:
-    trainer = Trainer(config_of(optim=PLAIN | {"lr": 0.125, "clip_norm": clip_norm}), VIDEOS, CPU)
+@pytest.mark.parametrize("max_grad_norm", [0.0, 0.25, 1e6], ids=["no limit", "beyond it", "within it"])
+def test_a_step_follows_the_gradient_no_further_than_its_limit(max_grad_norm: float) -> None:
+    trainer = Trainer(config_of(optim=PLAIN | {"lr": 0.125, "max_grad_norm": max_grad_norm}), VIDEOS, CPU)
     before = weights(trainer)
     metrics = trainer.train_step(tiny_batch(BATCH), sync=True)
     gradient, taken = metrics["gradient_norm"].item(), (weights(trainer) - before).norm().item() / 0.125
     assert gradient > 1  # that of the loss, whatever the limit
-    assert taken == pytest.approx(min(gradient, clip_norm or math.inf), rel=1e-4)
+    assert taken == pytest.approx(min(gradient, max_grad_norm or math.inf), rel=1e-4)
 
 
 def test_the_rate_warms_up_over_epochs() -> None:
@@ -96,7 +96,7 @@ DECIDES = {
     "seed": 1,
     "model.cnn": "r3d18",
     "model.width": 0.125,
-    "model.embedding": 16,
+    "model.embedding_dim": 16,
     "model.dropout": 0.25,
     "model.transformer.embedder": "test_resnet",
     "model.transformer.width": 32,
@@ -115,7 +115,7 @@ DECIDES = {
     "optim.momentum": 0.5,
     "optim.weight_decay": 0.1,
     "optim.warmup_epochs": 1.0,
-    "optim.clip_norm": 0.5,
+    "optim.max_grad_norm": 0.5,
     "train.epochs": 2.0,
     "train.batch_size": 8,
 }
@@ -328,21 +328,21 @@ MAY_CHANGE: dict[str, Any] = {
     "run": None,  # with the checkpoint in it
     "data.root": None,  # with the same videos in it
     "data.layout": "csv",
-    "data.split": 2,
+    "data.fold": 2,
     "data.test_share": 0.0625,
     "data.max_rejected": 0.5,
     "data.cache": None,
     "loader.backend": "reference",
     "loader.threads": 2,
     "loader.prefetch": 1,
-    "loader.pipelines": 3,
-    "loader.views": "triton",
+    "loader.dali_pipelines": 3,
+    "loader.dali_views": "triton",
     "loader.on_failure": "fail",
     "train.device": "cpu:0",
     "train.log_every": 3,
     "train.checkpoint_every": 2,
-    "retrieval.clips": 3,
-    "retrieval.starts": "official",
+    "retrieval.clips_per_video": 3,
+    "retrieval.clip_starts": "official",
     "retrieval.batch_size": 5,
 }
 """Every key that a resumed run may set anew, with another value (None: a place that the test makes): how it runs, where

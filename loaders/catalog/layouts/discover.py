@@ -99,7 +99,7 @@ def find(config: DataConfig) -> Listing:
 
     found = _search_folder(root) if root.is_dir() else _search_list(root, config.layout)
     layout = _recognise(found) if config.layout == "auto" else config.layout
-    read = _READERS[layout](found, config.split)
+    read = _READERS[layout](found, config.fold)
     entries, links = once(found.root, read.entries)
     notes = (*read.notes, *links, *_unused(found, read.used, layout), *found.notes)
     if not entries:
@@ -390,7 +390,7 @@ def _lists_of_split(found: _Found, pattern: str, split: int, ending: str) -> lis
     if not wanted:
         there = sorted({match["split"] for path in listed if (match := re.search(pattern, path))})
         raise DataError(
-            f"data.split = {split}: no list named {ending} in {found.root} or one folder below it; there are lists of "
+            f"data.fold = {split}: no list named {ending} in {found.root} or one folder below it; there are lists of "
             f"split {', '.join(there) or 'none'}"
         )
     return wanted

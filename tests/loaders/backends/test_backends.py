@@ -207,7 +207,7 @@ def test_the_smallest_videos(tmp_path: Path, frame: tuple[int, int], name: str, 
     rgb = gradients(frame)
     videos = catalog(save(tmp_path / "video.mkv", rgb, "yuv444p"))
     clip = ClipConfig(frames=4, size=16)
-    config = Config(clip=clip, loader=LoaderConfig(backend=name, views=views, threads=1))  # pyright: ignore[reportArgumentType]
+    config = Config(clip=clip, loader=LoaderConfig(backend=name, dali_views=views, threads=1))  # pyright: ignore[reportArgumentType]
     plans = list(evaluation_plans(videos.videos, [0], 2, clip, AugmentConfig(crop=(0.01, 1.0))))
     (batch,) = build_backend(name, videos, config, CPU).batches([plans])
     assert not batch.failures
@@ -461,7 +461,7 @@ def test_auto_chooses_the_host_and_says_why(videos: Catalog) -> None:
 
 def test_the_configuration_says_how_much_is_done_at_once(videos: Catalog) -> None:
     """Without a number of threads, a process takes its share of the cores; more where they wait for a server."""
-    asked = Config(clip=ClipConfig(size=32), loader=LoaderConfig(threads=3, prefetch=5, pipelines=4))
+    asked = Config(clip=ClipConfig(size=32), loader=LoaderConfig(threads=3, prefetch=5, dali_pipelines=4))
     cores = os.cpu_count() or 1
     for name in ("cpu", "reference", "dali"):
         if name == "dali" and unavailable_reason(CPU):
@@ -481,7 +481,7 @@ def test_the_configuration_says_how_much_is_done_at_once(videos: Catalog) -> Non
 @pytest.mark.parametrize(("maker", "kind"), [("dali", DaliViews), ("triton", KernelViews)])
 def test_the_configuration_says_what_makes_the_views_of_dali(videos: Catalog, maker: str, kind: type) -> None:
     pytest.importorskip("nvidia.dali")
-    loader = LoaderConfig(backend="dali", views=maker)  # pyright: ignore[reportArgumentType]
+    loader = LoaderConfig(backend="dali", dali_views=maker)  # pyright: ignore[reportArgumentType]
     backend = build_backend("dali", videos, Config(loader=loader), CPU)
     assert isinstance(backend, DaliBackend)
     assert isinstance(backend.view_maker, kind)
@@ -490,7 +490,7 @@ def test_the_configuration_says_what_makes_the_views_of_dali(videos: Catalog, ma
 def test_evaluation_with_views_of_the_kernel(videos: Catalog) -> None:
     pytest.importorskip("nvidia.dali")
     clip = ClipConfig(frames=6, size=32)
-    config = Config(clip=clip, loader=LoaderConfig(backend="dali", views="triton", threads=2))
+    config = Config(clip=clip, loader=LoaderConfig(backend="dali", dali_views="triton", threads=2))
     plans = [list(evaluation_plans(videos.videos, range(3), 2, clip, AugmentConfig()))]
     (mine,) = build_backend("dali", videos, config, CPU).batches(plans)
     (theirs,) = build_backend("reference", videos, config, CPU).batches(plans)

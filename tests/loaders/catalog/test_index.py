@@ -126,7 +126,7 @@ def test_every_record_comes_back(tmp_path: Path, split: int) -> None:
     assert found.has_splits
     assert found.opened.about == ABOUT
     assert found.opened.splits == [1, 2, 3]
-    with pytest.raises(DataError, match=r"^data\.split = 4: the set was prepared with split 1, 2, 3$"):
+    with pytest.raises(DataError, match=r"^data\.fold = 4: the set was prepared with fold 1, 2, 3$"):
         opened(tmp_path, 4)
 
 
@@ -393,7 +393,7 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
 
 def test_scan_opens_it(tmp_path: Path) -> None:
     write(tmp_path)
-    found = scan(DataConfig(root=str(tmp_path), split=3), min_frames=15)
+    found = scan(DataConfig(root=str(tmp_path), fold=3), min_frames=15)
     wanted = [record(member, splits[3]) for member, splits in zip(MEMBERS, SPLITS, strict=True)]
     assert list(found.videos) == [video for video in wanted if video.frames >= 15]
     short = [(video.path, f"has {video.frames} frames; a clip needs 15") for video in wanted if video.frames < 15]
@@ -405,7 +405,7 @@ def test_scan_opens_it(tmp_path: Path) -> None:
     assert found.location(found.videos[0]) == tmp_path / found.videos[0].path
     assert list(found.only("test").videos) == [video for video in found.videos if video.split == "test"]
     assert json.loads(json.dumps(found.to_json()))["videos"][0]["path"] == found.videos[0].path
-    val = scan(DataConfig(root=str(tmp_path), split=3)).only("val").videos
+    val = scan(DataConfig(root=str(tmp_path), fold=3)).only("val").videos
     assert list(val) == [video for video in wanted if video.split == "val"] != []
     assert len(scan(DataConfig(root=str(tmp_path), layout="classes")).videos) == len(wanted)
     older = write(tmp_path / "older", about={name: value for name, value in ABOUT.items() if name != "notes"})

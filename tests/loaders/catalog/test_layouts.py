@@ -97,7 +97,7 @@ def test_ucf101_second_split(ucf101: Path) -> None:
 
 
 def test_ucf101_split_that_is_not_there(ucf101: Path) -> None:
-    with pytest.raises(DataError, match=r"data\.split = 3: no list named trainlist03\.txt .* of split 01, 02$"):
+    with pytest.raises(DataError, match=r"data\.fold = 3: no list named trainlist03\.txt .* of split 01, 02$"):
         find(ucf101, split=3)
     (ucf101 / "ucfTrainTestlist/testlist01.txt").unlink()
     with pytest.raises(DataError, match=r"no list named testlist01\.txt"):

@@ -235,7 +235,8 @@ def test_too_short_for_a_clip(good: Path) -> None:
     assert found.rejected == (Rejected("walk/short.mp4", "has 4 frames; a clip needs 16"),)
     assert len(scan(config, min_frames=4).videos) == 4  # shortness is not cached
     with pytest.raises(
-        DataError, match=r"too short; the longest, run/a\.mp4, has 30 frames, .* 31 \(clip\.frames, clip\.window\)$"
+        DataError,
+        match=r"too short; the longest, run/a\.mp4, has 30 frames, .* 31 \(clip\.frames, clip\.min_remaining_frames\)$",
     ):
         scan(config, min_frames=31)
 

@@ -78,7 +78,7 @@ def run(source: Path, target: Path, settings: TranscodeSettings = SETTINGS, *, w
 
 
 def opened(target: Path, split: int = 1) -> Catalog:
-    return scan(DataConfig(root=str(target), split=split))
+    return scan(DataConfig(root=str(target), fold=split))
 
 
 def files(target: Path) -> dict[str, tuple[int, int]]:
@@ -197,7 +197,7 @@ def test_three_splits(tmp_path: Path, make_video: MakeVideo) -> None:
         assert [video.split for video in found.videos] == expected
         assert [video.label for video in found.videos] == ["Run", "Run", "Walk", "Walk"]
         assert found.layout == "ucf101"
-    with pytest.raises(DataError, match=r"^data\.split = 2: "):
+    with pytest.raises(DataError, match=r"^data\.fold = 2: "):
         opened(tmp_path / "target", split=2)
 
 

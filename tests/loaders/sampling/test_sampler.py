@@ -239,7 +239,7 @@ def test_the_middle_of_a_resized_frame_is_that_of_torchvision() -> None:
 
 
 def test_the_window_keeps_starts_from_the_end() -> None:
-    clip = ClipConfig(frames=4, stride=2, window=12)  # a span of 7
+    clip = ClipConfig(frames=4, stride=2, min_remaining_frames=12)  # a span of 7
     for frames in (12, 13, 15):
         made = ClipSampler([record(frames)], clip, AUGMENT, 7)
         assert {made.plan(index).start for index in range(100)} == set(range(frames - 12 + 1))
@@ -249,14 +249,16 @@ def test_the_window_keeps_starts_from_the_end() -> None:
 
 def test_pillows_jitter_takes_the_same_draws() -> None:
     """The steps have the factors that the matrix is made of, in an order of their own; a strength of 0 is no step."""
-    linear, pillow = (AugmentConfig(jitter=0.7, grey=0.3, arithmetic=form) for form in ("linear", "pillow"))
+    linear, pillow = (
+        AugmentConfig(color_jitter_prob=0.7, grayscale_prob=0.3, arithmetic=form) for form in ("linear", "pillow")
+    )
     for number in range(50):
         matrix, jitter = (draw_view(RandomStream(7, number), VIDEOS[0], config) for config in (linear, pillow))
         assert (matrix.top, matrix.left, matrix.flip) == (jitter.top, jitter.left, jitter.flip)
         np.testing.assert_array_equal(matrix.color, color_matrix(**dict(jitter.pillow_steps)))
         np.testing.assert_array_equal(jitter.color, IDENTITY_COLOR)
         assert matrix.pillow_steps == ()
-    none = AugmentConfig(jitter=1.0, grey=0.0, hue=0.0, contrast=0.0, arithmetic="pillow")
+    none = AugmentConfig(color_jitter_prob=1.0, grayscale_prob=0.0, hue=0.0, contrast=0.0, arithmetic="pillow")
     views = [draw_view(RandomStream(8, number), VIDEOS[0], none) for number in range(20)]
     drawn = {name for view in views for name, _ in view.pillow_steps}
     assert drawn == {"brightness", "saturation"}
@@ -265,13 +267,13 @@ def test_pillows_jitter_takes_the_same_draws() -> None:
 @pytest.mark.parametrize("p", [0.0, 0.2, 0.5, 1.0])
 def test_flips_jitter_and_grey_come_with_their_probability(p: float) -> None:
     samples = 1500
-    config = AugmentConfig(flip=p, jitter=p, grey=0.0)
+    config = AugmentConfig(flip_prob=p, color_jitter_prob=p, grayscale_prob=0.0)
     views = [draw_view(RandomStream(5, n), VIDEOS[0], config) for n in range(samples)]
     spread = 4 * math.sqrt(p * (1 - p) / samples)
     assert abs(np.mean([view.flip for view in views]) - p) <= spread
     plain = [np.allclose(view.color, IDENTITY_COLOR, atol=1e-6) for view in views]
     assert abs(1 - np.mean(plain) - p) <= spread
-    greys = [draw_view(RandomStream(5, n), VIDEOS[0], AugmentConfig(grey=p)) for n in range(samples)]
+    greys = [draw_view(RandomStream(5, n), VIDEOS[0], AugmentConfig(grayscale_prob=p)) for n in range(samples)]
     is_grey = [np.allclose(view.color[0], view.color[1:], atol=1e-5) for view in greys]
     assert abs(np.mean(is_grey) - p) <= spread
 
