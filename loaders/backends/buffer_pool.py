@@ -19,12 +19,21 @@ from torch import Tensor
 _local = threading.local()
 
 
-def scratch(name: str, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-    """Memory of this thread; the next call with this name gets the same."""
-    kept: dict[str, np.ndarray] = _local.__dict__.setdefault("scratch", {})
-    array = kept.get(name)
+def scratch_buffer(name: str, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+    """Returns memory that belongs to the calling thread. It is used again and keeps what was written last.
+
+    Args:
+        name: What the memory is for. The next call with this name gets the same memory, unless shape or dtype differ.
+        shape: The shape of the array.
+        dtype: The type of its elements.
+
+    Returns:
+        An array with any content.
+    """
+    buffers: dict[str, np.ndarray] = _local.__dict__.setdefault("buffers", {})
+    array = buffers.get(name)
     if array is None or array.shape != shape or array.dtype != dtype:
-        array = kept[name] = np.empty(shape, dtype)
+        array = buffers[name] = np.empty(shape, dtype)
     return array
 
 
@@ -33,19 +42,25 @@ class BufferPool:
 
     def __init__(self) -> None:
         self.free: deque[np.ndarray] = deque()
-        """Longest unused first. Only single appends and pops change it: tensors end in any thread, at any time."""
+        """The buffers that nobody uses, longest unused first. It is changed by single appends and pops only, since
+        tensors may come to their end in any thread and at any time."""
 
     def tensor(self, *shape: int) -> Tensor:
-        memory = self._memory(math.prod(shape))
+        """Returns a float16 tensor with any content.
+
+        Args:
+            *shape: The shape of the tensor.
+        """
+        memory = self._take(math.prod(shape))
         handle = memory[:]  # torch holds this object as long as any tensor lies in it
         weakref.finalize(handle, self.free.append, memory)
         return torch.from_numpy(handle).view(shape)
 
-    def _memory(self, numbers: int) -> np.ndarray:
+    def _take(self, elements: int) -> np.ndarray:
         while True:
             try:
                 memory = self.free.popleft()
             except IndexError:
-                return np.empty(numbers, np.float16)
-            if memory.size == numbers:  # others: of an earlier size of batch
+                return np.empty(elements, np.float16)
+            if memory.size == elements:  # others are of an earlier batch size, and are let go
                 return memory

@@ -20,17 +20,40 @@ from cacl.loaders.decode.yuv import ACCURATE_SCALING, source_colorspace
 
 
 def load_clip(location: Location, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
-    """Fills out, one float16 [3, T, size, size] per view, with the views of one clip, RGB in about [0, 1]."""
+    """Decodes one clip and makes its views, RGB in about [0, 1].
+
+    Args:
+        location: The video file.
+        video: The record of the video.
+        plan: The frames and the views that are wanted.
+        size: Height and width of a view in pixels.
+        out: The tensor to fill for each view, float16 [3, T, size, size].
+
+    Raises:
+        DataError: The file cannot be read or decoded. The message names it.
+    """
     frames = decode_rgb(location, video, plan)
     if plan.resize:
-        frames = pillow_ops.resized(frames.transpose(0, 2, 3, 1), *plan.resize).transpose(0, 3, 1, 2)
+        frames = pillow_ops.resize_frames(frames.transpose(0, 2, 3, 1), *plan.resize).transpose(0, 3, 1, 2)
     frames = torch.from_numpy(frames)
     for view, target in zip(plan.views, out, strict=True):
         target.copy_(make_view(frames, view, size))
 
 
 def decode_rgb(location: Location, video: VideoRecord, plan: ClipPlan) -> np.ndarray:
-    """uint8 [T, 3, H, W]: the frames of the clip, upright."""
+    """Decodes the frames of a clip.
+
+    Args:
+        location: The video file.
+        video: The record of the video.
+        plan: The frames that are wanted.
+
+    Returns:
+        The frames, upright, uint8 [T, 3, H, W].
+
+    Raises:
+        DataError: The file cannot be read or decoded. The message names it.
+    """
     images = [
         frame.reformat(
             format="rgb24", src_colorspace=source_colorspace(frame), interpolation=ACCURATE_SCALING
@@ -41,10 +64,19 @@ def decode_rgb(location: Location, video: VideoRecord, plan: ClipPlan) -> np.nda
 
 
 def make_view(frames: Tensor, view: ViewPlan, size: int) -> Tensor:
-    """uint8 [T, 3, H, W] to float32 [3, T, size, size]."""
+    """Makes one view of the frames of a clip.
+
+    Args:
+        frames: uint8 [T, 3, H, W].
+        view: The crop, the mirror and the colours.
+        size: Height and width of the view in pixels.
+
+    Returns:
+        float32 [3, T, size, size], RGB in about [0, 1].
+    """
     crop = (view.top, view.left, view.side, view.flip)
     made = one_view(frames.permute(0, 2, 3, 1), crop, torch.from_numpy(view.color), size)
     if not view.pillow_steps:
         return made
     images = (made * 255).round().byte().permute(1, 2, 3, 0).numpy()
-    return torch.from_numpy(pillow_ops.jittered(images, view.pillow_steps)).permute(3, 0, 1, 2) / 255
+    return torch.from_numpy(pillow_ops.apply_color_steps(images, view.pillow_steps)).permute(3, 0, 1, 2) / 255

@@ -16,23 +16,47 @@ from cacl.loaders.backends import cpu, dali, reference
 from cacl.loaders.backends.thread_pool import ThreadPoolBackend
 from cacl.loaders.catalog.catalog import Catalog
 
-REMOTE_READS = 16
-"""Clips of a remote set that are fetched at once: its threads wait more than they compute."""
+MIN_REMOTE_THREADS = 16
+"""The least number of threads that load a remote set: they wait for the server more than they compute."""
 
 
 class Backend(Protocol):
+    """What turns plans into batches."""
+
     def batches(self, plans: Iterable[Sequence[ClipPlan]]) -> Iterator[ClipBatch]:
-        """One batch for each sequence of plans, in order, with the clips that load and the failures of the others."""
+        """Loads one batch for each sequence of plans.
+
+        Args:
+            plans: The plans of each batch. They may be endless.
+
+        Yields:
+            The batches in the order of their plans, with the clips that load and the failures of the others.
+        """
         ...
 
 
 class Choice(NamedTuple):
+    """Which backend was chosen."""
+
     name: str
+    """The name of the backend, as `build_backend` takes it."""
     reason: str
+    """Why it was chosen, in words."""
 
 
 def choose_backend(config: LoaderConfig, device: torch.device) -> Choice:
-    """What `auto` stands for on this machine, and why. Raises ConfigError if a backend asked for by name cannot run."""
+    """Says what `auto` stands for on this machine.
+
+    Args:
+        config: The backend that is asked for.
+        device: Where the encoders are trained.
+
+    Returns:
+        The backend and why it was chosen.
+
+    Raises:
+        ConfigError: A backend that was asked for by name cannot run here.
+    """
     unavailable_reason = dali.unavailable_reason(device)
     if config.backend == "dali" and unavailable_reason:
         raise ConfigError(
@@ -47,10 +71,25 @@ def choose_backend(config: LoaderConfig, device: torch.device) -> Choice:
 
 
 def build_backend(name: str, catalog: Catalog, config: Config, device: torch.device, processes: int = 1) -> Backend:
-    """The backend of this name for the videos of a catalog. processes: how many share the cores of this machine."""
+    """Builds a backend for the videos of a catalog.
+
+    Args:
+        name: `cpu`, `reference` or `dali`.
+        catalog: The videos.
+        config: The size of a view, and how much is done at once.
+        device: Where `dali` makes the views. The others make them on the CPU.
+        processes: The number of processes that share the cores of this machine.
+
+    Returns:
+        The backend.
+
+    Raises:
+        ConfigError: The backend cannot run here.
+    """
     size, prefetch = config.clip.size, config.loader.prefetch
     cores = max(1, (os.cpu_count() or 1) // processes)
-    threads = config.loader.threads or (cores if isinstance(catalog.root, Path) else max(cores, REMOTE_READS))
+    is_local = isinstance(catalog.root, Path)
+    threads = config.loader.threads or (cores if is_local else max(cores, MIN_REMOTE_THREADS))
     if name == "dali":
         pipelines, views = config.loader.dali_pipelines, config.loader.dali_views
         return dali.DaliBackend(

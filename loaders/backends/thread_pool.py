@@ -1,10 +1,11 @@
-"""Backends that work clip by clip in threads: PyAV and torch let go of the interpreter while they work."""
+"""The backend that loads clip by clip in threads: PyAV and torch release the interpreter lock while they work."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,12 +16,21 @@ from cacl.loaders.backends.buffer_pool import BufferPool
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.decode.storage import Location
 
-LoadClip = Callable[[Location, VideoRecord, ClipPlan, int, Sequence[Tensor]], None]
-"""(file, record, plan, size, out): fills out, one float16 [3, T, size, size] per view."""
+LoadClip: TypeAlias = Callable[[Location, VideoRecord, ClipPlan, int, Sequence[Tensor]], None]
+"""A function (location, video, plan, size, out) that loads one clip, such as `cpu.load_clip` and `reference.load_clip`.
+It fills `out`, one float16 [3, T, size, size] for each view, and raises DataError if the file cannot be read."""
 
 
 class ThreadPoolBackend:
-    """Decodes the clips of a batch in parallel, and up to `prefetch` batches ahead of the one asked for."""
+    """Loads the clips of a batch in parallel, and up to `prefetch` batches ahead of the one asked for.
+
+    Args:
+        load_clip: Loads one clip.
+        catalog: The videos.
+        size: Height and width of a view in pixels.
+        threads: The number of clips that are loaded at once.
+        prefetch: The number of batches that are loaded ahead.
+    """
 
     def __init__(self, load_clip: LoadClip, catalog: Catalog, *, size: int, threads: int, prefetch: int) -> None:
         self.load_clip, self.catalog, self.size = load_clip, catalog, size
@@ -28,7 +38,15 @@ class ThreadPoolBackend:
         self.buffers = BufferPool()
 
     def batches(self, plans: Iterable[Sequence[ClipPlan]]) -> Iterator[ClipBatch]:
-        """One batch for each sequence of plans, in order, with the clips that load."""
+        """Loads one batch for each sequence of plans.
+
+        Args:
+            plans: The plans of each batch. They may be endless.
+
+        Yields:
+            The batches in the order of their plans, on the CPU, with the clips that load and the failures of the
+            others.
+        """
         # Setting the number of threads in one thread also sets the default of those that have none yet, so this thread
         # takes its own first. In the pool each computes alone: the parallelism is over clips.
         torch.get_num_threads()
@@ -38,13 +56,14 @@ class ThreadPoolBackend:
             for batch in plans:
                 pending.append(self._start(pool, batch))
                 if len(pending) > self.prefetch:
-                    yield _finished(*pending.popleft())
+                    yield _wait_for(*pending.popleft())
             while pending:
-                yield _finished(*pending.popleft())
+                yield _wait_for(*pending.popleft())
         finally:
             pool.shutdown(cancel_futures=True)
 
     def _start(self, pool: ThreadPoolExecutor, plans: Sequence[ClipPlan]) -> tuple[ClipBatch, list[Future[None]]]:
+        """Starts to load a batch. The jobs fill its views, one job a clip."""
         shape = (len(plans), 3, plans[0].length, self.size, self.size)
         batch = ClipBatch(
             views=tuple(self.buffers.tensor(*shape) for _ in plans[0].views),
@@ -53,22 +72,22 @@ class ThreadPoolBackend:
             index=torch.tensor([plan.index for plan in plans]),
         )
         jobs = []
-        for slot, plan in enumerate(plans):
+        for row, plan in enumerate(plans):
             video = self.catalog.videos[plan.video]
-            out = [view[slot] for view in batch.views]
+            out = [view[row] for view in batch.views]
             jobs.append(pool.submit(self.load_clip, self.catalog.location(video), video, plan, self.size, out))
         return batch, jobs
 
 
-def _finished(batch: ClipBatch, jobs: list[Future[None]]) -> ClipBatch:
-    """The clips that loaded, with the failures of the others; whatever is not a DataError is raised."""
+def _wait_for(batch: ClipBatch, jobs: list[Future[None]]) -> ClipBatch:
+    """Returns the clips that loaded, with the failures of the others. Whatever is not a DataError is raised."""
     loaded, failures = [], []
-    for slot, job in enumerate(jobs):
+    for row, job in enumerate(jobs):
         error = job.exception()
         if error is None:
-            loaded.append(slot)
+            loaded.append(row)
         elif isinstance(error, DataError):
-            failures.append(Failure(int(batch.index[slot]), int(batch.video[slot]), str(error)))
+            failures.append(Failure(int(batch.index[row]), int(batch.video[row]), str(error)))
         else:
             raise error
     if not failures:

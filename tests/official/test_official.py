@@ -32,7 +32,7 @@ from cacl.evaluation.features import key_of
 from cacl.evaluation.retrieval import protocol
 from cacl.loaders.backends import cpu, reference
 from cacl.loaders.backends.dali import DaliBackend
-from cacl.loaders.backends.pillow_ops import jittered
+from cacl.loaders.backends.pillow_ops import apply_color_steps
 from cacl.loaders.backends.thread_pool import LoadClip
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.decode.probe import probe
@@ -534,7 +534,7 @@ def test_contrast_is_about_the_grey_of_each_frame(film: tuple[VideoRecord, np.nd
     """By the formula, so within one step of 8 bits: x -> m + c (x - m), m the mean of .299 R + .587 G + .114 B."""
     frames = film[1][[0, 31]] // 2 + np.array([[0], [90]], np.uint8)[..., None, None]  # a dark and a bright one
     for factor in (0.6, 1.4):
-        for frame, made in zip(frames, jittered(frames, [("contrast", factor)]), strict=True):
+        for frame, made in zip(frames, apply_color_steps(frames, [("contrast", factor)]), strict=True):
             mean = (frame @ [0.299, 0.587, 0.114]).mean()
             true = np.clip(mean + factor * (frame - mean), 0, 255)
             assert np.abs(made - true).max() <= 1.5

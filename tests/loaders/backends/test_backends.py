@@ -30,7 +30,7 @@ from cacl.errors import ConfigError
 from cacl.loaders.backends import cpu, reference
 from cacl.loaders.backends.dali import DaliBackend, unavailable_reason
 from cacl.loaders.backends.dali_views import DaliViews, KernelViews
-from cacl.loaders.backends.select import REMOTE_READS, build_backend, choose_backend
+from cacl.loaders.backends.select import MIN_REMOTE_THREADS, build_backend, choose_backend
 from cacl.loaders.backends.thread_pool import LoadClip, ThreadPoolBackend
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.decode.probe import probe
@@ -474,7 +474,7 @@ def test_the_configuration_says_how_much_is_done_at_once(videos: Catalog) -> Non
         assert (backend.threads, backend.prefetch, backend.size) == (3, 5, 32)
         assert name != "dali" or backend.pipelines == 4
         assert [built(Config(), processes).threads for processes in (1, 2, 4 * cores)] == [cores, max(1, cores // 2), 1]
-        assert built(Config(), root="https://server/set").threads == max(cores, REMOTE_READS)
+        assert built(Config(), root="https://server/set").threads == max(cores, MIN_REMOTE_THREADS)
         assert built(asked, root="https://server/set").threads == 3
 
 

@@ -19,15 +19,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cacl.clips import ViewPlan
-from cacl.loaders.backends.buffer_pool import BufferPool, scratch
-from cacl.loaders.backends.cpu import compose
+from cacl.loaders.backends.buffer_pool import BufferPool, scratch_buffer
+from cacl.loaders.backends.cpu import compose_color
 from cacl.loaders.backends.yuv_to_rgb_resize import planes_to_view
 from cacl.loaders.decode.yuv import yuv_to_rgb_matrix
 from cacl.loaders.sampling.augmentation import IDENTITY_COLOR, color_matrix
 
 STRONG, GREY = color_matrix(brightness=1.4, contrast=0.6, saturation=1.4, hue=-0.1), color_matrix(saturation=0.0)
 MATRICES = [
-    compose(color, yuv_to_rgb_matrix(standard, full))
+    compose_color(color, yuv_to_rgb_matrix(standard, full))
     for color, standard, full in ((IDENTITY_COLOR, 5, False), (STRONG, 1, True), (GREY, 9, False))
 ]
 
@@ -237,14 +237,14 @@ def test_several_threads_take_and_return() -> None:
 
 
 def test_scratch() -> None:
-    a = scratch("a", (3, 4), np.uint8)
+    a = scratch_buffer("a", (3, 4), np.uint8)
     assert (a.shape, a.dtype) == ((3, 4), np.uint8)
-    assert scratch("a", (3, 4), np.uint8) is a
-    assert not np.shares_memory(scratch("b", (3, 4), np.uint8), a)
+    assert scratch_buffer("a", (3, 4), np.uint8) is a
+    assert not np.shares_memory(scratch_buffer("b", (3, 4), np.uint8), a)
     for shape, dtype in (((3, 4), np.float32), ((4, 3), np.uint8), ((3, 4), np.uint8)):
-        other = scratch("a", shape, dtype)
+        other = scratch_buffer("a", shape, dtype)
         assert (other.shape, other.dtype) == (shape, dtype)
         assert other is not a
-    mine = scratch("a", (3, 4), np.uint8)
+    mine = scratch_buffer("a", (3, 4), np.uint8)
     with ThreadPoolExecutor(1) as pool:
-        assert not np.shares_memory(pool.submit(scratch, "a", (3, 4), np.uint8).result(), mine)
+        assert not np.shares_memory(pool.submit(scratch_buffer, "a", (3, 4), np.uint8).result(), mine)
