@@ -17,7 +17,7 @@ from cacl import __version__
 from cacl.errors import CaclError
 
 if TYPE_CHECKING:
-    from cacl.evaluation.retrieval import LabelTable
+    from cacl.evaluation.retrieval import RetrievalTable
     from cacl.loaders.catalog.catalog import Catalog
     from cacl.loaders.prepared.prepare import PrepareSummary
     from cacl.loaders.prepared.verify import VerifyResult
@@ -275,12 +275,12 @@ def retrieval(
     """
     from cacl import config as configuration
     from cacl.checkpoints.encoders import EncoderWeights
-    from cacl.evaluation.retrieval import retrieval as run_retrieval
+    from cacl.evaluation.retrieval import evaluate_retrieval
 
     weights = EncoderWeights.read(checkpoint)
     config = configuration.override(weights.config, overrides or [])
     folder = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "features"
-    tables = run_retrieval(weights, config, label or ["label"], folder, queries)
+    tables = evaluate_retrieval(weights, config, label or ["label"], folder, queries)
     _print([table.to_json() for table in tables], as_json, lambda _: _print_tables(tables))
 
 
@@ -355,21 +355,21 @@ def _summary(counts: dict[str, int], most: int = 8) -> str:
     return ", ".join(f"{name} ({count})" for name, count in shown) + (f", and {rest} more" if rest else "")
 
 
-def _print_tables(tables: Sequence[LabelTable]) -> None:
+def _print_tables(tables: Sequence[RetrievalTable]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from cacl.evaluation.retrieval import RANKS, SPLITS
+    from cacl.evaluation.retrieval import SPLIT_NAMES, TOP_K
 
     for table in tables:
         shown = Table(
-            title=f"retrieval by {table.label}: {table.queries} {SPLITS[table.query_split]} videos query "
-            f"{table.gallery} training videos of {table.classes} classes"
+            title=f"retrieval by {table.label}: {table.num_queries} {SPLIT_NAMES[table.query_split]} videos query "
+            f"{table.num_gallery} training videos of {table.num_classes} classes"
         )
         shown.add_column("feature")
-        for k in RANKS:
+        for k in TOP_K:
             shown.add_column(f"R@{k}", justify="right")
-        for name, recalls in table.rows.items():
+        for name, recalls in table.recalls.items():
             shown.add_row(name, *(f"{100 * recall:.1f}" for recall in recalls))
         Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 100).print(shown)
 

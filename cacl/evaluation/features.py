@@ -1,10 +1,9 @@
-"""One feature vector per video, streamed into arrays on disk that are keyed by all that decides them."""
+"""One feature vector per video, written to arrays on disk that are kept under a key of all that decides them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,104 +14,113 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from cacl import distributed
-from cacl.clips import ClipBatch
+from cacl.clips import ClipBatch, ClipPlan
 from cacl.config import Config
 from cacl.errors import DataError
+from cacl.files import atomic_write
 from cacl.loaders.backends.select import Backend
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.sampling.sampler import evaluation_plans
 from cacl.models.cnn3d import CNN3D
 from cacl.models.video_transformer import VideoTransformer
 
-FeatureOf = Callable[[Tensor, Tensor], Tensor]
-"""(clips [B, 3, T, H, W], order [B, T]) -> float32 [B, features]."""
+FeatureFunction = Callable[[Tensor, Tensor], Tensor]
+"""A function (clips float32 [B, 3, T, H, W], order integers [B, T]) -> features float32 [B, F]."""
+
+FINISHED_MARKER = "finished"
+"""The name of an empty file that stands beside arrays once they are complete."""
 
 
-def feature_of(encoder: CNN3D | VideoTransformer) -> FeatureOf:
-    """What an encoder is judged by.
+def encoder_feature(encoder: CNN3D | VideoTransformer) -> FeatureFunction:
+    """Returns the feature that an encoder is judged by.
 
-    CNN: the conv5 map, max-pooled by (1, 2, 2) and flattened, 9216-d for C3D on 16 x 112 x 112 (Guo et al., CVPR 2022).
-    Transformer: the CLS feature of the clip beside an unshuffled copy of itself.
+    For a CNN it is the conv5 map, max-pooled by (1, 2, 2) and flattened, which has 9216 entries for C3D and clips of
+    16 x 112 x 112 (Guo et al., CVPR 2022). For a transformer it is the CLS feature of the clip beside an unshuffled
+    copy of itself.
+
+    Args:
+        encoder: An encoder in evaluation mode.
+
+    Returns:
+        The function that computes the feature, on the device of the encoder.
     """
     if isinstance(encoder, VideoTransformer):
         return lambda clips, order: encoder(clips, order).float()
 
-    def feature(clips: Tensor, order: Tensor) -> Tensor:
+    def pooled_map(clips: Tensor, order: Tensor) -> Tensor:
         maps = encoder.forward_features(clips)
         pool = (1, min(2, maps.shape[-2]), min(2, maps.shape[-1]))  # maps of small views may be a single pixel
         return F.max_pool3d(maps, pool).flatten(1).float()
 
-    return feature
-
-
-def mean_frame(clips: Tensor, order: Tensor) -> Tensor:
-    """A baseline that has learnt nothing: the mean frame of the clip at 16 x 16."""
-    return F.adaptive_avg_pool2d(clips.mean(2), 16).flatten(1)
-
-
-def frame_difference(clips: Tensor, order: Tensor) -> Tensor:
-    """A baseline that has learnt nothing: where the picture changes, at 16 x 16."""
-    return F.adaptive_avg_pool2d(clips.diff(dim=2).abs().mean(2), 16).flatten(1)
+    return pooled_map
 
 
 @torch.no_grad()
 def extract(
-    features: Mapping[str, FeatureOf],
+    functions: Mapping[str, FeatureFunction],
     catalog: Catalog,
     backend: Backend,
     config: Config,
     device: torch.device,
     folder: Path,
-    report: Callable[[int, int], None],
+    on_progress: Callable[[int, int], None],
 ) -> dict[str, np.ndarray]:
-    """float32 [videos, length] per feature: the mean over the clips of a video, all features from one decoding pass.
+    """Computes the features of all videos in one pass over them, and writes one array per feature.
 
-    Every video is visited once, on any number of ranks, which write their rows into the same files under `folder`.
-    Raises DataError naming the file that fails.
+    The feature of a video is the mean of those of its clips. Every video is decoded once, on one rank, and all ranks
+    write their rows into the same files. The arrays count as complete only after `mark_finished`.
+
+    Args:
+        functions: The features by name.
+        catalog: The V videos.
+        backend: A backend for the videos of the catalog.
+        config: The configuration, of which `clip`, `augment` and `retrieval` are used.
+        device: Where the features are computed.
+        folder: The folder of the arrays. It is made by rank 0.
+        on_progress: A function that is called after each batch with the number of batches done and their total.
+
+    Returns:
+        The arrays by name of the feature, each float32 [V, F] with an F of its own.
+
+    Raises:
+        DataError: A clip cannot be loaded. The message names its file.
     """
-    rank, world = distributed.rank(), distributed.world()
-    mine = range(rank, len(catalog.videos), world)
-    clips = config.retrieval.clips_per_video
-    starts = config.retrieval.clip_starts
-    plans = list(evaluation_plans(catalog.videos, mine, clips, config.clip, config.augment, starts))
-    chunks = [
-        plans[start : start + config.retrieval.batch_size]
-        for start in range(0, len(plans), config.retrieval.batch_size)
-    ]
-    lengths = _lengths(features, config, device)
-    arrays = _create(folder, len(catalog.videos), lengths)
+    clips_per_video = config.retrieval.clips_per_video
+    batches = _plan_batches(catalog, config)
+    lengths = _feature_lengths(functions, config, device)
+    arrays = _create_arrays(folder, len(catalog.videos), lengths)
     sums = {name: torch.zeros(length) for name, length in lengths.items()}
-    for number, batch in enumerate(backend.batches(chunks)):
-        if batch.failures:  # results over fewer clips would not compare with others
+    for number, batch in enumerate(backend.batches(batches)):
+        if batch.failures:  # A mean over fewer clips would not compare with others.
             raise DataError(batch.failures[0].reason)
-        values = _features_of(features, batch, device)
+        values = _batch_features(functions, batch, device)
         for row, (video, index) in enumerate(zip(batch.video.tolist(), batch.index.tolist(), strict=True)):
             for name, value in values.items():
                 sums[name] += value[row]
-                if index % clips == clips - 1:  # the last clip of its video
-                    arrays[name][video] = (sums[name] / clips).numpy()
+                if index % clips_per_video == clips_per_video - 1:  # the last clip of its video
+                    arrays[name][video] = (sums[name] / clips_per_video).numpy()
                     sums[name].zero_()
-        report(number + 1, len(chunks))
+        on_progress(number + 1, len(batches))
     for array in arrays.values():
         array.flush()
     distributed.barrier()
-    return {name: np.load(_file(folder, name), mmap_mode="r") for name in lengths}
+    return {name: np.load(_array_file(folder, name), mmap_mode="r") for name in lengths}
 
 
-def cached(folder: Path, names: Sequence[str]) -> dict[str, np.ndarray] | None:
-    """The arrays of an earlier, finished extraction; None if there is none, or it is damaged."""
-    if not (folder / "finished").exists():
-        return None
-    try:
-        return {name: np.load(_file(folder, name), mmap_mode="r") for name in names}
-    except (OSError, ValueError):
-        return None
+def cache_key(weights: str, catalog: Catalog, config: Config, backend: str) -> str:
+    """Digests everything that decides the features: weights, videos, clips, crop and backend.
 
+    Args:
+        weights: The digest of the weights of the encoders.
+        catalog: The videos.
+        config: The configuration of the evaluation.
+        backend: The name of the backend that decodes and augments.
 
-def key_of(weights: str, catalog: Catalog, config: Config, backend: str) -> str:
-    """Hex digest of everything that decides the features: weights, videos, clips, crop, backend."""
-    settings = [
-        config.seed,  # of the untrained encoders
+    Returns:
+        16 hex digits.
+    """
+    deciding = [
+        config.seed,  # It decides the weights of the untrained encoders.
         weights,
         catalog.fingerprint,
         repr(config.clip),
@@ -121,37 +129,76 @@ def key_of(weights: str, catalog: Catalog, config: Config, backend: str) -> str:
         config.retrieval.clip_starts,
         backend,
     ]
-    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(deciding).encode()).hexdigest()[:16]
 
 
-def finish(folder: Path) -> None:
-    """Marks the arrays as complete; called by one rank, after all."""
-    temporary = folder / ".finished"
-    temporary.touch()
-    os.replace(temporary, folder / "finished")
+def load_cached(folder: Path, names: Sequence[str]) -> dict[str, np.ndarray] | None:
+    """Opens the arrays that an earlier extraction left.
+
+    Args:
+        folder: The folder of the arrays.
+        names: The names of the features.
+
+    Returns:
+        The arrays by name, float32 [V, F], or None if the extraction was not finished or an array is missing or
+        damaged.
+    """
+    if not (folder / FINISHED_MARKER).exists():
+        return None
+    try:
+        return {name: np.load(_array_file(folder, name), mmap_mode="r") for name in names}
+    except (OSError, ValueError):
+        return None
 
 
-def _features_of(features: Mapping[str, FeatureOf], batch: ClipBatch, device: torch.device) -> dict[str, Tensor]:
+def mark_finished(folder: Path) -> None:
+    """Marks the arrays of a folder as complete. One rank calls it, after the extraction of all ranks has ended.
+
+    Args:
+        folder: The folder of the arrays.
+    """
+    with atomic_write(folder / FINISHED_MARKER) as temporary:
+        temporary.touch()
+
+
+def _plan_batches(catalog: Catalog, config: Config) -> list[list[ClipPlan]]:
+    """The clips of this rank's videos, a video's clips one after the other, in batches."""
+    own_videos = range(distributed.rank(), len(catalog.videos), distributed.world())
+    settings = config.retrieval
+    plans = list(
+        evaluation_plans(
+            catalog.videos, own_videos, settings.clips_per_video, config.clip, config.augment, settings.clip_starts
+        )
+    )
+    return [plans[start : start + settings.batch_size] for start in range(0, len(plans), settings.batch_size)]
+
+
+def _batch_features(
+    functions: Mapping[str, FeatureFunction], batch: ClipBatch, device: torch.device
+) -> dict[str, Tensor]:
+    """The features of a batch by name, float32 [B, F] on the CPU."""
     clips, order = batch.views[0].to(device).float(), batch.order.to(device)
-    return {name: feature(clips, order).cpu() for name, feature in features.items()}
+    return {name: function(clips, order).cpu() for name, function in functions.items()}
 
 
-def _lengths(features: Mapping[str, FeatureOf], config: Config, device: torch.device) -> dict[str, int]:
+def _feature_lengths(functions: Mapping[str, FeatureFunction], config: Config, device: torch.device) -> dict[str, int]:
+    """The length of each feature, found by a clip of zeros."""
     frames, size = config.clip.frames, config.clip.size
     clip = torch.zeros(1, 3, frames, size, size, device=device)
     order = torch.arange(frames, device=device)[None]
-    return {name: feature(clip, order).shape[1] for name, feature in features.items()}
+    return {name: function(clip, order).shape[1] for name, function in functions.items()}
 
 
-def _create(folder: Path, videos: int, lengths: Mapping[str, int]) -> dict[str, np.memmap]:
+def _create_arrays(folder: Path, videos: int, lengths: Mapping[str, int]) -> dict[str, np.memmap]:
     if distributed.rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "finished").unlink(missing_ok=True)  # of arrays that were damaged since
+        # The marker may be that of arrays which were finished once and damaged since.
+        (folder / FINISHED_MARKER).unlink(missing_ok=True)
         for name, length in lengths.items():
-            open_memmap(_file(folder, name), "w+", np.float32, (videos, length)).flush()
+            open_memmap(_array_file(folder, name), "w+", np.float32, (videos, length)).flush()
     distributed.barrier()
-    return {name: open_memmap(_file(folder, name), "r+") for name in lengths}
+    return {name: open_memmap(_array_file(folder, name), "r+") for name in lengths}
 
 
-def _file(folder: Path, name: str) -> Path:
+def _array_file(folder: Path, name: str) -> Path:
     return folder / f"{name.replace(' ', '_')}.npy"

@@ -1,13 +1,14 @@
-"""`cacl eval retrieval`: does the nearest training video of a test video share its label?
+"""Video retrieval: does the nearest training video of a test video share its label?
 
-Protocol of Guo et al. (CVPR 2022): ten evenly spaced clips per video, centre crop, the mean of their features, cosine
-similarity; a test video queries the training videos (or a validation video does, where settings are still chosen).
-Beside the trained encoders stand the same ones untrained, and baselines that look at nothing but pixels or the format
-of the file, so that nobody fools themselves.
+The protocol is that of Guo et al. (CVPR 2022). A video has ten evenly spaced clips, cropped at the centre, and the mean
+of their features is compared by cosine similarity. The test videos query the training videos, or the validation videos
+do where settings are still being chosen. Beside the trained encoders stand the same ones untrained, and baselines that
+look at nothing but pixels or the format of the file, so that a result is not mistaken for more than it is.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,179 +22,202 @@ import torch
 from cacl import config as configuration
 from cacl import distributed
 from cacl.checkpoints.encoders import EncoderWeights
-from cacl.clips import VideoRecord
 from cacl.config import Config
 from cacl.errors import DataError, UsageError
-from cacl.evaluation import features
-from cacl.evaluation.features import FeatureOf
+from cacl.evaluation import baselines, features
+from cacl.evaluation.features import FeatureFunction
 from cacl.evaluation.metrics import recall_at, recall_by_chance
 from cacl.loaders.backends.select import build_backend, choose_backend
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.catalog.scan import scan
 from cacl.reporting.console import Console, log_catalog
 
-RANKS = (1, 5, 10, 20, 50)
+log = logging.getLogger(__name__)
 
-FIXED = ("model.", "clip.frames", "contrast.pairs")
-"""Keys that an evaluation cannot set anew."""
+TOP_K = (1, 5, 10, 20, 50)
+"""The values of k for which recall at k is computed."""
 
-SPLITS = {"test": "test", "val": "validation", "train": "training"}
-"""Names of splits, as people say them."""
+FIXED_BY_WEIGHTS = ("model.", "clip.frames", "contrast.pairs")
+"""Configuration keys, or beginnings of keys, that the weights decide and an evaluation cannot set."""
+
+SPLIT_NAMES = {"test": "test", "val": "validation", "train": "training"}
+"""The splits as messages call them."""
+
+OFFICIAL_CLIPS = {
+    "clip.stride": 2,
+    "augment.resize": (128, 171),
+    "retrieval.clips_per_video": 10,
+    "retrieval.clip_starts": "official",
+    "clip.frames": 16,
+    "clip.size": 112,
+    "augment.crop": (0.875, 0.875),
+}
+"""The keys that decide the clips, with the values that the release of Guo et al. (CVPR 2022) has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LabelTable:
-    """Recall of every feature for one way of labelling the videos."""
+class RetrievalTable:
+    """The recall of every feature, with the videos labelled in one way."""
 
     label: str
-    classes: int
+    """The name of the labelling: `label`, or another column of the data set's lists."""
+    num_classes: int
+    """The number of different labels in the gallery."""
     query_split: Literal["test", "val"]
-    queries: int
-    gallery: int
-    """Training videos."""
-    rows: dict[str, list[float]]
-    """By feature, for each of RANKS."""
+    """The split whose videos query."""
+    num_queries: int
+    """The number of videos that query."""
+    num_gallery: int
+    """The number of training videos, which are queried."""
+    recalls: dict[str, list[float]]
+    """The recall at each k of `TOP_K`, from 0 to 1, by name of the feature."""
 
     def to_json(self) -> dict[str, Any]:
+        """Returns the table as values that JSON can hold."""
         recalls = {
-            name: {f"R@{k}": value for k, value in zip(RANKS, row, strict=True)} for name, row in self.rows.items()
+            name: {f"R@{k}": value for k, value in zip(TOP_K, values, strict=True)}
+            for name, values in self.recalls.items()
         }
         return {
             "label": self.label,
-            "classes": self.classes,
+            "classes": self.num_classes,
             "query_split": self.query_split,
-            "queries": self.queries,
-            "gallery": self.gallery,
+            "queries": self.num_queries,
+            "gallery": self.num_gallery,
             "recall": recalls,
         }
 
 
-def retrieval(
+def evaluate_retrieval(
     weights: EncoderWeights,
     config: Config,
     labels: Sequence[str],
     folder: Path,
     query_split: Literal["test", "val"] = "test",
-) -> list[LabelTable]:
-    """One table per label. `config` is that of the checkpoint, with the data to evaluate on.
+) -> list[RetrievalTable]:
+    """Evaluates trained encoders by video retrieval.
 
     Args:
-        labels: `label`, or the name of any other column of the data set's lists.
-        folder: Where feature arrays are kept; they are of all videos, whatever their split.
+        weights: The trained encoders.
+        config: The configuration that came with the weights, with the data to evaluate on.
+        labels: The labellings to evaluate by: `label`, or the names of other columns of the data set's lists.
+        folder: The folder that keeps the features. They are those of all videos, whatever their split.
         query_split: The split whose videos query those of the training split.
+
+    Returns:
+        One table for each of `labels`.
+
+    Raises:
+        UsageError: The configuration differs from that of the weights in a key that the weights decide.
+        DataError: A video cannot be loaded, or a split or a label is missing.
     """
-    fixed = [line for line in configuration.differences(weights.config, config) if line.startswith(FIXED)]
+    fixed = [line for line in configuration.differences(weights.config, config) if line.startswith(FIXED_BY_WEIGHTS)]
     if fixed:
         raise UsageError(f"the weights decide {'; '.join(fixed)}: leave that as it is")
-    with distributed.process_group(config.train.device) as device, Console(enabled=distributed.rank() == 0) as report:
+    with distributed.process_group(config.train.device) as device, Console(enabled=distributed.rank() == 0) as console:
         with distributed.main_first():
-            catalog = scan(config.data, min_frames=config.clip.frames, progress=partial(report.progress, "scanning"))
+            catalog = scan(config.data, min_frames=config.clip.frames, progress=partial(console.progress, "scanning"))
         catalog.check(config.data.max_rejected)
         log_catalog(catalog)
-        query, gallery = _positions(catalog, query_split), _positions(catalog, "train")
-        columns = {label: _column(catalog, label, query, gallery) for label in labels}
-        arrays = _features(weights, config, catalog, device, folder, report)
-        report.say(protocol(config))
-    arrays = {"size and length": _size_and_length(catalog.videos), **arrays}
+        queries, gallery = _videos_of_split(catalog, query_split), _videos_of_split(catalog, "train")
+        labels_by_name = {label: _video_labels(catalog, label, queries, gallery) for label in labels}
+        arrays = _video_features(weights, config, catalog, device, folder, console)
+        log.info(describe_protocol(config))
+    arrays = {"size and length": baselines.size_and_length(catalog.videos), **arrays}
     return [
-        LabelTable(
+        RetrievalTable(
             label=label,
-            classes=len({column[i] for i in gallery}),
+            num_classes=len({video_labels[video] for video in gallery}),
             query_split=query_split,
-            queries=len(query),
-            gallery=len(gallery),
-            rows=_recalls(column, arrays, query, gallery),
+            num_queries=len(queries),
+            num_gallery=len(gallery),
+            recalls=_recalls(video_labels, arrays, queries, gallery),
         )
-        for label, column in columns.items()
+        for label, video_labels in labels_by_name.items()
     ]
 
 
-def protocol(config: Config) -> str:
-    """One line that says by which keys the clips are not those of the release of Guo et al. (CVPR 2022)."""
-    released = {
-        "clip.stride": 2,
-        "augment.resize": (128, 171),
-        "retrieval.clips_per_video": 10,
-        "retrieval.clip_starts": "official",
-    }
-    released |= {"clip.frames": 16, "clip.size": 112, "augment.crop": (0.875, 0.875)}
+def describe_protocol(config: Config) -> str:
+    """Describes how the clips differ from those of the release of Guo et al. (CVPR 2022).
+
+    Args:
+        config: The configuration of the evaluation.
+
+    Returns:
+        One line that names the keys whose values differ.
+    """
     sections = configuration.to_dict(config)
     leaves = {
         f"{name}.{key}": value for name in ("clip", "augment", "retrieval") for key, value in sections[name].items()
     }
-    other = [key for key, value in released.items() if leaves[key] != value]
+    other = [key for key, value in OFFICIAL_CLIPS.items() if leaves[key] != value]
     return f"clips as in the release of the method, but for {', '.join(other) or 'nothing'}: see docs/official.md"
 
 
-def _features(
-    weights: EncoderWeights, config: Config, catalog: Catalog, device: torch.device, folder: Path, report: Console
+def _video_features(
+    weights: EncoderWeights, config: Config, catalog: Catalog, device: torch.device, folder: Path, console: Console
 ) -> dict[str, np.ndarray]:
-    """The arrays of all features, extracted now or before."""
+    """The features of all videos by name, float32 [V, F] each: those of an earlier evaluation, or extracted now."""
     choice = choose_backend(config.loader, device)
-    wanted = _feature_functions(weights, config, device)
-    key = features.key_of(weights.digest, catalog, config, choice.name)
-    known = features.cached(folder / key, list(wanted))
-    if known is not None:
-        report.say(f"features of an earlier evaluation, from {folder / key}")
-        return known
-    report.say(f"loader: {choice.name}, {choice.reason}")
+    functions = _feature_functions(weights, config, device)
+    key = features.cache_key(weights.digest, catalog, config, choice.name)
+    cached = features.load_cached(folder / key, list(functions))
+    if cached is not None:
+        log.info("features of an earlier evaluation, from %s", folder / key)
+        return cached
+    log.info("loader: %s, %s", choice.name, choice.reason)
     backend = build_backend(choice.name, catalog, config, device, distributed.local_world())
-    arrays = features.extract(
-        wanted, catalog, backend, config, device, folder / key, lambda done, all: report.progress("features", done, all)
-    )
+
+    on_progress = partial(console.progress, "features")
+    arrays = features.extract(functions, catalog, backend, config, device, folder / key, on_progress)
     if distributed.rank() == 0:
-        features.finish(folder / key)
+        features.mark_finished(folder / key)
     return arrays
 
 
-def _feature_functions(weights: EncoderWeights, config: Config, device: torch.device) -> dict[str, FeatureOf]:
-    functions: dict[str, FeatureOf] = {"mean frame": features.mean_frame, "frame difference": features.frame_difference}
+def _feature_functions(weights: EncoderWeights, config: Config, device: torch.device) -> dict[str, FeatureFunction]:
+    functions: dict[str, FeatureFunction] = {
+        "mean frame": baselines.mean_frame,
+        "frame difference": baselines.frame_difference,
+    }
     for which in weights.names:
         torch.manual_seed(config.seed)
-        functions[f"{which}, untrained"] = features.feature_of(weights.build_untrained(which).to(device))
-        functions[f"{which}, trained"] = features.feature_of(weights.build(which).to(device))
+        functions[f"{which}, untrained"] = features.encoder_feature(weights.build_untrained(which).to(device))
+        functions[f"{which}, trained"] = features.encoder_feature(weights.build(which).to(device))
     return functions
 
 
 def _recalls(
-    column: Sequence[str], arrays: dict[str, np.ndarray], query: Sequence[int], gallery: Sequence[int]
+    labels: Sequence[str], arrays: dict[str, np.ndarray], queries: Sequence[int], gallery: Sequence[int]
 ) -> dict[str, list[float]]:
-    query_labels, gallery_labels = [column[i] for i in query], [column[i] for i in gallery]
-    rows = {"chance": recall_by_chance(query_labels, gallery_labels, RANKS)}
+    query_labels, gallery_labels = [labels[video] for video in queries], [labels[video] for video in gallery]
+    recalls = {"chance": recall_by_chance(query_labels, gallery_labels, TOP_K)}
     for name, array in arrays.items():
-        rows[name] = recall_at(array[query], array[gallery], query_labels, gallery_labels, RANKS)
-    return rows
+        recalls[name] = recall_at(array[queries], array[gallery], query_labels, gallery_labels, TOP_K)
+    return recalls
 
 
-def _size_and_length(videos: Sequence[VideoRecord]) -> np.ndarray:
-    """A baseline that sees no pixel: width, height and frame count, standardised."""
-    values = np.array([(video.width, video.height, video.frames) for video in videos], np.float64)
-    spread = values.std(0)
-    standard = (values - values.mean(0)) / np.where(spread > 0, spread, 1)
-    # A constant beside them lets the cosine tell near from far along a ray.
-    return np.column_stack([standard, np.ones(len(values))])
-
-
-def _positions(catalog: Catalog, split: str) -> list[int]:
-    """The videos of a split, as positions in the catalog."""
+def _videos_of_split(catalog: Catalog, split: str) -> list[int]:
+    """The videos of a split, as positions in the catalog. A DataError says what to do if there are none."""
     found = [i for i, video in enumerate(catalog.videos) if video.split == split]
     if not found:
-        there = Counter(video.split for video in catalog.videos if video.split)
+        counts = Counter(video.split for video in catalog.videos if video.split)
         other = {"test": "val", "val": "test"}.get(split, "")
-        if there[other]:
-            way_out = f"--queries {other} takes the {there[other]} {SPLITS[other]} videos"
-        elif there:
-            way_out = f"there are {', '.join(sorted(there))}: tell its videos by a list or a folder"
+        if counts[other]:
+            way_out = f"--queries {other} takes the {counts[other]} {SPLIT_NAMES[other]} videos"
+        elif counts:
+            way_out = f"there are {', '.join(sorted(counts))}: tell its videos by a list or a folder"
         else:
             way_out = "use a layout with splits, or hold some videos out with --set data.test_share=0.25"
         raise DataError(
-            f"{catalog.root}: no usable video belongs to the {SPLITS[split]} split, and retrieval needs it; {way_out}"
+            f"{catalog.root}: no usable video belongs to the {SPLIT_NAMES[split]} split, and retrieval needs it; "
+            f"{way_out}"
         )
     return found
 
 
-def _column(catalog: Catalog, label: str, query: Sequence[int], gallery: Sequence[int]) -> list[str]:
-    """The label of each video; those that neither query nor are queried need none."""
+def _video_labels(catalog: Catalog, label: str, queries: Sequence[int], gallery: Sequence[int]) -> list[str]:
+    """The label of each video of the catalog. Videos that neither query nor are queried need none: theirs is empty."""
     values = [video.label if label == "label" else video.attributes.get(label) for video in catalog.videos]
     if not any(values):
         known = sorted({name for video in catalog.videos for name in video.attributes})
@@ -201,13 +225,13 @@ def _column(catalog: Catalog, label: str, query: Sequence[int], gallery: Sequenc
             f"{catalog.root}: its videos have no {label!r}; "
             + (f"--label takes one of {', '.join(known)}" if known else "retrieval needs labelled videos")
         )
-    for positions in (query, gallery):
-        missing = [catalog.videos[i] for i in positions if not values[i]]
+    for videos in (queries, gallery):
+        missing = [catalog.videos[i] for i in videos if not values[i]]
         if missing:
-            split = SPLITS[missing[0].split or ""]
+            split = SPLIT_NAMES[missing[0].split or ""]
             way_out = "; --queries val takes the validation videos" if split == "test" else ""
             raise DataError(
-                f"{catalog.root}: {len(missing)} of {len(positions)} {split} videos have no {label!r}, "
+                f"{catalog.root}: {len(missing)} of {len(videos)} {split} videos have no {label!r}, "
                 f"{missing[0].path} among them{way_out}"
             )
     return [value or "" for value in values]

@@ -185,7 +185,7 @@ def retrieved(run: Path, features: Path) -> dict[str, Any]:
         patch.setattr(retrieval, "build_backend", lambda *a, **k: Observed(build(*a, **k)))
         weights = EncoderWeights.read(run)
         config = dataclasses.replace(weights.config, data=dataclasses.replace(weights.config.data, layout="csv"))
-        tables = retrieval.retrieval(weights, config, ["label"], features)
+        tables = retrieval.evaluate_retrieval(weights, config, ["label"], features)
     return {"tables": [table.to_json() for table in tables], "clips": clips, "views": views}
 
 

@@ -44,7 +44,7 @@ def test_the_feature_of_a_cnn_is_the_largest_of_each_four_neighbours(size: tuple
         for clip in range(2)
     ]
     encoder = SimpleNamespace(forward_features=lambda clips: torch.from_numpy(maps))
-    found = features.feature_of(cast(CNN3D, encoder))(torch.zeros(0), torch.zeros(0))
+    found = features.encoder_feature(cast(CNN3D, encoder))(torch.zeros(0), torch.zeros(0))
     assert found.tolist() == expected
 
 
@@ -87,7 +87,7 @@ def shade(clips: Tensor, order: Tensor) -> Tensor:
     return clips[:, :1, 0, 0, 0]
 
 
-FUNCTIONS: dict[str, features.FeatureOf] = {"shade and square": shade_and_square, "shade": shade}
+FUNCTIONS: dict[str, features.FeatureFunction] = {"shade and square": shade_and_square, "shade": shade}
 SHADES = np.random.default_rng(1).integers(0, 16, (VIDEOS, CLIPS)).astype(np.float32)
 
 
@@ -128,7 +128,7 @@ def test_a_clip_that_does_not_load_ends_it(
 ) -> None:
     with pytest.raises(DataError, match=r"a\.mp4: is damaged"):
         extracted(Painted(SHADES, fails=fails))
-    assert features.cached(tmp_path / "features", list(FUNCTIONS)) is None
+    assert features.load_cached(tmp_path / "features", list(FUNCTIONS)) is None
 
 
 # -------------------------------------------------------------------------------------------------- kept, and for what
@@ -138,15 +138,15 @@ def test_finished_features_are_used_again(
     extracted: Callable[[Painted], dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
     folder = tmp_path / "features"
-    assert features.cached(folder, list(FUNCTIONS)) is None
+    assert features.load_cached(folder, list(FUNCTIONS)) is None
     found = extracted(Painted(SHADES))
-    assert features.cached(folder, list(FUNCTIONS)) is None  # other ranks may still be writing
-    features.finish(folder)
-    again = features.cached(folder, list(FUNCTIONS))
+    assert features.load_cached(folder, list(FUNCTIONS)) is None  # other ranks may still be writing
+    features.mark_finished(folder)
+    again = features.load_cached(folder, list(FUNCTIONS))
     assert again is not None
     assert again.keys() == found.keys()
     assert all(np.array_equal(again[name], found[name]) for name in found)
-    assert features.cached(folder, [*FUNCTIONS, "another"]) is None
+    assert features.load_cached(folder, [*FUNCTIONS, "another"]) is None
 
 
 @pytest.mark.parametrize("dies_in", [0, 2])
@@ -156,10 +156,10 @@ def test_a_second_extraction_that_dies_leaves_nothing_to_use(
     """As after the arrays of a finished one were damaged."""
     folder = tmp_path / "features"
     extracted(Painted(SHADES))
-    features.finish(folder)
+    features.mark_finished(folder)
     with pytest.raises(Died):
         extracted(Painted(SHADES, dies_in=dies_in))
-    assert features.cached(folder, list(FUNCTIONS)) is None
+    assert features.load_cached(folder, list(FUNCTIONS)) is None
 
 
 DECIDE_NOTHING = (
@@ -187,7 +187,7 @@ def test_whatever_decides_features_is_part_of_their_key(catalog: Catalog, key: s
     """Every key of the configuration does, unless it is listed above."""
 
     def digest(config: Config) -> str:
-        return features.key_of("weights", catalog, config, "cpu")
+        return features.cache_key("weights", catalog, config, "cpu")
 
     other = changed(CONFIG, key, another(value_of(CONFIG, key)))
     assert (digest(other) == digest(CONFIG)) == key.startswith(DECIDE_NOTHING)
@@ -197,4 +197,4 @@ def test_weights_videos_and_backend_are_part_of_the_key_of_features(catalog: Cat
     fewer = Catalog(root=tmp_path, layout="folder", videos=tuple(catalog.videos)[1:], rejected=(), missing=())
     given: list[tuple[Any, ...]] = [("weights", catalog, "cpu"), ("others", catalog, "cpu")]
     given += [("weights", fewer, "cpu"), ("weights", catalog, "reference")]
-    assert len({features.key_of(weights, videos, CONFIG, backend) for weights, videos, backend in given}) == 4
+    assert len({features.cache_key(weights, videos, CONFIG, backend) for weights, videos, backend in given}) == 4

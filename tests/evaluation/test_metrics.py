@@ -1,23 +1,15 @@
-"""Retrieval scores against loops and enumerations, the learning rate, the optimisers and the untrained features."""
+"""Recall at k and recall by chance against loops and enumerations."""
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
-import timm.optim
-import torch
-from torch import Tensor, nn
 
-from cacl.config import OptimConfig
-from cacl.errors import ConfigError
-from cacl.evaluation.features import frame_difference, mean_frame
-from cacl.evaluation.metrics import QUERIES_AT_ONCE, recall_at, recall_by_chance
-from cacl.training.optim import create_optimizer, learning_rate
+from cacl.evaluation.metrics import QUERY_CHUNK_SIZE, recall_at, recall_by_chance
 
 # ------------------------------------------------------------------------------------------------------- recall
 
@@ -51,7 +43,7 @@ def recall_by_loop(
     return hits / len(queries)
 
 
-RANKS = [1, 2, 5, 10, 20, 50]
+TOP_K = [1, 2, 5, 10, 20, 50]
 
 
 @pytest.mark.parametrize(("queries", "gallery"), [(1, 1), (1, 30), (40, 7), (30, 30)])
@@ -60,10 +52,10 @@ def test_recall_with_ties_against_a_loop(queries: int, gallery: int) -> None:
     rng = np.random.default_rng((queries, gallery))
     q, g = vectors(rng, queries), vectors(rng, gallery)
     wanted, known = names(rng, queries), names(rng, gallery)
-    expected = [recall_by_loop(q, g, wanted, known, k) for k in RANKS]
-    assert recall_at(q, g, wanted, known, RANKS) == expected
-    assert recall_at(q, g, wanted, known, RANKS[::-1]) == expected[::-1]
-    assert [recall_at(q, g, wanted, known, [k]) for k in RANKS] == [[value] for value in expected]
+    expected = [recall_by_loop(q, g, wanted, known, k) for k in TOP_K]
+    assert recall_at(q, g, wanted, known, TOP_K) == expected
+    assert recall_at(q, g, wanted, known, TOP_K[::-1]) == expected[::-1]
+    assert [recall_at(q, g, wanted, known, [k]) for k in TOP_K] == [[value] for value in expected]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -71,9 +63,9 @@ def test_recall_without_ties_against_a_loop(dtype: type) -> None:
     rng = np.random.default_rng(0)
     q, g = (rng.standard_normal((30, 5)).astype(dtype) for _ in range(2))
     wanted, known = names(rng, 30, 6), names(rng, 30, 6)
-    expected = [recall_by_loop(q, g, wanted, known, k) for k in RANKS]
+    expected = [recall_by_loop(q, g, wanted, known, k) for k in TOP_K]
     assert 0 < expected[0] < expected[-1]
-    assert recall_at(q, g, wanted, known, RANKS) == expected
+    assert recall_at(q, g, wanted, known, TOP_K) == expected
 
 
 def test_among_equally_near_ones_the_earlier_counts() -> None:
@@ -100,7 +92,7 @@ def test_copies_of_a_video_are_equally_near(queries: int, gallery: int, dim: int
 @pytest.mark.parametrize("rest", [-1, 0, 1])
 def test_more_queries_than_fit_at_once(rest: int) -> None:
     """Each query finds itself, with a label of its own, and the next one finds a stranger."""
-    count = 2 * QUERIES_AT_ONCE + rest
+    count = 2 * QUERY_CHUNK_SIZE + rest
     angles = 2 * np.pi * np.arange(count) / count
     x, labels = np.column_stack([np.cos(angles), np.sin(angles)]), [str(number) for number in range(count)]
     assert recall_at(x, x, labels, labels, [1]) == [1.0]
@@ -142,148 +134,5 @@ def test_recall_by_chance_is_the_mean_of_recall_at() -> None:
 def test_recall_by_chance_of_large_galleries_is_binomial() -> None:
     """UCF101: 9537 training videos, of one class 94."""
     known = ["a"] * 94 + ["b"] * (9537 - 94)
-    expected = [1 - math.comb(9537 - 94, k) / math.comb(9537, k) for k in RANKS]
-    np.testing.assert_allclose(recall_by_chance(["a"], known, RANKS), expected, rtol=1e-10)
-
-
-# ------------------------------------------------------------------------------------------------ learning rate
-
-
-@pytest.mark.parametrize(("steps", "warmup"), [(1, 0), (1, 1), (7, 0), (100, 10), (101, 1), (50, 50)])
-def test_learning_rate_rises_to_its_peak_and_falls_to_nothing(steps: int, warmup: int) -> None:
-    rates = [learning_rate(step, steps, warmup, 0.3) for step in range(steps)]
-    expected = [
-        0.3 * (s + 1) / warmup if s < warmup else 0.15 * (1 + math.cos(math.pi * (s - warmup) / (steps - warmup)))
-        for s in range(steps)
-    ]
-    assert rates == pytest.approx(expected, rel=1e-12)
-    assert max(rates) == pytest.approx(0.3, rel=1e-12)
-    assert min(rates) > 0
-    assert rates[:warmup] == sorted(rates[:warmup])
-    assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
-    assert np.allclose(np.diff(rates[:warmup]), 0.3 / max(1, warmup), rtol=1e-9)
-    if warmup < steps:
-        assert learning_rate(steps, steps, warmup, 0.3) == pytest.approx(0, abs=1e-12)
-        middle = warmup + (steps - warmup) / 2
-        assert learning_rate(int(middle), steps, warmup, 0.3) >= 0.15 - 1e-12
-
-
-# --------------------------------------------------------------------------------------------------- optimisers
-
-
-def regression() -> tuple[nn.Sequential, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(64, 8, generator=generator)
-    module = nn.Sequential(nn.Linear(8, 4, bias=False), nn.BatchNorm1d(4), nn.Linear(4, 3))
-    for p in module.parameters():
-        nn.init.normal_(p, generator=generator)
-    return module, x, torch.randn(64, 3, generator=generator)
-
-
-@pytest.mark.parametrize("name", ["sgd", "momentum", "adamw", "lars", "lamb"])
-def test_known_optimisers_learn(name: str) -> None:
-    module, x, y = regression()
-    optimizer = create_optimizer(module, OptimConfig(name=name, lr=0.01))
-    losses = []
-    for _ in range(30):
-        loss = nn.functional.mse_loss(module(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < losses[0]
-    assert all(math.isfinite(loss) for loss in losses)
-
-
-@pytest.mark.parametrize("name", ["sgd", "momentum", "adamw"])
-def test_first_two_steps_are_those_of_the_papers(name: str) -> None:
-    """Nesterov's and Polyak's momentum with weight decay in the gradient; Adam with decoupled weight decay."""
-    lr, decay, m = 0.02, 0.3, 0.8
-    module, x, y = regression()
-    optimizer = create_optimizer(module, OptimConfig(name=name, lr=lr, momentum=m, weight_decay=decay))
-    weights = [p.detach().double().numpy().copy() for p in module.parameters()]
-    first, second = ([np.zeros_like(w) for w in weights] for _ in range(2))
-    for step in (1, 2):
-        optimizer.zero_grad()
-        nn.functional.mse_loss(module(x), y).backward()
-        for i, p in enumerate(module.parameters()):
-            assert p.grad is not None
-            g, w = p.grad.double().numpy(), weights[i]
-            if name == "adamw":
-                first[i] = 0.9 * first[i] + 0.1 * g
-                second[i] = 0.999 * second[i] + 0.001 * g**2
-                scale = np.sqrt(second[i] / (1 - 0.999**step)) + 1e-8
-                weights[i] = w * (1 - lr * decay) - lr * first[i] / (1 - 0.9**step) / scale
-            else:
-                g = g + decay * w  # biases and norms too, as published
-                first[i] = g if step == 1 else m * first[i] + g
-                weights[i] = w - lr * (g + m * first[i] if name == "sgd" else first[i])
-        optimizer.step()
-        for p, w in zip(module.parameters(), weights, strict=True):
-            np.testing.assert_allclose(p.detach().numpy(), w, rtol=1e-5, atol=1e-6)
-
-
-def test_optimiser_has_what_is_trained() -> None:
-    module, _, _ = regression()
-    module[0].requires_grad_(False)
-    optimizer = create_optimizer(module, OptimConfig(lr=0.5, weight_decay=0.1))
-    held = [p for group in optimizer.param_groups for p in group["params"]]
-    assert {id(p) for p in held} == {id(p) for p in module.parameters() if p.requires_grad}
-    assert len(held) == 4
-    assert all((group["lr"], group["weight_decay"]) == (0.5, 0.1) for group in optimizer.param_groups)
-
-
-@pytest.mark.parametrize(
-    ("name", "nearest"), [("sdg", "sgd"), ("adamww", "adamw"), ("larss", "lars"), ("lambb", "lamb")]
-)
-def test_unknown_optimisers_name_the_nearest(name: str, nearest: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^optim\.name = '{name}': no such optimiser; did you mean {nearest}\?$"):
-        create_optimizer(nn.Linear(2, 2), OptimConfig(name=name))
-
-
-def test_unknown_optimisers_like_no_other_name_them_all() -> None:
-    with pytest.raises(ConfigError, match=r"'zzzzzz': no such optimiser; known are .*\badamw\b.*\bsgd\b"):
-        create_optimizer(nn.Linear(2, 2), OptimConfig(name="zzzzzz"))
-
-
-@pytest.mark.parametrize(("name", "library"), [("fusedlamb", "apex"), ("bnbadamw", "bitsandbytes")])
-def test_optimisers_that_cannot_be_made_here_are_a_fault_of_the_configuration(name: str, library: str) -> None:
-    """timm lists them everywhere, but they need a GPU and a library."""
-    assert name in timm.optim.list_optimizers()
-    if torch.cuda.is_available() and importlib.util.find_spec(library):
-        pytest.skip(f"{name} can be made here")
-    with pytest.raises(ConfigError, match=rf"^optim\.name = '{name}'"):
-        create_optimizer(nn.Linear(2, 2), OptimConfig(name=name))
-
-
-# --------------------------------------------------------------------------------------------- untrained features
-
-
-def cells(pictures: np.ndarray) -> np.ndarray:
-    """Means over a grid of 16 x 16 cells, whose edges are rounded outwards to whole pixels; flattened."""
-    height, width = pictures.shape[-2:]
-    out = np.empty((*pictures.shape[:-2], 16, 16))
-    for i, j in np.ndindex(16, 16):
-        rows = slice(i * height // 16, -(-(i + 1) * height // 16))
-        columns = slice(j * width // 16, -(-(j + 1) * width // 16))
-        out[..., i, j] = pictures[..., rows, columns].mean((-2, -1))
-    return out.reshape(len(out), -1)
-
-
-@pytest.mark.parametrize("size", [(16, 16), (64, 32), (50, 37), (8, 20)])
-def test_untrained_features_against_numpy(size: tuple[int, int]) -> None:
-    clips = torch.rand(3, 3, 5, *size, generator=torch.Generator().manual_seed(0))
-    order = torch.arange(5).expand(3, 5)
-    x = clips.double().numpy()
-    mean, difference = mean_frame(clips, order), frame_difference(clips, order)
-    assert mean.shape == difference.shape == (3, 3 * 16 * 16)
-    np.testing.assert_allclose(mean.numpy(), cells(x.mean(2)), rtol=0, atol=1e-6)
-    changes = np.mean([np.abs(x[:, :, t + 1] - x[:, :, t]) for t in range(4)], axis=0)
-    np.testing.assert_allclose(difference.numpy(), cells(changes), rtol=0, atol=1e-6)
-
-
-def test_untrained_features_see_what_they_are_named_for() -> None:
-    still = torch.rand(2, 3, 1, 32, 32).expand(2, 3, 6, 32, 32)
-    order = torch.arange(6).expand(2, 6)
-    assert not frame_difference(still, order).any()
-    torch.testing.assert_close(mean_frame(still, order), mean_frame(still[:, :, :2], order[:, :2]))
+    expected = [1 - math.comb(9537 - 94, k) / math.comb(9537, k) for k in TOP_K]
+    np.testing.assert_allclose(recall_by_chance(["a"], known, TOP_K), expected, rtol=1e-10)

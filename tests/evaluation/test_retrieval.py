@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from cacl.clips import VideoRecord
@@ -34,21 +32,9 @@ def catalog(*videos: tuple[str | None, str | None]) -> Catalog:
     return Catalog(root=Path("/set"), layout="csv", videos=tuple(records), rejected=(), missing=())
 
 
-def test_the_baseline_of_size_and_length_tells_near_from_far() -> None:
-    """All of one size, so that only the lengths differ: the nearer the length, the more alike. Without the constant
-    there would be one number left, whose cosine is 1 or -1 and nothing between."""
-    lengths = [10, 12, 15, 20, 30, 60, 61, 200]
-    videos = catalog(*[("train", "run")] * len(lengths)).videos
-    values = retrieval._size_and_length([replace(v, frames=n) for v, n in zip(videos, lengths, strict=True)])
-    values /= np.linalg.norm(values, axis=1, keepdims=True)
-    likeness = values @ values.T
-    assert (np.diff(likeness[-1]) > 0).all()
-    assert (np.diff(likeness[0]) < 0).all()
-
-
 def test_positions_of_a_split() -> None:
     videos = catalog(("train", "a"), ("val", "a"), (None, None), ("train", "b"), ("test", "a"))
-    assert [retrieval._positions(videos, split) for split in ("train", "val", "test")] == [[0, 3], [1], [4]]
+    assert [retrieval._videos_of_split(videos, split) for split in ("train", "val", "test")] == [[0, 3], [1], [4]]
 
 
 @pytest.mark.parametrize(
@@ -63,15 +49,15 @@ def test_positions_of_a_split() -> None:
 )
 def test_a_split_that_is_not_there(splits: list[str | None], wanted: str, message: str) -> None:
     with pytest.raises(DataError, match=rf"^/set: no usable video belongs {message}"):
-        retrieval._positions(catalog(*((split, "a") for split in splits)), wanted)
+        retrieval._videos_of_split(catalog(*((split, "a") for split in splits)), wanted)
 
 
 def test_labels_are_asked_of_queries_and_gallery_only() -> None:
     videos = catalog(("train", "a"), (None, None), ("val", "b"), ("test", None), ("train", "b"))
-    assert retrieval._column(videos, "label", [2], [0, 4]) == ["a", "", "b", "", "b"]
+    assert retrieval._video_labels(videos, "label", [2], [0, 4]) == ["a", "", "b", "", "b"]
     with pytest.raises(DataError, match=r"^/set: 1 of 1 test videos have no 'label', 3\.mp4 .*; --queries val takes"):
-        retrieval._column(videos, "label", [3], [0, 4])
+        retrieval._video_labels(videos, "label", [3], [0, 4])
     with pytest.raises(DataError, match=r"^/set: 2 of 2 training videos have no 'who', 0\.mp4 among them$"):
-        retrieval._column(videos, "who", [3], [0, 4])
+        retrieval._video_labels(videos, "who", [3], [0, 4])
     with pytest.raises(DataError, match=r"^/set: its videos have no 'whom'; --label takes one of who$"):
-        retrieval._column(videos, "whom", [2], [0, 4])
+        retrieval._video_labels(videos, "whom", [2], [0, 4])

@@ -28,8 +28,8 @@ from cacl.checkpoints.encoders import EncoderWeights
 from cacl.clips import ClipBatch, ClipPlan, VideoRecord, ViewPlan
 from cacl.config import Config, differences, load, to_dict
 from cacl.errors import ConfigError, UsageError
-from cacl.evaluation.features import key_of
-from cacl.evaluation.retrieval import protocol
+from cacl.evaluation.features import cache_key
+from cacl.evaluation.retrieval import describe_protocol
 from cacl.loaders.backends import cpu, reference
 from cacl.loaders.backends.dali import DaliBackend
 from cacl.loaders.backends.pillow_ops import apply_color_steps
@@ -519,15 +519,15 @@ def test_loaders_are_not_timed_by_views_that_others_do_not_make(keys: tuple[str,
 
 
 def test_an_evaluation_says_what_it_does_otherwise() -> None:
-    assert protocol(recipe()).split(":")[0].endswith("but for nothing")
-    named = protocol(recipe("augment.resize=[0, 0]", "retrieval.clip_starts=span", "model.cnn=r3d34"))
+    assert describe_protocol(recipe()).split(":")[0].endswith("but for nothing")
+    named = describe_protocol(recipe("augment.resize=[0, 0]", "retrieval.clip_starts=span", "model.cnn=r3d34"))
     assert "but for augment.resize, retrieval.clip_starts:" in named
 
 
 @pytest.mark.parametrize("key", ["retrieval.clip_starts=span", "augment.resize=[128, 172]"])
 def test_kept_features_are_those_of_the_same_clips(film: tuple[VideoRecord, np.ndarray], key: str) -> None:
     catalog = Catalog(root=Path("/"), layout="folder", videos=(film[0],), rejected=(), missing=())
-    assert key_of("weights", catalog, recipe(), "cpu") != key_of("weights", catalog, recipe(key), "cpu")
+    assert cache_key("weights", catalog, recipe(), "cpu") != cache_key("weights", catalog, recipe(key), "cpu")
 
 
 def test_contrast_is_about_the_grey_of_each_frame(film: tuple[VideoRecord, np.ndarray]) -> None:

@@ -274,7 +274,7 @@ def test_an_evaluation_takes_all_clips_or_none(
     monkeypatch.setattr(retrieval, "build_backend", damaging)
     weights = EncoderWeights.read(Path(config.run))
     with pytest.raises(DataError, match=rf"{config.data.root}/b/3\.mp4: "):
-        retrieval.retrieval(weights, config, ["label"], tmp_path / "features")
+        retrieval.evaluate_retrieval(weights, config, ["label"], tmp_path / "features")
     assert not list((tmp_path / "features").rglob("finished"))
 
 

@@ -1,0 +1,125 @@
+"""The learning rate and the optimisers against the formulas of their papers."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+
+import numpy as np
+import pytest
+import timm.optim
+import torch
+from torch import Tensor, nn
+
+from cacl.config import OptimConfig
+from cacl.errors import ConfigError
+from cacl.training.optim import create_optimizer, learning_rate
+
+# ------------------------------------------------------------------------------------------------ learning rate
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 0), (1, 1), (7, 0), (100, 10), (101, 1), (50, 50)])
+def test_learning_rate_rises_to_its_peak_and_falls_to_nothing(steps: int, warmup: int) -> None:
+    rates = [learning_rate(step, steps, warmup, 0.3) for step in range(steps)]
+    expected = [
+        0.3 * (s + 1) / warmup if s < warmup else 0.15 * (1 + math.cos(math.pi * (s - warmup) / (steps - warmup)))
+        for s in range(steps)
+    ]
+    assert rates == pytest.approx(expected, rel=1e-12)
+    assert max(rates) == pytest.approx(0.3, rel=1e-12)
+    assert min(rates) > 0
+    assert rates[:warmup] == sorted(rates[:warmup])
+    assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
+    assert np.allclose(np.diff(rates[:warmup]), 0.3 / max(1, warmup), rtol=1e-9)
+    if warmup < steps:
+        assert learning_rate(steps, steps, warmup, 0.3) == pytest.approx(0, abs=1e-12)
+        middle = warmup + (steps - warmup) / 2
+        assert learning_rate(int(middle), steps, warmup, 0.3) >= 0.15 - 1e-12
+
+
+# --------------------------------------------------------------------------------------------------- optimisers
+
+
+def regression() -> tuple[nn.Sequential, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 8, generator=generator)
+    module = nn.Sequential(nn.Linear(8, 4, bias=False), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    for p in module.parameters():
+        nn.init.normal_(p, generator=generator)
+    return module, x, torch.randn(64, 3, generator=generator)
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adamw", "lars", "lamb"])
+def test_known_optimisers_learn(name: str) -> None:
+    module, x, y = regression()
+    optimizer = create_optimizer(module, OptimConfig(name=name, lr=0.01))
+    losses = []
+    for _ in range(30):
+        loss = nn.functional.mse_loss(module(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    assert all(math.isfinite(loss) for loss in losses)
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adamw"])
+def test_first_two_steps_are_those_of_the_papers(name: str) -> None:
+    """Nesterov's and Polyak's momentum with weight decay in the gradient; Adam with decoupled weight decay."""
+    lr, decay, m = 0.02, 0.3, 0.8
+    module, x, y = regression()
+    optimizer = create_optimizer(module, OptimConfig(name=name, lr=lr, momentum=m, weight_decay=decay))
+    weights = [p.detach().double().numpy().copy() for p in module.parameters()]
+    first, second = ([np.zeros_like(w) for w in weights] for _ in range(2))
+    for step in (1, 2):
+        optimizer.zero_grad()
+        nn.functional.mse_loss(module(x), y).backward()
+        for i, p in enumerate(module.parameters()):
+            assert p.grad is not None
+            g, w = p.grad.double().numpy(), weights[i]
+            if name == "adamw":
+                first[i] = 0.9 * first[i] + 0.1 * g
+                second[i] = 0.999 * second[i] + 0.001 * g**2
+                scale = np.sqrt(second[i] / (1 - 0.999**step)) + 1e-8
+                weights[i] = w * (1 - lr * decay) - lr * first[i] / (1 - 0.9**step) / scale
+            else:
+                g = g + decay * w  # biases and norms too, as published
+                first[i] = g if step == 1 else m * first[i] + g
+                weights[i] = w - lr * (g + m * first[i] if name == "sgd" else first[i])
+        optimizer.step()
+        for p, w in zip(module.parameters(), weights, strict=True):
+            np.testing.assert_allclose(p.detach().numpy(), w, rtol=1e-5, atol=1e-6)
+
+
+def test_optimiser_has_what_is_trained() -> None:
+    module, _, _ = regression()
+    module[0].requires_grad_(False)
+    optimizer = create_optimizer(module, OptimConfig(lr=0.5, weight_decay=0.1))
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    assert {id(p) for p in held} == {id(p) for p in module.parameters() if p.requires_grad}
+    assert len(held) == 4
+    assert all((group["lr"], group["weight_decay"]) == (0.5, 0.1) for group in optimizer.param_groups)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("sdg", "sgd"), ("adamww", "adamw"), ("larss", "lars"), ("lambb", "lamb")]
+)
+def test_unknown_optimisers_name_the_nearest(name: str, nearest: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^optim\.name = '{name}': no such optimiser; did you mean {nearest}\?$"):
+        create_optimizer(nn.Linear(2, 2), OptimConfig(name=name))
+
+
+def test_unknown_optimisers_like_no_other_name_them_all() -> None:
+    with pytest.raises(ConfigError, match=r"'zzzzzz': no such optimiser; known are .*\badamw\b.*\bsgd\b"):
+        create_optimizer(nn.Linear(2, 2), OptimConfig(name="zzzzzz"))
+
+
+@pytest.mark.parametrize(("name", "library"), [("fusedlamb", "apex"), ("bnbadamw", "bitsandbytes")])
+def test_optimisers_that_cannot_be_made_here_are_a_fault_of_the_configuration(name: str, library: str) -> None:
+    """timm lists them everywhere, but they need a GPU and a library."""
+    assert name in timm.optim.list_optimizers()
+    if torch.cuda.is_available() and importlib.util.find_spec(library):
+        pytest.skip(f"{name} can be made here")
+    with pytest.raises(ConfigError, match=rf"^optim\.name = '{name}'"):
+        create_optimizer(nn.Linear(2, 2), OptimConfig(name=name))
