@@ -167,7 +167,6 @@ def _video_features(
         return cached
     log.info("loader: %s, %s", choice.name, choice.reason)
     backend = build_backend(choice.name, catalog, config, device, distributed.local_world())
-
     on_progress = partial(console.progress, "features")
     arrays = features.extract(functions, catalog, backend, config, device, folder / key, on_progress)
     if distributed.rank() == 0:
