@@ -1,11 +1,15 @@
-"""The arithmetic of the method and of its loader, as operations of torch: torch.ops.cacl.
+"""The arithmetic of the method and of its loader, as operations of torch (`torch.ops.cacl`).
 
-contrast        anchors against positives and a queue of negatives, without the [N, K] logits
-symmetric       two views of a batch against each other, both learning, across processes
-edit_distance   of frame orders, and of any integer sequences
-augment         decoded frames to views
-dispatch        which form runs where, and registration
+Four operations, three files each. `OPERATION.py` holds the function to call, its gradient and its registration,
+`OPERATION_reference.py` the readable form in torch, and `OPERATION_triton.py` the Triton kernels with their launches.
 
-Each module holds, from top to bottom: what to call, the readable form in torch, the Triton kernels with what launches
-them, and what is registered. Nothing here imports anything of cacl outside of this folder.
+contrast        contrasts anchors with positives and a queue of negatives, without the [N, K] logits
+symmetric       contrasts two views of a batch with each other, both learning, across processes
+edit_distance   measures the Levenshtein distance of frame orders, and of any integer sequences
+augment         makes views of decoded frames
+
+common          holds the tiles, loads, splits and checks that several kernels share
+dispatch        registers an operation and decides which form of it runs where
+
+Nothing here imports anything of cacl outside of this folder.
 """

@@ -1,7 +1,7 @@
-"""Where an operation runs: its Triton kernel on NVIDIA GPUs, its readable form in torch on a CPU.
+"""Where an operation runs: its Triton kernel on NVIDIA GPUs, its readable reference in torch on a CPU.
 
 With TRITON_INTERPRET=1, set before the first import, tensors on a CPU go to the kernels too, which Triton's interpreter
-then runs without a GPU: slow, for tests.
+then runs without a GPU. That is slow and meant for tests.
 """
 
 from __future__ import annotations
@@ -14,39 +14,43 @@ import triton.knobs
 from torch import Tensor
 
 INTERPRETED: bool = triton.knobs.runtime.interpret
+"""Whether Triton's interpreter runs the kernels, on CPU tensors too."""
 
 _LIBRARY = torch.library.Library("cacl", "DEF")
 
 
-def operation(
+def register_operation(
     schema: str,
     *,
     reference: Callable[..., Any],
     kernel: Callable[..., Any],
-    shapes: Callable[..., Any],
-    small: Callable[..., bool] = lambda *_: False,
+    fake: Callable[..., Any],
+    prefers_reference: Callable[..., bool] = lambda *_: False,
 ) -> Any:
-    """Registers an operation as torch.ops.cacl.NAME and returns it.
+    """Registers an operation as `torch.ops.cacl.NAME`.
 
-    schema: as torch.library takes it, `NAME(Tensor x, ...) -> ...`, a tensor or a list of them first. All functions
-    take its arguments; `shapes` returns empty tensors like those that the operation returns. small: whether the launch
-    of the kernel would take longer than the reference on the same GPU.
+    All functions take the arguments of the operation.
+
+    Args:
+        schema: The schema as torch.library takes it, `NAME(Tensor x, ...) -> ...`. The first argument is a tensor or a
+            list of tensors.
+        reference: The readable form in torch. It runs on a CPU.
+        kernel: The function that launches the Triton kernel. It runs on a GPU, and on a CPU under TRITON_INTERPRET=1.
+        fake: Returns empty tensors of the shapes and dtypes that the operation returns.
+        prefers_reference: Tells whether the reference is quicker than a launch of the kernel on the same GPU.
+
+    Returns:
+        The overload of the operation that was registered, ready to be called.
     """
     name = _LIBRARY.define(schema)
 
-    def on_gpu(*arguments: Any) -> Any:
+    def run_on_gpu(*arguments: Any) -> Any:
         tensor = arguments[0] if isinstance(arguments[0], Tensor) else arguments[0][0]
-        with torch.cuda.device_of(tensor):  # Triton launches on the current device, wherever the tensors are
-            return (reference if small(*arguments) else kernel)(*arguments)
+        with torch.cuda.device_of(tensor):  # Triton launches on the current device, wherever the tensors are.
+            return (reference if prefers_reference(*arguments) else kernel)(*arguments)
 
-    # The reference chooses its own precision: autocast must not.
+    # The reference chooses its own precision, so autocast must not.
     _LIBRARY.impl(name, kernel if INTERPRETED else torch.autocast("cpu", enabled=False)(reference), "CPU")
-    _LIBRARY.impl(name, torch.autocast("cuda", enabled=False)(on_gpu), "CUDA")
-    torch.library.register_fake(f"cacl::{name}", shapes, lib=_LIBRARY)
+    _LIBRARY.impl(name, torch.autocast("cuda", enabled=False)(run_on_gpu), "CUDA")
+    torch.library.register_fake(f"cacl::{name}", fake, lib=_LIBRARY)
     return getattr(torch.ops.cacl, name).default
-
-
-def widened(x: Tensor) -> bool:
-    """Whether a kernel must make float32 of what it loads of this tensor: the interpreter computes with the bits of
-    bfloat16 as if they were integers."""
-    return INTERPRETED and x.dtype == torch.bfloat16

@@ -26,8 +26,12 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from cacl.benchmarks.kernels.resources import SHARED_LIMIT
-from cacl.kernels import augment, contrast, edit_distance, symmetric
-from cacl.kernels.contrast import DTYPES
+from cacl.kernels import common
+from cacl.kernels.augment_triton import launch_augment
+from cacl.kernels.common import DTYPES
+from cacl.kernels.contrast_triton import launch_backward, launch_forward
+from cacl.kernels.edit_distance_triton import launch_sequences, launch_to_identity
+from cacl.kernels.symmetric_triton import launch_gradient, launch_logsumexp
 
 MULTIPROCESSORS = {80: 108, 90: 132, 100: 148}
 
@@ -72,30 +76,28 @@ LENGTHS = [1, 2, 3, 15, 16, 18, 31, 32, 33, 63, 64]
 def contrast_both_ways(n: int, p: int, k: int, d: int, dtype: torch.dtype) -> None:
     anchors, positives = torch.empty(n, d, dtype=dtype), torch.empty(n, p, d, dtype=dtype)
     temperature = torch.tensor(0.07)
-    outputs = contrast._forward_kernel(anchors, positives, torch.empty(k, d, dtype=dtype), temperature)
+    outputs = launch_forward(anchors, positives, torch.empty(k, d, dtype=dtype), temperature)
     kept = outputs[1], outputs[2], outputs[4]
-    for positives_too in (True, False):
-        contrast._backward_kernel(
-            torch.empty(n, p), torch.empty(n), anchors, positives, temperature, *kept, positives_too
-        )
+    for needs_d_positives in (True, False):
+        launch_backward(torch.empty(n, p), torch.empty(n), anchors, positives, temperature, *kept, needs_d_positives)
 
 
 def symmetric_both_ways(n: int, m: int, d: int, dtype: torch.dtype, rank_offset: int) -> None:
     rows, columns, temperature = torch.empty(n, d, dtype=dtype), torch.empty(m, d, dtype=dtype), torch.tensor(0.07)
-    symmetric._logsumexp_kernel(rows, columns, temperature, rank_offset)
-    symmetric._gradient_kernel(rows, columns, temperature, rank_offset, torch.ones(n, 2), torch.ones(m, 2))
+    launch_logsumexp(rows, columns, temperature, rank_offset)
+    launch_gradient(rows, columns, temperature, rank_offset, torch.ones(n, 2), torch.ones(m, 2))
 
 
 def pairs(batch: int, dtype: torch.dtype) -> None:
     lengths = torch.ones(batch, dtype=torch.int32)
     first, second = (torch.zeros(batch, length, dtype=dtype) for length in (66, 9))
-    edit_distance._general_launch(first, second, lengths, lengths)
+    launch_sequences(first, second, lengths, lengths)
 
 
 def views(count: int, clips: int, length: int, side: int, size: int) -> None:
     frames = [torch.zeros(length, side + 4, side + 9, 3, dtype=torch.uint8)] * clips
     crops = torch.tensor([[[1, 2, side, 0]] * clips] * count, dtype=torch.int32)
-    augment._launch(frames, crops, torch.zeros(count, clips, 3, 4), size)
+    launch_augment(frames, crops, torch.zeros(count, clips, 3, 4), size)
 
 
 def cases(few: bool) -> Iterator[Case]:
@@ -113,7 +115,7 @@ def cases(few: bool) -> Iterator[Case]:
     for length in some(LENGTHS):
         for batch in some([1, 16, 129]):
             order: Tensor = torch.zeros(batch, length, dtype=torch.uint8)
-            yield Case(f"orders {batch} x {length}", partial(edit_distance._to_identity_launch, order))
+            yield Case(f"orders {batch} x {length}", partial(launch_to_identity, order))
     for dtype in some([torch.int32, torch.int64]):
         for batch in some([1, 33, 64]):
             yield Case(f"pairs {batch} {dtype}", partial(pairs, batch, dtype))
@@ -127,7 +129,7 @@ def main() -> None:
     parser.add_argument("--few", action="store_true", help="one shape of each kernel")
     asked = parser.parse_args()
     driver.set_active(AbsentDriver(asked.capability))  # pyright: ignore[reportArgumentType]
-    contrast.multiprocessors = symmetric.multiprocessors = lambda _: MULTIPROCESSORS[asked.capability]
+    common.multiprocessor_count = lambda _: MULTIPROCESSORS[asked.capability]
     launched, compiled = JITFunction.run, dict[tuple[str, str], Any]()
 
     def compile_only(self: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> Any:

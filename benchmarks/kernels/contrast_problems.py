@@ -36,7 +36,7 @@ ELSEWHERE = 3
 def contrast_problem(
     device: torch.device, dtype: torch.dtype, n: int, p: int, k: int, *, other_side: bool = False
 ) -> Problem:
-    """other_side: also as `contrast.SMALL` decides it for larger or smaller problems."""
+    """other_side: also as `contrast.MIN_KERNEL_LOGITS` decides it for larger or smaller problems."""
     setting = f"{n} anchors, {p} positive{'s' * (p > 1)} each, {k:,} keys, {DIM} dimensions, {_name(dtype)}"
     return Problem("contrast", setting, partial(_contrast, device, dtype, n, p, k, other_side))
 
@@ -92,12 +92,12 @@ def _contrast(device: torch.device, dtype: torch.dtype, n: int, p: int, k: int, 
         ),
     ]
     if other_side:
-        small = n * k < contrast.SMALL
+        small = n * k < contrast.MIN_KERNEL_LOGITS
         ways.insert(
             1,
             Way(
                 name=f"{OURS}, {'always' if small else 'never'} the kernel",
-                how="what the rule by size (contrast.SMALL) decides against",
+                how="what the rule by size (contrast.MIN_KERNEL_LOGITS) decides against",
                 prepare=lambda: trained(_with_bound(0 if small else n * k + 1)),
                 limits=limits,
             ),
@@ -113,11 +113,11 @@ def _ours(anchors: Tensor, positives: Tensor, queue: Tensor, temperature: float)
 
 def _with_bound(small: int) -> Callable[..., Tensor]:
     def loss(*inputs: Any) -> Tensor:
-        before, contrast.SMALL = contrast.SMALL, small
+        before, contrast.MIN_KERNEL_LOGITS = contrast.MIN_KERNEL_LOGITS, small
         try:
             return _ours(*inputs)
         finally:
-            contrast.SMALL = before
+            contrast.MIN_KERNEL_LOGITS = before
 
     return loss
 

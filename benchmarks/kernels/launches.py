@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import torch
 import triton
 
-from cacl.kernels import augment, contrast, edit_distance, symmetric
+from cacl.kernels import augment_triton, contrast_triton, edit_distance_triton, symmetric_triton
+from cacl.kernels.common import Tile, contrast_tile
+from cacl.kernels.edit_distance_reference import WORD_BITS
 
 N, K, DIM = 2048, 2**16, 128
 SPLIT = 2**13
@@ -25,67 +27,66 @@ class Launch(NamedTuple):
 
 def _of_contrast() -> Iterator[Launch]:
     for dtype in (torch.bfloat16, torch.float32):
-        tile = contrast.tiling(DIM, dtype)
+        tile = contrast_tile(DIM, dtype)
         arguments = {
             **dict.fromkeys(("anchors", "queue"), dtype),
-            **dict.fromkeys(("temperature", "max_negative_logit", "total", "mean"), torch.float32),
+            **dict.fromkeys(("temperature", "split_m", "split_l", "split_acc"), torch.float32),
             "n": N,
             "k": K,
-            "keys_of_split": SPLIT,
-            "KEYS": tile.keys,
+            "keys_per_split": SPLIT,
             **_of_tiles(tile),
         }
-        yield Launch(contrast.scan_kernel, _name(dtype), arguments, _options(tile))
+        yield Launch(contrast_triton.scan_kernel, _name(dtype), arguments, _options(tile))
     arguments = {
         **dict.fromkeys(("anchors", "positives", "d_anchors", "d_positives"), torch.bfloat16),
-        **dict.fromkeys(("temperature", "part_highest", "part_total", "part_mean"), torch.float32),
+        **dict.fromkeys(("temperature", "split_m", "split_l", "split_acc"), torch.float32),
         **dict.fromkeys(("loss", "similarity", "logsumexp", "max_negative_logit", "mean"), torch.float32),
         **dict.fromkeys(("d_loss", "d_logsumexp", "d_temperature"), torch.float32),
         "n": N,
         "splits": K // SPLIT,
-        "count": 1,
+        "num_positives": 1,
         "D": DIM,
-        "WIDTH": DIM,
-        "ROWS": contrast.FINISHING_ELEMENTS // DIM,
-        "POSITIVES_TOO": False,
+        "BLOCK_D": DIM,
+        "BLOCK_N": contrast_triton.ELEMENTS_PER_PROGRAM // DIM,
+        "NEEDS_D_POSITIVES": False,
     }
-    for kernel in (contrast.finish_kernel, contrast.backward_kernel):
+    for kernel in (contrast_triton.finish_kernel, contrast_triton.backward_kernel):
         yield Launch(kernel, "bfloat16", arguments, {})
 
 
 def _of_symmetric() -> Iterator[Launch]:
     for dtype in (torch.bfloat16, torch.float32):
         for kernel, tile in (
-            (symmetric.logsumexp_kernel, symmetric.logsumexp_tiling(DIM, dtype)),
-            (symmetric.gradient_kernel, symmetric.gradient_tiling(DIM, dtype)),
+            (symmetric_triton.logsumexp_kernel, symmetric_triton.logsumexp_tile(DIM, dtype)),
+            (symmetric_triton.gradient_kernel, symmetric_triton.gradient_tile(DIM, dtype)),
         ):
             arguments = {
                 **dict.fromkeys(("rows", "columns"), dtype),
-                **dict.fromkeys(("temperature", "logsumexp", "max_negative_logit"), torch.float32),
-                **dict.fromkeys(("largest", "of_rows", "of_columns", "gradient"), torch.float32),
-                "n": N,
-                "m": N,
-                "columns_of_split": N,
+                **dict.fromkeys(("temperature", "logsumexp", "max_logit"), torch.float32),
+                **dict.fromkeys(("max_weight", "row_stats", "column_stats", "gradient"), torch.float32),
+                "n_rows": N,
+                "n_columns": N,
+                "columns_per_split": N,
                 "rank_offset": 0,
-                "COLUMNS": tile.keys,
                 **_of_tiles(tile),
             }
             yield Launch(kernel, _name(dtype), arguments, _options(tile))
 
 
-def _of_tiles(tile: contrast.Tiling) -> dict[str, Any]:
+def _of_tiles(tile: Tile) -> dict[str, Any]:
     return {
         "D": DIM,
-        "SLICE": tile.slice,
-        "SLICES": triton.cdiv(DIM, tile.slice),
-        "ROWS": tile.rows,
+        "BLOCK_D": tile.block_d,
+        "NUM_SLICES": triton.cdiv(DIM, tile.block_d),
+        "BLOCK_N": tile.block_n,
+        "BLOCK_K": tile.block_k,
         "PRECISION": "tf32x3",
         "WIDEN": False,
     }
 
 
-def _options(tile: contrast.Tiling) -> dict[str, int]:
-    return {"num_warps": tile.warps, "num_stages": tile.stages}
+def _options(tile: Tile) -> dict[str, int]:
+    return {"num_warps": tile.num_warps, "num_stages": tile.num_stages}
 
 
 def _of_edit_distance() -> Iterator[Launch]:
@@ -96,19 +97,19 @@ def _of_edit_distance() -> Iterator[Launch]:
             "LENGTH": length,
             "BITS": bits,
             "SYMBOLS_PER_LOAD": 4,
-            "ROWS": edit_distance.ROWS,
+            "BLOCK_B": edit_distance_triton.ORDERS_PER_PROGRAM,
         }
-        options = {"num_warps": edit_distance.ROWS // 32, **edit_distance.OPTIONS}
-        yield Launch(edit_distance.to_identity_kernel, f"{length} frames", arguments, options)
+        options = {"num_warps": edit_distance_triton.ORDERS_PER_PROGRAM // 32, **edit_distance_triton.OPTIONS}
+        yield Launch(edit_distance_triton.to_identity_kernel, f"{length} frames", arguments, options)
     arguments = {
         **dict.fromkeys(("first", "second", "first_lengths", "second_lengths", "distances"), torch.int32),
         "differences": torch.int8,
         "batch": 1001,
-        "WORD": edit_distance.WORD,
-        "PAIRS": edit_distance.PAIRS,
+        "WORD_BITS": WORD_BITS,
+        "BLOCK_B": edit_distance_triton.PAIRS_PER_PROGRAM,
     }
-    options = {"num_warps": edit_distance.PAIRS // 32, **edit_distance.OPTIONS}
-    yield Launch(edit_distance.general_kernel, "int32", arguments, options)
+    options = {"num_warps": edit_distance_triton.PAIRS_PER_PROGRAM // 32, **edit_distance_triton.OPTIONS}
+    yield Launch(edit_distance_triton.sequences_kernel, "int32", arguments, options)
 
 
 def _of_augment() -> Iterator[Launch]:
@@ -116,15 +117,15 @@ def _of_augment() -> Iterator[Launch]:
         "out": torch.float16,
         "crops": torch.int32,
         "colors": torch.float32,
-        "places": torch.int64,
+        "clip_table": torch.int64,
         "clips": 64,
         "length": 16,
         "views": 2,
         "size": 112,
-        "FRAMES": augment.MOST_FRAMES,
-        "PIXELS": augment.PIXELS,
+        "BLOCK_T": augment_triton.MAX_FRAMES_PER_PROGRAM,
+        "BLOCK_P": augment_triton.PIXELS_PER_PROGRAM,
     }
-    yield Launch(augment.augment_kernel, "16 frames", arguments, augment.OPTIONS)
+    yield Launch(augment_triton.augment_kernel, "16 frames", arguments, augment_triton.OPTIONS)
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -18,7 +18,8 @@ from cacl.benchmarks.kernels.contrast_problems import contrast_problem, symmetri
 from cacl.benchmarks.rivals import kernels as rivals
 from cacl.benchmarks.rivals.loaders import unavailable_reason
 from cacl.clips import ViewPlan
-from cacl.kernels.augment import augment, one_view
+from cacl.kernels.augment import augment
+from cacl.kernels.augment_reference import one_view
 from cacl.kernels.edit_distance import edit_distance_to_identity
 from cacl.loaders.backends import dali
 from cacl.loaders.sampling.augmentation import color_matrix
@@ -39,7 +40,7 @@ def problems(device: torch.device) -> list[Problem]:
         ]
     return [
         contrast_problem(device, half, 2048, 1, 2**16),
-        # The two sides of `contrast.SMALL`.
+        # The two sides of `contrast.MIN_KERNEL_LOGITS`.
         contrast_problem(device, full, 128, 1, 6400, other_side=True),
         contrast_problem(device, full, 256, 1, 2**16, other_side=True),
         augment_problem(device, 64, 16, (128, 170), 112, 112),

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torchvision.transforms import v2
 
 from cacl.clips import ViewPlan
-from cacl.kernels import edit_distance
+from cacl.kernels.edit_distance_reference import CHUNK_ROWS, to_identity_reference
 from cacl.loaders.backends.dali_views import DaliViews
 
 
@@ -119,10 +119,10 @@ def rapidfuzz_of_bytes(order: Tensor, workers: int) -> Tensor:
 
 def compiled_reference() -> Callable[[Tensor], Tensor]:
     """Our reference under torch.compile: in parts of one size, since compiling all rows at once takes minutes."""
-    of_part = compiled(edit_distance._to_identity_reference)
+    of_part = compiled(to_identity_reference)
 
     def distances(order: Tensor) -> Tensor:
-        parts = F.pad(order, (0, 0, 0, -len(order) % edit_distance.PART)).split(edit_distance.PART)
+        parts = F.pad(order, (0, 0, 0, -len(order) % CHUNK_ROWS)).split(CHUNK_ROWS)
         return torch.cat([of_part(part) for part in parts])[: len(order)]
 
     return distances

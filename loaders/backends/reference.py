@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cacl.clips import ClipPlan, VideoRecord, ViewPlan
-from cacl.kernels.augment import one_view
+from cacl.kernels.augment_reference import one_view
 from cacl.loaders.backends import pillow_ops
 from cacl.loaders.decode.raw import apply_orientation, decode_frames
 from cacl.loaders.decode.storage import Location

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cacl.kernels.contrast import Contrast, queue_contrast
+from cacl.kernels.contrast import QueueContrast, queue_contrast
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 LEARNABLE = ("anchors", "positives", "temperature")
@@ -104,7 +104,7 @@ def formula(given: Given, dtype: torch.dtype = torch.float64) -> Result:
 
 
 def made(
-    given: Given, learnt: Sequence[str] = LEARNABLE, contrast_of: Callable[..., Contrast] = queue_contrast
+    given: Given, learnt: Sequence[str] = LEARNABLE, contrast_of: Callable[..., QueueContrast] = queue_contrast
 ) -> dict[str, Tensor]:
     """By the operation, through autograd. An output whose incoming gradient is zero everywhere has no part in it, and
     a gradient that nobody wants is left out."""
@@ -211,7 +211,7 @@ def check_extremes(device: torch.device, side: int, temperature: float, dtype: t
     along = (weights[0] * (side - 1) + weights[1] * (side + 1)) / temperature
     expected = {
         "similarity": torch.tensor([1.0, -1.0]).expand(anchors, 2),
-        "highest": torch.full((anchors,), side / temperature),
+        "max_negative_logit": torch.full((anchors,), side / temperature),
         "logsumexp": torch.full((anchors,), side / temperature + math.log(keys)),
         "loss": torch.tensor(losses).expand(anchors, 2),
     }

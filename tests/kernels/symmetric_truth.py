@@ -201,7 +201,7 @@ def check_one_sample(given: Given) -> None:
     """Nothing is held against it."""
     results = check(given)
     assert results["loss"].tolist() == [0]
-    assert results["highest"].tolist() == [-math.inf]
+    assert results["max_negative_logit"].tolist() == [-math.inf]
     for name in LEARNABLE:
         assert not results[f"d_{name}"].any()
 
@@ -230,7 +230,7 @@ def check_extremes(device: torch.device, kind: str, temperature: float, dtype: t
     results = made(given)
     expected = {
         "loss": loss * ones,
-        "highest": max_negative_logit * ones,
+        "max_negative_logit": max_negative_logit * ones,
         "d_first": d_first,
         "d_second": -d_first,
         "d_temperature": -(d_first * first).sum() * t,
@@ -239,7 +239,7 @@ def check_extremes(device: torch.device, kind: str, temperature: float, dtype: t
     # half a place of the dtype.
     rounding = 5e-7 * t
     share = max(torch.finfo(dtype).eps, rounding) * t
-    limits = {"loss": rounding, "highest": rounding, "d_temperature": samples * share * t}
+    limits = {"loss": rounding, "max_negative_logit": rounding, "d_temperature": samples * share * t}
     for name, value in expected.items():
         torch.testing.assert_close(
             results[name].cpu().float(), value, rtol=0, atol=limits.get(name, share), msg=lambda m, n=name: f"{n}: {m}"
@@ -274,8 +274,8 @@ class Weighed(NamedTuple):
     columns: Tensor
     temperature: Tensor
     rank_offset: int
-    of_rows: Tensor
-    of_columns: Tensor
+    row_stats: Tensor
+    column_stats: Tensor
 
 
 def weighed(rows: Tensor, columns: Tensor, temperature: float, rank_offset: int, u: Tensor, v: Tensor) -> Weighed:
@@ -283,8 +283,8 @@ def weighed(rows: Tensor, columns: Tensor, temperature: float, rank_offset: int,
     t = torch.tensor(temperature)
     logits = _others(rows, columns, t, rank_offset)
     log_sums = (torch.logsumexp(logits, way).clamp(min=-1e30).float() for way in (1, 0))
-    of_rows, of_columns = (torch.stack([a, w], 1) for a, w in zip(log_sums, (u, v), strict=True))
-    return Weighed(rows, columns, t, rank_offset, of_rows, of_columns)
+    row_stats, column_stats = (torch.stack([a, w], 1) for a, w in zip(log_sums, (u, v), strict=True))
+    return Weighed(rows, columns, t, rank_offset, row_stats, column_stats)
 
 
 def _others(rows: Tensor, columns: Tensor, temperature: Tensor, rank_offset: int) -> Tensor:
@@ -307,7 +307,7 @@ def check_operations(given: Weighed, device: torch.device) -> Tensor:
         assert result.dtype == torch.float32
         assert ((result.cpu() - expected).abs() <= limit).all()
 
-    (a, u), (b, v) = (x.double().unbind(1) for x in (given.of_rows, given.of_columns))
+    (a, u), (b, v) = (x.double().unbind(1) for x in (given.row_stats, given.column_stats))
     by_rows, by_columns = u[:, None] * (logits - a[:, None]).exp(), v * (logits - b).exp()
     columns = given.columns.double()
     gradient = torch.ops.cacl.batch_gradient(*inputs)

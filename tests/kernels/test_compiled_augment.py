@@ -6,23 +6,23 @@ import pytest
 import torch
 
 from cacl.benchmarks.kernels.resources import CAPABILITIES, SHARED_LIMIT, compile_ahead
-from cacl.kernels.augment import MOST_FRAMES, OPTIONS, PIXELS, augment_kernel
+from cacl.kernels.augment_triton import MAX_FRAMES_PER_PROGRAM, OPTIONS, PIXELS_PER_PROGRAM, augment_kernel
 
 
-@pytest.mark.parametrize("frames", [1, MOST_FRAMES])
+@pytest.mark.parametrize("frames", [1, MAX_FRAMES_PER_PROGRAM])
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_resources(capability: int, frames: int) -> None:
     arguments = {
         "out": torch.float16,
         "crops": torch.int32,
         "colors": torch.float32,
-        "places": torch.int64,
+        "clip_table": torch.int64,
         "clips": 64,
         "length": 16,
         "views": 2,
         "size": 112,
-        "FRAMES": frames,
-        "PIXELS": PIXELS,
+        "BLOCK_T": frames,
+        "BLOCK_P": PIXELS_PER_PROGRAM,
     }
     used = compile_ahead(augment_kernel, arguments, capability, **OPTIONS)
     print(f"sm_{capability}, {frames} frames at once: {used}")

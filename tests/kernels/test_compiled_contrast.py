@@ -9,14 +9,8 @@ import torch
 import triton
 
 from cacl.benchmarks.kernels.resources import CAPABILITIES, SHARED_LIMIT, Resources, compile_ahead
-from cacl.kernels.contrast import (
-    FINISHING_ELEMENTS,
-    backward_kernel,
-    finish_kernel,
-    scan_kernel,
-    splits_of,
-    tiling,
-)
+from cacl.kernels.common import contrast_tile, num_splits_heuristic
+from cacl.kernels.contrast_triton import ELEMENTS_PER_PROGRAM, backward_kernel, finish_kernel, scan_kernel
 
 ANCHORS, KEYS, POSITIVES = 2048, 65_536, 2
 MULTIPROCESSORS = {80: 108, 90: 132, 100: 148}
@@ -37,31 +31,31 @@ CASES = [
 
 def parts_of_the_queue(d: int, dtype: torch.dtype, capability: int) -> tuple[int, int]:
     """How many keys one has, and how many there are."""
-    tile = tiling(d, dtype)
-    tiles = triton.cdiv(KEYS, tile.keys)
-    splits = splits_of(triton.cdiv(ANCHORS, tile.rows), tiles, MULTIPROCESSORS[capability])
-    keys_of_split = triton.cdiv(tiles, splits) * tile.keys
-    return keys_of_split, triton.cdiv(KEYS, keys_of_split)
+    tile = contrast_tile(d, dtype)
+    tiles = triton.cdiv(KEYS, tile.block_k)
+    splits = num_splits_heuristic(triton.cdiv(ANCHORS, tile.block_n), tiles, MULTIPROCESSORS[capability])
+    keys_per_split = triton.cdiv(tiles, splits) * tile.block_k
+    return keys_per_split, triton.cdiv(KEYS, keys_per_split)
 
 
 def scanning(dtype: torch.dtype, d: int, capability: int) -> Resources:
-    tile = tiling(d, dtype)
+    tile = contrast_tile(d, dtype)
     arguments = {
         "anchors": dtype,
         "queue": dtype,
-        **dict.fromkeys(("temperature", "max_negative_logit", "total", "mean"), torch.float32),
+        **dict.fromkeys(("temperature", "split_m", "split_l", "split_acc"), torch.float32),
         "n": ANCHORS,
         "k": KEYS,
-        "keys_of_split": parts_of_the_queue(d, dtype, capability)[0],
+        "keys_per_split": parts_of_the_queue(d, dtype, capability)[0],
         "D": d,
-        "SLICE": tile.slice,
-        "SLICES": triton.cdiv(d, tile.slice),
-        "ROWS": tile.rows,
-        "KEYS": tile.keys,
+        "BLOCK_D": tile.block_d,
+        "NUM_SLICES": triton.cdiv(d, tile.block_d),
+        "BLOCK_N": tile.block_n,
+        "BLOCK_K": tile.block_k,
         "PRECISION": "tf32x3",
         "WIDEN": False,
     }
-    used = compile_ahead(scan_kernel, arguments, capability, num_warps=tile.warps, num_stages=tile.stages)
+    used = compile_ahead(scan_kernel, arguments, capability, num_warps=tile.num_warps, num_stages=tile.num_stages)
     print(f"scan, sm_{capability}, {dtype}, {d} dimensions: {used}")
     return used
 
@@ -79,34 +73,36 @@ def test_scan(dtype: torch.dtype, d: int, capability: int) -> None:
 
 
 def of_small_kernels(d: int) -> dict[str, Any]:
-    width = triton.next_power_of_2(d)
+    block_d = triton.next_power_of_2(d)
     return {
         **dict.fromkeys(("anchors", "positives"), HALF),
-        **dict.fromkeys(("temperature", "loss", "similarity", "logsumexp", "max_negative_logit", "mean"), torch.float32),
+        **dict.fromkeys(
+            ("temperature", "loss", "similarity", "logsumexp", "max_negative_logit", "mean"), torch.float32
+        ),
         "n": ANCHORS,
-        "count": POSITIVES,
+        "num_positives": POSITIVES,
         "D": d,
-        "WIDTH": width,
-        "ROWS": FINISHING_ELEMENTS // width,
+        "BLOCK_D": block_d,
+        "BLOCK_N": ELEMENTS_PER_PROGRAM // block_d,
     }
 
 
 @pytest.mark.parametrize("d", [128, 512])
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_finish(capability: int, d: int) -> None:
-    arguments = of_small_kernels(d) | dict.fromkeys(("part_highest", "part_total", "part_mean"), torch.float32)
+    arguments = of_small_kernels(d) | dict.fromkeys(("split_m", "split_l", "split_acc"), torch.float32)
     arguments["splits"] = parts_of_the_queue(d, HALF, capability)[1]
     used = compile_ahead(finish_kernel, arguments, capability)
     print(f"finish, sm_{capability}, {d} dimensions: {used}")
     check(used, capability)
 
 
-@pytest.mark.parametrize("positives_too", [True, False])
+@pytest.mark.parametrize("needs_d_positives", [True, False])
 @pytest.mark.parametrize("d", [128, 512])
 @pytest.mark.parametrize("capability", CAPABILITIES)
-def test_backward(capability: int, d: int, positives_too: bool) -> None:
+def test_backward(capability: int, d: int, needs_d_positives: bool) -> None:
     arguments = of_small_kernels(d) | dict.fromkeys(("d_anchors", "d_positives"), HALF)
     arguments |= dict.fromkeys(("d_loss", "d_logsumexp", "d_temperature"), torch.float32)
-    used = compile_ahead(backward_kernel, arguments | {"POSITIVES_TOO": positives_too}, capability)
-    print(f"backward, sm_{capability}, {d} dimensions, with {positives_too=}: {used}")
+    used = compile_ahead(backward_kernel, arguments | {"NEEDS_D_POSITIVES": needs_d_positives}, capability)
+    print(f"backward, sm_{capability}, {d} dimensions, with {needs_d_positives=}: {used}")
     check(used, capability)

@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from cacl.benchmarks.kernels.resources import CAPABILITIES, SHARED_LIMIT, compile_ahead
-from cacl.kernels.edit_distance import OPTIONS, PAIRS, ROWS, WORD, general_kernel, to_identity_kernel
+from cacl.kernels.edit_distance_reference import WORD_BITS
+from cacl.kernels.edit_distance_triton import (
+    OPTIONS,
+    ORDERS_PER_PROGRAM,
+    PAIRS_PER_PROGRAM,
+    sequences_kernel,
+    to_identity_kernel,
+)
 
 BATCH = 1001
 """Odd: the kernels are compiled for any."""
@@ -23,9 +30,9 @@ def test_orders(capability: int, length: int, bits: int, symbols_per_load: int) 
         "LENGTH": length,
         "BITS": bits,
         "SYMBOLS_PER_LOAD": symbols_per_load,
-        "ROWS": ROWS,
+        "BLOCK_B": ORDERS_PER_PROGRAM,
     }
-    used = compile_ahead(to_identity_kernel, arguments, capability, num_warps=ROWS // 32, **OPTIONS)
+    used = compile_ahead(to_identity_kernel, arguments, capability, num_warps=ORDERS_PER_PROGRAM // 32, **OPTIONS)
     print(f"sm_{capability}, {length} symbols, {symbols_per_load} at once: {used}")
     assert used.local_accesses == 0
     assert used.shared == 0, "threads exchange what each should have of its own"
@@ -43,10 +50,10 @@ def test_sequences(capability: int, dtype: torch.dtype) -> None:
         "differences": torch.int8,
         "distances": torch.int32,
         "batch": BATCH,
-        "WORD": WORD,
-        "PAIRS": PAIRS,
+        "WORD_BITS": WORD_BITS,
+        "BLOCK_B": PAIRS_PER_PROGRAM,
     }
-    used = compile_ahead(general_kernel, arguments, capability, num_warps=PAIRS // 32, **OPTIONS)
+    used = compile_ahead(sequences_kernel, arguments, capability, num_warps=PAIRS_PER_PROGRAM // 32, **OPTIONS)
     print(f"sm_{capability}, {dtype}: {used}")
     assert used.local_accesses == 0
     assert used.shared <= SHARED_LIMIT[capability]

@@ -15,12 +15,17 @@ import pytest
 import torch
 
 from cacl.benchmarks.kernels.resources import CAPABILITIES, SHARED_LIMIT, Resources, compile_ahead
-from cacl.kernels import symmetric
-from cacl.kernels.symmetric import gradient_kernel, gradient_tiling, logsumexp_kernel, logsumexp_tiling
+from cacl.kernels.symmetric_triton import (
+    common_arguments,
+    gradient_kernel,
+    gradient_tile,
+    logsumexp_kernel,
+    logsumexp_tile,
+)
 
 ALIGNED, ODD = (1024, 2048, 0), (1001, 2003, 501)
-"""Rows, columns and place: Triton compiles multiples of 16 apart from other numbers. float16, whose code is that of
-bfloat16, stands for the latter."""
+"""Rows, columns and rank offset. Triton compiles multiples of 16 apart from other numbers. float16, whose code is that
+of bfloat16, stands for the latter."""
 
 
 class Case(NamedTuple):
@@ -42,24 +47,22 @@ CASES = [
 
 
 def resources(case: Case) -> Resources:
-    kernel, tiling = {
-        "logsumexp": (logsumexp_kernel, logsumexp_tiling),
-        "gradient": (gradient_kernel, gradient_tiling),
+    kernel, tile = {
+        "logsumexp": (logsumexp_kernel, logsumexp_tile),
+        "gradient": (gradient_kernel, gradient_tile),
     }[case.kernel]
     *counts, rank_offset = ODD if case.dtype == torch.float16 else ALIGNED
     rows, columns = (torch.empty(count, case.dim, dtype=case.dtype) for count in counts)
-    launch = symmetric._Launch(rows, columns, tiling(case.dim, case.dtype))
-    options = dict(launch.options)
-    own = {name: options.pop(name) for name in ("num_warps", "num_stages", "enable_fp_fusion")}
+    _, common = common_arguments(rows, columns, tile(case.dim, case.dtype))
+    options = {name: common.pop(name) for name in ("num_warps", "num_stages", "enable_fp_fusion")}
     arguments = {
         **dict.fromkeys(("rows", "columns"), case.dtype),
-        **dict.fromkeys(("temperature", "logsumexp", "max_negative_logit", "largest"), torch.float32),
-        **dict.fromkeys(("of_rows", "of_columns", "gradient"), torch.float32),
-        **dict(zip(("n", "m", "columns_of_split"), launch.sizes, strict=True)),
+        **dict.fromkeys(("temperature", "logsumexp", "max_logit", "max_weight"), torch.float32),
+        **dict.fromkeys(("row_stats", "column_stats", "gradient"), torch.float32),
         "rank_offset": rank_offset,
-        **options,
+        **common,
     }
-    return compile_ahead(kernel, arguments, case.capability, **own)
+    return compile_ahead(kernel, arguments, case.capability, **options)
 
 
 @pytest.fixture(scope="module")

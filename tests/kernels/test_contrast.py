@@ -13,8 +13,16 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from cacl.kernels import contrast
-from cacl.kernels.contrast import ELEMENTS, MOST_SPLITS, ROWS, queue_contrast, splits_of, tiling
+from cacl.kernels import contrast_reference
+from cacl.kernels.common import (
+    CPU_CHUNK_LOGITS,
+    MAX_SPLITS,
+    MIN_TILES_PER_SPLIT,
+    contrast_tile,
+    num_splits_heuristic,
+)
+from cacl.kernels.contrast import queue_contrast
+from cacl.kernels.contrast_reference import CPU_CHUNK_ANCHORS
 from tests.kernels.contrast_truth import (
     DTYPES,
     LEARNABLE,
@@ -80,7 +88,7 @@ def test_only_the_gradients_that_are_wanted(learnt: tuple[str, ...]) -> None:
     check(drawn(ORDINARY, torch.float32), learnt)
 
 
-def test_similarity_and_highest_carry_no_gradient() -> None:
+def test_similarity_and_max_negative_logit_carry_no_gradient() -> None:
     given = drawn(ORDINARY, torch.float32)
     result = queue_contrast(given.anchors.requires_grad_(), given.positives, given.queue, 0.07)
     assert [x.requires_grad for x in result] == [True, False, True, False]
@@ -133,9 +141,11 @@ def test_a_positive_that_is_one_of_several_nearest_keys(dtype: torch.dtype) -> N
     for first in (0, 40, 900):
         given.queue[first : first + 40] = given.anchors
     results = check(given)
-    assert (results["logsumexp"] > results["highest"] + 1.098).all()  # log(3)
+    assert (results["logsumexp"] > results["max_negative_logit"] + 1.098).all()  # log(3)
     assert (results["loss"][:, 1] > 1.386).all()  # log(4)
-    torch.testing.assert_close(results["similarity"][:, 1] / given.temperature, results["highest"], rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        results["similarity"][:, 1] / given.temperature, results["max_negative_logit"], rtol=1e-6, atol=0
+    )
 
 
 def test_a_loss_next_to_nothing_keeps_its_digits() -> None:
@@ -167,8 +177,15 @@ def test_other_anchors_of_the_call_do_not_matter() -> None:
 # --- In parts
 
 
-@pytest.mark.parametrize("keys", [ELEMENTS // ROWS - 1, ELEMENTS // ROWS, ELEMENTS // ROWS + 1])
-@pytest.mark.parametrize("anchors", [ROWS - 1, ROWS, ROWS + 1])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        CPU_CHUNK_LOGITS // CPU_CHUNK_ANCHORS - 1,
+        CPU_CHUNK_LOGITS // CPU_CHUNK_ANCHORS,
+        CPU_CHUNK_LOGITS // CPU_CHUNK_ANCHORS + 1,
+    ],
+)
+@pytest.mark.parametrize("anchors", [CPU_CHUNK_ANCHORS - 1, CPU_CHUNK_ANCHORS, CPU_CHUNK_ANCHORS + 1])
 def test_anchors_and_keys_around_what_is_taken_at_once(anchors: int, keys: int) -> None:
     check(drawn(Size(anchors, 1, keys, 5, 0.07), torch.float32))
 
@@ -178,8 +195,8 @@ def test_parts_of_any_size_make_the_same(monkeypatch: pytest.MonkeyPatch, rows: 
     """But for rounding."""
     given = drawn(Size(33, 2, 64, 16, 0.07), torch.float32)
     whole, limits = made(given), allowed(given, formula(given))
-    monkeypatch.setattr(contrast, "ROWS", rows)
-    monkeypatch.setattr(contrast, "ELEMENTS", elements)
+    monkeypatch.setattr(contrast_reference, "CPU_CHUNK_ANCHORS", rows)
+    monkeypatch.setattr(contrast_reference, "CPU_CHUNK_LOGITS", elements)
     for name, x in check(given).items():
         assert ((x - whole[name]).abs() <= getattr(limits, name)).all(), name
 
@@ -244,13 +261,13 @@ def test_torch_takes_the_operation() -> None:
     torch.library.opcheck(torch.ops.cacl.queue_contrast.default, operands()[:4])
 
 
-@pytest.mark.parametrize("positives_too", [True, False])
-def test_torch_takes_the_operation_of_the_backward_pass(positives_too: bool) -> None:
+@pytest.mark.parametrize("needs_d_positives", [True, False])
+def test_torch_takes_the_operation_of_the_backward_pass(needs_d_positives: bool) -> None:
     given = operands()
     _, similarity, logsumexp, _, mean = torch.ops.cacl.queue_contrast(*given[:4])
     arguments = given.d_loss, given.d_logsumexp, given.anchors, given.positives, given.temperature
     torch.library.opcheck(
-        torch.ops.cacl.queue_contrast_backward.default, (*arguments, similarity, logsumexp, mean, positives_too)
+        torch.ops.cacl.queue_contrast_backward.default, (*arguments, similarity, logsumexp, mean, needs_d_positives)
     )
 
 
@@ -347,10 +364,10 @@ def test_errors_on_a_gpu() -> None:
 def test_every_part_of_the_queue_has_tiles(multiprocessors: int) -> None:
     for blocks in (1, 2, 3, 16, 17, 100, 1000):
         for tiles in (*range(1, 150), 1024, 1093, 4096, 100_003):
-            splits = splits_of(blocks, tiles, multiprocessors)
-            assert 1 <= splits <= MOST_SPLITS
-            assert splits == 1 or splits * contrast.FEWEST_TILES <= tiles
-            # as `scan` deals them out
+            splits = num_splits_heuristic(blocks, tiles, multiprocessors)
+            assert 1 <= splits <= MAX_SPLITS
+            assert splits == 1 or splits * MIN_TILES_PER_SPLIT <= tiles
+            # as `grid_of` deals them out
             of_split = -(-tiles // splits)
             assert -(-tiles // of_split) == splits, (blocks, tiles)
 
@@ -362,12 +379,12 @@ def test_no_other_number_of_parts_is_sooner_done(multiprocessors: int) -> None:
 
     for blocks in (1, 16, 17, 131, 133, 1000):
         for tiles in (1, 7, 64, 1024, 1093):
-            chosen = rounds(blocks, tiles, splits_of(blocks, tiles, multiprocessors))
-            for splits in range(1, min(MOST_SPLITS, tiles // contrast.FEWEST_TILES) + 1):
+            chosen = rounds(blocks, tiles, num_splits_heuristic(blocks, tiles, multiprocessors))
+            for splits in range(1, min(MAX_SPLITS, tiles // MIN_TILES_PER_SPLIT) + 1):
                 assert chosen <= rounds(blocks, tiles, splits)
 
 
 def test_2048_anchors_keep_128_of_132_multiprocessors_busy() -> None:
-    tile = tiling(128, torch.bfloat16)
-    blocks = 2048 // tile.rows
-    assert blocks * splits_of(blocks, 65_536 // tile.keys, 132) == 128
+    tile = contrast_tile(128, torch.bfloat16)
+    blocks = 2048 // tile.block_n
+    assert blocks * num_splits_heuristic(blocks, 65_536 // tile.block_k, 132) == 128

@@ -14,7 +14,8 @@ import torch
 from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 
-from cacl.kernels.edit_distance import PART, edit_distance, edit_distance_of_orders, edit_distance_to_identity
+from cacl.kernels.edit_distance import edit_distance, edit_distance_of_orders, edit_distance_to_identity
+from cacl.kernels.edit_distance_reference import CHUNK_ROWS
 
 INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64]
 LENGTHS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 62, 63, 64, 65, 100, 128, 129, 255, 256, 300]
@@ -76,8 +77,8 @@ def longest_increasing(row: list[int]) -> int:
     """Length of the longest increasing subsequence, by patience sorting."""
     tops: list[int] = []
     for value in row:
-        rank_offset = bisect_left(tops, value)
-        tops[rank_offset : rank_offset + 1] = [value]
+        position = bisect_left(tops, value)
+        tops[position : position + 1] = [value]
     return len(tops)
 
 
@@ -98,7 +99,7 @@ def test_agrees_with_rapidfuzz_at_many_lengths() -> None:
 
 def test_more_rows_than_fit_into_the_cache() -> None:
     order = np.tile(drawn(16, 3001), (23, 1))
-    assert len(order) > 2 * PART
+    assert len(order) > 2 * CHUNK_ROWS
     distance = edit_distance_to_identity(torch.from_numpy(order))
     np.testing.assert_array_equal(distance.numpy(), to_identity_by_rapidfuzz(order))
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cacl.kernels import symmetric
+from cacl.kernels import symmetric_reference
 from cacl.kernels.symmetric import symmetric_contrast
 from tests.kernels.symmetric_truth import (
     DTYPES,
@@ -104,9 +104,9 @@ def test_finite_differences_in_float64() -> None:
 @pytest.mark.parametrize("elements", [1, 129, 1000, 129 * 128])
 def test_more_rows_than_are_taken_at_once(monkeypatch: pytest.MonkeyPatch, elements: int) -> None:
     """One, seven, or all but one."""
-    monkeypatch.setattr(symmetric, "ELEMENTS", elements)
+    monkeypatch.setattr(symmetric_reference, "CPU_CHUNK_LOGITS", elements)
     given = drawn(Size(129, 16, 0.07), torch.float32)
-    assert len(symmetric._parts(given.first, given.second)) > 1
+    assert len(symmetric_reference.row_chunks(given.first, given.second)) > 1
     check(given)
     compare(given, made_in_parts(given, (100, 29)))
 
@@ -192,7 +192,9 @@ def test_a_video_that_is_twice_in_the_batch(dtype: torch.dtype) -> None:
     results = check(given)
     assert (results["loss"][[5, 11, 39]] > 1.09).all()  # log(3)
     similarity = results["similarity"][5] / given.temperature
-    torch.testing.assert_close(results["highest"][5].maximum(similarity), results["highest"][5], rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        results["max_negative_logit"][5].maximum(similarity), results["max_negative_logit"][5], rtol=1e-6, atol=0
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from cacl.kernels import contrast
-from cacl.kernels.contrast import queue_contrast, scan
+from cacl.kernels.contrast import queue_contrast
+from cacl.kernels.contrast_triton import launch_scan
 from tests.gpu import cuda_device
 from tests.kernels.contrast_truth import (
     DTYPES,
@@ -35,7 +36,7 @@ ORDINARY = Size(40, 3, 1001, 33, 0.07)
 @pytest.fixture(autouse=True)
 def kernels_for_small_contrasts_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which on a GPU torch makes."""
-    monkeypatch.setattr(contrast, "SMALL", 0)
+    monkeypatch.setattr(contrast, "MIN_KERNEL_LOGITS", 0)
 
 
 def given_on(device: torch.device, size: Size = ORDINARY, dtype: torch.dtype = torch.float32) -> Given:
@@ -101,7 +102,7 @@ def test_equal_nearest_keys_share_the_weight(device: torch.device, dtype: torch.
     given = given_on(device, dtype=dtype)
     given.queue[[0, 1, 70, 500, 1000]] = given.anchors[5]
     results = check(given)
-    assert results["logsumexp"][5] > results["highest"][5] + 1.6  # log(5)
+    assert results["logsumexp"][5] > results["max_negative_logit"][5] + 1.6  # log(5)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -111,7 +112,9 @@ def test_a_positive_that_is_the_nearest_key(device: torch.device, dtype: torch.d
     given.queue[: len(given.anchors)] = given.anchors
     results = check(given)
     assert (results["loss"][:, 1] > 0.693).all()  # log(2)
-    torch.testing.assert_close(results["similarity"][:, 1] / given.temperature, results["highest"], rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        results["similarity"][:, 1] / given.temperature, results["max_negative_logit"], rtol=1e-6, atol=0
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -210,11 +213,11 @@ def test_no_positives(device: torch.device) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_parts_of_the_queue_join_to_the_whole(device: torch.device, dtype: torch.dtype) -> None:
     given = given_on(device, dtype=dtype)
-    max_negative_logit, total, mean = scan(given.anchors, given.queue, given.temperature)
-    assert len(max_negative_logit) > 1
-    assert mean.shape == (*max_negative_logit.shape, given.anchors.shape[1])
+    split_m, split_l, split_acc = launch_scan(given.anchors, given.queue, given.temperature)
+    assert len(split_m) > 1
+    assert split_acc.shape == (*split_m.shape, given.anchors.shape[1])
     true = formula(given)
-    logsumexp = torch.logsumexp(max_negative_logit.cpu().double() * math.log(2) + total.cpu().double().log(), 0)
+    logsumexp = torch.logsumexp(split_m.cpu().double() * math.log(2) + split_l.cpu().double().log(), 0)
     assert ((logsumexp - true.logsumexp).abs() <= allowed(given, true).logsumexp).all()
 
 
@@ -223,10 +226,10 @@ def test_operations(device: torch.device) -> None:
     forward = torch.ops.cacl.queue_contrast.default
     torch.library.opcheck(forward, given[:4])
     _, similarity, logsumexp, _, mean = forward(*given[:4])
-    for positives_too in (True, False):
+    for needs_d_positives in (True, False):
         arguments = given.d_loss, given.d_logsumexp, given.anchors, given.positives, given.temperature
         torch.library.opcheck(
-            torch.ops.cacl.queue_contrast_backward.default, (*arguments, similarity, logsumexp, mean, positives_too)
+            torch.ops.cacl.queue_contrast_backward.default, (*arguments, similarity, logsumexp, mean, needs_d_positives)
         )
 
 
@@ -244,7 +247,7 @@ def test_compiled(device: torch.device) -> None:
 @pytest.mark.gpu
 def test_gpu_small_contrasts_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     device = cuda_device()
-    monkeypatch.setattr(contrast, "SMALL", 10**12)
+    monkeypatch.setattr(contrast, "MIN_KERNEL_LOGITS", 10**12)
     torch.use_deterministic_algorithms(False)  # in which cuBLAS wants a variable of the environment
     for dtype in DTYPES:
         for size in (*SIZES, LONG):

@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from cacl.kernels import edit_distance as module
+from cacl.kernels import edit_distance_triton
 from cacl.kernels.dispatch import INTERPRETED
 from cacl.kernels.edit_distance import edit_distance, edit_distance_of_orders, edit_distance_to_identity
+from cacl.kernels.edit_distance_reference import sequences_reference, to_identity_reference
+from cacl.kernels.edit_distance_triton import launch_sequences, launch_to_identity
 from tests.kernels.test_edit_distance import (
     INTEGERS,
     by_rapidfuzz,
@@ -44,8 +46,8 @@ BATCHES = [1, 5, 127, 129]
 def large_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter takes hardly longer for a program of many rows than for one of few."""
     if INTERPRETED:
-        monkeypatch.setattr(module, "ROWS", 8192)
-        monkeypatch.setattr(module, "PAIRS", 2048)
+        monkeypatch.setattr(edit_distance_triton, "ORDERS_PER_PROGRAM", 8192)
+        monkeypatch.setattr(edit_distance_triton, "PAIRS_PER_PROGRAM", 2048)
 
 
 def on(device: torch.device, *arrays: np.ndarray) -> list[Tensor]:
@@ -135,9 +137,9 @@ class Recorded:
         self.kernel, self.launches = kernel, []
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-        def launch(*arguments: Any, **options: Any) -> None:
+        def launch(**arguments: Any) -> None:
             self.launches.append(arguments)
-            self.kernel[grid](*arguments, **options)
+            self.kernel[grid](**arguments)
 
         return launch
 
@@ -151,12 +153,12 @@ def test_four_symbols_are_loaded_at_once_where_the_address_allows_it(
     (memory,) = on(device, np.concatenate([np.full(shift, 255, np.uint8), order.ravel()]))
     given = memory[shift:].view(order.shape)
     assert given.is_contiguous()
-    kernel = Recorded(module.to_identity_kernel)
-    monkeypatch.setattr(module, "to_identity_kernel", kernel)
+    kernel = Recorded(edit_distance_triton.to_identity_kernel)
+    monkeypatch.setattr(edit_distance_triton, "to_identity_kernel", kernel)
     assert edit_distance_to_identity(given).tolist() == to_identity_by_rapidfuzz(order)
-    ((address, *_, symbols_per_load, _rows),) = kernel.launches
-    assert address.data_ptr() == given.data_ptr()
-    assert symbols_per_load == (4 if shift == 0 and length != 18 else 1)
+    (launch,) = kernel.launches
+    assert launch["orders"].data_ptr() == given.data_ptr()
+    assert launch["SYMBOLS_PER_LOAD"] == (4 if shift == 0 and length != 18 else 1)
 
 
 @pytest.mark.parametrize("layout", [columns_first, every_other, offset])
@@ -236,13 +238,13 @@ def test_memory_that_nobody_wrote_is_not_read(held: int, device: torch.device, m
 def test_the_kernels_agree_with_the_reference(device: torch.device) -> None:
     for length in range(1, 65, 7):
         order = torch.from_numpy(drawn(length, 200).astype(np.uint8))
-        ours = module._to_identity_launch(order.to(device))
-        assert torch.equal(ours.cpu(), module._to_identity_reference(order)), length
+        ours = launch_to_identity(order.to(device))
+        assert torch.equal(ours.cpu(), to_identity_reference(order)), length
     for size in [(40, 9), (130, 20)]:
         pairs = [torch.from_numpy(rows) for rows in related(*size, 4, 500)]
         lengths = [torch.from_numpy(lengths_of(500, longest, longest)).int() for longest in size]
-        ours = module._general_launch(*(tensor.to(device) for tensor in [*pairs, *lengths]))
-        assert torch.equal(ours.cpu(), module._general_reference(*pairs, *lengths))
+        ours = launch_sequences(*(tensor.to(device) for tensor in [*pairs, *lengths]))
+        assert torch.equal(ours.cpu(), sequences_reference(*pairs, *lengths))
 
 
 def test_the_operations_are_sound(device: torch.device) -> None:

@@ -51,7 +51,7 @@ ORDINARY = Size(140, 33, 0.07)
 @pytest.fixture(autouse=True)
 def kernels_for_small_contrasts_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which on a GPU torch makes."""
-    monkeypatch.setattr(symmetric, "SMALL", 0)
+    monkeypatch.setattr(symmetric, "MIN_KERNEL_LOGITS", 0)
 
 
 def given_on(device: torch.device, size: Size = ORDINARY, dtype: torch.dtype = torch.float32) -> Given:
@@ -92,8 +92,10 @@ def test_gradients_grow_with_the_weights_to_the_bit(device: torch.device, dtype:
     rows = drawn(Size(140, 33, 0.07), dtype).first
     given = weighed(rows, rows, 0.07, 0, torch.rand(140), torch.rand(140))
     whole = check_operations(given, device)
-    small = [x * torch.tensor([1, 2.0**-60]) for x in (given.of_rows, given.of_columns)]
-    assert torch.equal(check_operations(given._replace(of_rows=small[0], of_columns=small[1]), device) * 2.0**60, whole)
+    small = [x * torch.tensor([1, 2.0**-60]) for x in (given.row_stats, given.column_stats)]
+    assert torch.equal(
+        check_operations(given._replace(row_stats=small[0], column_stats=small[1]), device) * 2.0**60, whole
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -226,7 +228,7 @@ def test_compiled_it_makes_the_same_bits(device: torch.device) -> None:
 @pytest.mark.gpu
 def test_gpu_small_contrasts_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     device = cuda_device()
-    monkeypatch.setattr(symmetric, "SMALL", 10**12)
+    monkeypatch.setattr(symmetric, "MIN_KERNEL_LOGITS", 10**12)
     for dtype in DTYPES:
         for size in SIZES:
             check(given_on(device, size, dtype))
@@ -269,7 +271,7 @@ def test_gpu_columns_of_more_elements_than_32_bits_count() -> None:
     zeros = (count - 2) / math.exp(20)
     assert max_negative_logit.item() == pytest.approx(20, rel=1e-6)
     assert logsumexp.item() == pytest.approx(20 + math.log1p(zeros), rel=1e-6)
-    of_rows = torch.stack([logsumexp, torch.ones_like(logsumexp)], 1)
-    gradient = torch.ops.cacl.batch_gradient(rows, columns, temperature, 0, of_rows, torch.zeros(count, 2).to(device))
+    row_stats = torch.stack([logsumexp, torch.ones_like(logsumexp)], 1)
+    gradient = torch.ops.cacl.batch_gradient(rows, columns, temperature, 0, row_stats, torch.zeros(count, 2).to(device))
     assert gradient[0, 0].item() == pytest.approx(20 / (1 + zeros), rel=1e-2)
     assert not gradient[0, 1:].any()
