@@ -29,7 +29,7 @@ from cacl.config import Config, DataConfig
 from cacl.loaders.backends.select import build_backend
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.catalog.index import IndexWriter, Prepared
-from cacl.loaders.catalog.layouts.discover import Entry
+from cacl.loaders.catalog.layouts.listing import VideoEntry
 from cacl.loaders.catalog.prepared_files import INDEX_NAME
 from cacl.loaders.catalog.scan import scan
 from cacl.loaders.sampling.sampler import ClipSampler
@@ -57,7 +57,7 @@ def multiplied(source: Catalog, folder: Path, count: int, *, link: bool) -> None
     for number, (video, file) in zip(range(count), cycle(videos), strict=False):
         name = f"{video.label}/{number:07}.avi"
         path = f"videos/{number:07}.mp4"
-        entry = Entry(name, video.label, "train")
+        entry = VideoEntry(name, video.label, "train")
         size = int(video.fragments.offset[-1]) if video.fragments else 0
         writer.add(
             Prepared(video=replace(video, path=path), entry=entry, splits={1: "train"}, size=size, source=video.content)

@@ -23,7 +23,8 @@ from safetensors.numpy import save_file
 
 from cacl.clips import Fragments, VideoRecord
 from cacl.errors import DataError, reason_of
-from cacl.loaders.catalog.layouts.entries import Entry, hold_out
+from cacl.loaders.catalog.layouts.hold_out import hold_out
+from cacl.loaders.catalog.layouts.listing import VideoEntry
 from cacl.loaders.catalog.prepared_files import INDEX_NAME
 from cacl.loaders.decode import storage
 
@@ -42,7 +43,7 @@ class Prepared:
 
     video: VideoRecord
     """With its fragments; its path is relative to the folder of the set. Label and split are in `entry`."""
-    entry: Entry
+    entry: VideoEntry
     """What the lists of the source say; its path is that in the source."""
     splits: Mapping[int, str | None]
     """By the number of the official split; a data set without numbered ones has only split 1."""
@@ -275,7 +276,7 @@ class PreparedVideos(Sequence[VideoRecord]):
 
 def _held_out(index: Index, share: float) -> tuple[list[str], np.ndarray]:
     """As for the source of the set: its paths decide, and not where the prepared files lie."""
-    entries = [Entry(index.text("source_path", row), index.choice("label", row)) for row in range(index.count)]
+    entries = [VideoEntry(index.text("source_path", row), index.choice("label", row)) for row in range(index.count)]
     if not any(entry.label for entry in entries):
         raise DataError(f"data.test_share = {share} holds out videos of each class, but {index.name} tells no classes")
     names = ["train", "test"]

@@ -20,7 +20,7 @@ from cacl.errors import DataError
 from cacl.files import FileStamp
 from cacl.loaders.catalog import index
 from cacl.loaders.catalog.catalog import Catalog, Rejected
-from cacl.loaders.catalog.layouts import discover
+from cacl.loaders.catalog.layouts.discover import discover_videos
 from cacl.loaders.catalog.notes import notes_of, remarks_on, slowness_of
 from cacl.loaders.catalog.prepared_files import CONVERSION_LOG_NAME, INDEX_NAME
 from cacl.loaders.catalog.scan_cache import ProbedFile, ProbeOutcome, ScanCache, cache_folder
@@ -61,7 +61,7 @@ def scan(
             f"data.root = {_local(config.root)}: is a prepared set that is not finished; the `cacl data prepare` "
             "command that began it goes on with it"
         )
-    listing = discover.find(config)
+    listing = discover_videos(config)
     paths = [entry.path for entry in listing.entries]
     cache = ScanCache(config.cache, listing.root)
     outcomes = _probe_all(listing.root, paths, cache, threads or os.cpu_count() or 1, progress or (lambda *_: None))

@@ -35,8 +35,10 @@ class ProbedFile(NamedTuple):
 
 
 class ScanCache:
-    """The outcomes that are known for the files of one root. A cache that is damaged or cannot be written costs time
-    and nothing else."""
+    """The outcomes that are known for the files of one root.
+
+    A cache that is damaged or cannot be written costs time and nothing else.
+    """
 
     def __init__(self, folder: str, root: Path) -> None:
         """Reads the cache of a root.

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 import stat
 import zlib
 from collections.abc import Iterator, Mapping
@@ -27,8 +26,8 @@ from cacl.config import DataConfig
 from cacl.errors import DataError, UsageError, reason_of
 from cacl.loaders.catalog.catalog import Catalog, Rejected
 from cacl.loaders.catalog.index import IndexWriter, Prepared
-from cacl.loaders.catalog.layouts import discover
-from cacl.loaders.catalog.layouts.discover import Listing
+from cacl.loaders.catalog.layouts.discover import discover_videos, official_folds
+from cacl.loaders.catalog.layouts.listing import Listing
 from cacl.loaders.catalog.notes import notes_of, remarks_on
 from cacl.loaders.catalog.prepared_files import CONVERSION_LOG_NAME, INDEX_NAME
 from cacl.loaders.catalog.scan import scan
@@ -44,10 +43,9 @@ ELSEWHERE = "_elsewhere"
 """Folder of videos whose source path cannot be theirs: outside the root, or too long."""
 MAX_NAME_BYTES = 240
 """Of a source's file name; that of the prepared one is longer, and file systems take 255."""
-NUMBERED_LISTS = {"ucf101": discover.UCF101_LISTS, "hmdb51": discover.HMDB51_LISTS}
 
 Splits: TypeAlias = Mapping[int, Mapping[str, str | None]]
-"""By number of the official split and path: the split."""
+"""The split of each video, by the number of the official fold and by its path."""
 
 
 class TargetError(DataError):
@@ -115,9 +113,9 @@ def prepare(
     if source.test_share:
         raise UsageError("data.test_share holds videos out when a prepared set is opened: leave it out here")
     target = Path(os.path.abspath(target.expanduser()))
-    listing = discover.find(source)
+    listing = discover_videos(source)
     _check_places(listing.root, target)
-    splits = _numbered_splits(source, listing)
+    splits = _splits_of_folds(source, listing)
     with _writing(target):
         (target / VIDEOS).mkdir(parents=True, exist_ok=True)
         log = ConversionLog(target, listing.root, asdict(settings))
@@ -162,15 +160,13 @@ def _check_places(root: Path, target: Path) -> None:
         raise UsageError(f"{target}: is not empty, and no prepared set; name a new or empty folder")
 
 
-def _numbered_splits(source: DataConfig, listing: Listing) -> Splits:
-    """All official splits, where the data set has several."""
-    pattern = NUMBERED_LISTS.get(listing.layout)
-    if pattern is None:
+def _splits_of_folds(source: DataConfig, listing: Listing) -> Splits:
+    """Returns the splits of all official folds, or those of the one division that there is as fold 1."""
+    folds = official_folds(listing)
+    if not folds:
         return {1: {entry.path: entry.split for entry in listing.entries}}
-    lists = [*listing.root.glob("*.txt"), *listing.root.glob("*/*.txt")]
-    numbers = {int(match["split"]) for file in lists if (match := re.fullmatch(pattern, file.name))}
-    listings = {number: discover.find(replace(source, fold=number)) for number in sorted(numbers)}
-    return {number: {entry.path: entry.split for entry in listings[number].entries} for number in listings}
+    listings = {fold: discover_videos(replace(source, fold=fold)) for fold in folds}
+    return {fold: {entry.path: entry.split for entry in listings[fold].entries} for fold in listings}
 
 
 def _is_settled(root: Path, target: Path, log: ConversionLog, path: str) -> bool:
@@ -272,7 +268,7 @@ def _finish(
             Prepared(
                 video=_with_head(target, outcome),
                 entry=entry,
-                splits={number: paths.get(entry.path) for number, paths in splits.items()},
+                splits={fold: paths.get(entry.path) for fold, paths in splits.items()},
                 size=outcome.size,
                 source=outcome.content,
             )

@@ -23,7 +23,8 @@ from cacl.config import DataConfig
 from cacl.errors import DataError
 from cacl.loaders.catalog import index
 from cacl.loaders.catalog.index import Index, IndexWriter, Prepared, PreparedVideos
-from cacl.loaders.catalog.layouts.discover import Entry, hold_out
+from cacl.loaders.catalog.layouts.hold_out import hold_out
+from cacl.loaders.catalog.layouts.listing import VideoEntry
 from cacl.loaders.catalog.prepared_files import INDEX_NAME
 from cacl.loaders.catalog.scan import scan
 
@@ -37,8 +38,8 @@ LATIN = os.fsdecode(b"caf\xe9")
 """Not UTF-8."""
 
 
-def entry(path: str, label: str | None = None, **attributes: str) -> Entry:
-    return Entry(path, label, None, attributes)
+def entry(path: str, label: str | None = None, **attributes: str) -> VideoEntry:
+    return VideoEntry(path, label, None, attributes)
 
 
 ENTRIES = [
@@ -61,7 +62,7 @@ SPLITS: list[dict[int, str | None]] = [
 ]
 
 
-def prepared(number: int, entry: Entry, splits: dict[int, str | None] | None = None) -> Prepared:
+def prepared(number: int, entry: VideoEntry, splits: dict[int, str | None] | None = None) -> Prepared:
     draw = np.random.default_rng(number)
     groups = [1, 4, 1, 30, 2][number % 5]
     init = [b"head", b"another head", b"head"][number % 3]

@@ -19,7 +19,7 @@ from cacl.config import DataConfig
 from cacl.errors import DataError
 from cacl.loaders.catalog import scan as catalog
 from cacl.loaders.catalog.catalog import Catalog, Rejected
-from cacl.loaders.catalog.layouts import discover
+from cacl.loaders.catalog.layouts.discover import discover_videos
 from cacl.loaders.catalog.scan import scan
 
 MakeVideo = Callable[..., Path]
@@ -534,7 +534,7 @@ def test_ut_interaction_without_its_list(footage: Path, tmp_path: Path) -> None:
     for folder in (footage / "ut_interaction").iterdir():
         if folder.is_dir():
             (tmp_path / "root" / folder.name).symlink_to(folder)
-    listing = discover.find(DataConfig(root=str(tmp_path / "root"), test_share=0.3))
+    listing = discover_videos(DataConfig(root=str(tmp_path / "root"), test_share=0.3))
     assert listing.layout == "classes"
     assert {entry.label for entry in listing.entries} == {"handshake", "hug", "kick", "point", "punch", "push"}
     assert 24 <= sum(entry.split == "test" for entry in listing.entries) <= 48

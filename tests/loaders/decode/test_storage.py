@@ -30,7 +30,7 @@ from cacl.loaders.backends import cpu
 from cacl.loaders.backends.thread_pool import ThreadPoolBackend
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.catalog.index import IndexWriter, Prepared
-from cacl.loaders.catalog.layouts.discover import Entry
+from cacl.loaders.catalog.layouts.listing import VideoEntry
 from cacl.loaders.catalog.prepared_files import INDEX_NAME
 from cacl.loaders.catalog.scan import scan
 from cacl.loaders.decode import storage
@@ -254,7 +254,7 @@ def test_an_index_that_changed_is_fetched_again(local: Catalog, server: Server, 
 def write(folder: Path, videos: list[VideoRecord]) -> Path:
     writer = IndexWriter(folder)
     for video in videos:
-        entry = Entry(video.path, None, None, {})
+        entry = VideoEntry(video.path, None, None, {})
         writer.add(Prepared(video=video, entry=entry, splits={1: None}, size=1, source="00" * 16))
     writer.save({"layout": "folder", "rejected": [], "missing": []})
     return folder / INDEX_NAME

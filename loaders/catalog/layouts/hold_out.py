@@ -1,0 +1,48 @@
+"""Holding out test videos where nothing tells which videos are for testing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Sequence
+
+from cacl.loaders.catalog.layouts.listing import VideoEntry
+
+
+def hold_out(entries: Sequence[VideoEntry], share: float) -> list[VideoEntry]:
+    """Makes about this share of each class `test` and the other labelled videos `train`.
+
+    A video is test when the hash of its path, read as a number in [0, 1), is below the share. So its side depends on
+    nothing but its path and the share: adding, removing or damaging other files does not move it, and a larger share
+    only adds test videos. The price is that the share holds on average, not exactly. One exception keeps small classes
+    usable: of two or more videos, the one with the lowest hash is always test and, unless the share is 1, the one with
+    the highest always train. Those two may move when the class grows.
+
+    Args:
+        entries: The videos. Those without a label stay as they are.
+        share: The share of each class to hold out, from 0 to 1.
+
+    Returns:
+        The entries in the same order, with their splits.
+    """
+    classes: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    for entry in entries:
+        if entry.label is not None:
+            classes[entry.label].append((_hash_fraction(entry.path), entry.path))
+    test: set[str] = set()
+    for members in classes.values():
+        members.sort()
+        count = bisect_left(members, (share, ""))
+        if len(members) > 1:
+            count = max(count, 1)
+        if share < 1:
+            count = min(count, len(members) - 1)
+        test.update(path for _, path in members[:count])
+    return [e._replace(split="test" if e.path in test else "train") if e.label is not None else e for e in entries]
+
+
+def _hash_fraction(path: str) -> float:
+    """Returns the first 48 bits of the SHA-256 of a path as a number in [0, 1)."""
+    return int.from_bytes(hashlib.sha256(os.fsencode(path)).digest()[:6], "big") / 2**48
