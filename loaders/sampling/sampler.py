@@ -15,7 +15,7 @@ import numpy as np
 
 from cacl.clips import ClipPlan, VideoRecord
 from cacl.config import AugmentConfig, ClipConfig
-from cacl.loaders.sampling.augmentation import center_view, draw_view
+from cacl.loaders.sampling.augmentation import center_crop_view, draw_view
 from cacl.loaders.sampling.rng import RandomStream
 
 EPOCH_ORDER_STREAM, CLIP_STREAM, TRAINING_STEP_STREAM = range(3)
@@ -24,89 +24,163 @@ for different purposes never share a number."""
 
 
 class ClipSampler:
-    """Plans of the endless training stream over a list of videos."""
+    """Plans the endless stream of training samples over a list of videos.
+
+    A plan depends on nothing but these arguments and the number of the sample.
+
+    Args:
+        videos: The videos, each long enough for a clip.
+        clip: The length and the stride of a clip.
+        augment: The random views.
+        seed: The seed of the run.
+    """
 
     def __init__(self, videos: Sequence[VideoRecord], clip: ClipConfig, augment: AugmentConfig, seed: int) -> None:
         self.videos, self.clip, self.augment, self.seed = videos, clip, augment, seed
 
     def plan(self, index: int) -> ClipPlan:
+        """Plans one sample.
+
+        Args:
+            index: The number of the sample in the stream.
+
+        Returns:
+            The plan, with two views: the query and the key.
+        """
         epoch, position = divmod(index, len(self.videos))
         number = epoch_order(self.seed, epoch, len(self.videos))[position]
         video = self.videos[number]
         rng = RandomStream(self.seed, CLIP_STREAM, epoch, number)
         stride = fitting_stride(video, self.clip)
-        start = rng.integer(0, video.frames - max(_span(self.clip.frames, stride), self.clip.min_remaining_frames) + 1)
+        needed = max(_span(self.clip.frames, stride), self.clip.min_remaining_frames)
+        start = rng.integer(0, video.frames - needed + 1)
         return ClipPlan(
             index=index,
             video=number,
             start=start,
             stride=stride,
             length=self.clip.frames,
-            order=draw_order(rng, self.clip.frames),
+            order=draw_frame_order(rng, self.clip.frames),
             views=(draw_view(rng, video, self.augment), draw_view(rng, video, self.augment)),
             resize=_resize(self.augment),
         )
 
-    def batches(self, start: int, stop: int, batch: int, rank: int = 0, world: int = 1) -> Iterator[list[ClipPlan]]:
-        """For steps [start, stop): this rank's share of each batch of `batch` samples over all ranks."""
-        share = batch // world
+    def batches(
+        self, start: int, stop: int, batch_size: int, rank: int = 0, world_size: int = 1
+    ) -> Iterator[list[ClipPlan]]:
+        """Plans the share of one rank in each batch.
+
+        Args:
+            start: The first training step.
+            stop: One more than the last training step.
+            batch_size: The number of samples in a batch over all ranks.
+            rank: The number of this rank.
+            world_size: The number of ranks.
+
+        Yields:
+            For each step the plans of this rank, batch_size / world_size of them.
+        """
+        share = batch_size // world_size
         for step in range(start, stop):
-            first = step * batch + rank * share
+            first = step * batch_size + rank * share
             yield [self.plan(index) for index in range(first, first + share)]
 
 
 def evaluation_plans(
     videos: Sequence[VideoRecord],
     numbers: Sequence[int],
-    clips: int,
+    clips_per_video: int,
     clip: ClipConfig,
     augment: AugmentConfig,
     starts: Literal["span", "official"] = "span",
 ) -> Iterator[ClipPlan]:
-    """For each of these videos in turn, `clips` evenly spaced clips, centre crop. starts: as RetrievalConfig has it."""
+    """Plans evenly spaced clips of each video, seen in the centre crop.
+
+    Args:
+        videos: All videos.
+        numbers: The positions of the wanted videos among them.
+        clips_per_video: The number of clips of each video.
+        clip: The length and the stride of a clip.
+        augment: The largest crop, and the size that frames are resized to.
+        starts: Which clips are evenly spaced, as in RetrievalConfig.clip_starts.
+
+    Yields:
+        The plans of the first wanted video, then those of the next, each with one view.
+    """
+    spaced = official_starts if starts == "official" else evenly_spaced_starts
     for number in numbers:
         video = videos[number]
-        stride, chosen = (official_starts if starts == "official" else even_starts)(video, clip, clips)
+        stride, chosen = spaced(video, clip, clips_per_video)
         for which, start in enumerate(chosen):
             yield ClipPlan(
-                index=number * clips + which,
+                index=number * clips_per_video + which,
                 video=number,
                 start=start,
                 stride=stride,
                 length=clip.frames,
                 order=tuple(range(clip.frames)),
-                views=(center_view(video, augment),),
+                views=(center_crop_view(video, augment),),
                 resize=_resize(augment),
             )
 
 
-def even_starts(video: VideoRecord, clip: ClipConfig, clips: int) -> tuple[int, list[int]]:
-    """The stride and the starts of evaluation clips from the first frame to the last; a single one is in the middle."""
+def evenly_spaced_starts(video: VideoRecord, clip: ClipConfig, count: int) -> tuple[int, list[int]]:
+    """Spaces evaluation clips evenly from the first frame to the last; a single one is in the middle.
+
+    Args:
+        video: The record of the video.
+        clip: The length and the stride of a clip.
+        count: The number of clips.
+
+    Returns:
+        The stride and the first frame of each clip.
+    """
     stride = fitting_stride(video, clip)
     last = video.frames - _span(clip.frames, stride)
-    return stride, [round(last * which / (clips - 1)) for which in range(clips)] if clips > 1 else [last // 2]
+    return stride, [round(last * which / (count - 1)) for which in range(count)] if count > 1 else [last // 2]
 
 
-def official_starts(video: VideoRecord, clip: ClipConfig, clips: int) -> tuple[int, list[int]]:
-    """The same as in the release of Guo et al. (CVPR 2022)."""
+def official_starts(video: VideoRecord, clip: ClipConfig, count: int) -> tuple[int, list[int]]:
+    """Spaces evaluation clips as the release of Guo et al. (CVPR 2022) does.
+
+    Args:
+        video: The record of the video.
+        clip: The length and the stride of a clip.
+        count: The number of clips.
+
+    Returns:
+        The stride and the first frame of each clip.
+    """
     last = max(0, video.frames - clip.frames * clip.stride)
-    starts = [int(start) for start in np.linspace(0, last, clips)]
+    starts = [int(start) for start in np.linspace(0, last, count)]
     return clip.stride if video.frames >= clip.span else 1, starts
 
 
 def fitting_stride(video: VideoRecord, clip: ClipConfig) -> int:
-    """The policy for short videos: the stride shrinks to what fits, frames are never repeated.
+    """Returns the stride of clips of a video, in frames.
 
-    Repeated frames would make the frame order ambiguous. The scan rejects videos with fewer frames than a clip.
+    In a short video the stride shrinks to what fits, and frames are never repeated: that would make the frame order
+    ambiguous. The scan rejects videos with fewer frames than a clip.
+
+    Args:
+        video: The record of the video.
+        clip: The length and the stride of a clip.
     """
     assert video.frames >= clip.frames, f"{video.path} should not have passed the scan"
     return min(clip.stride, (video.frames - 1) // (clip.frames - 1))
 
 
-def draw_order(rng: RandomStream, length: int) -> tuple[int, ...]:
-    """A frame order: n ~ U{1..T} positions are chosen and permuted among themselves, fixed points allowed.
+def draw_frame_order(rng: RandomStream, length: int) -> tuple[int, ...]:
+    """Draws the frame order of a shuffled copy, as in the release of Guo et al. (CVPR 2022).
 
-    n = 1 leaves the clip alone. As in the release of Guo et al. (CVPR 2022).
+    n ~ U{1..T} positions are chosen and permuted among themselves, fixed points allowed. n = 1 leaves the clip alone.
+
+    Args:
+        rng: The random numbers.
+        length: T, the number of frames of a clip.
+
+    Returns:
+        For each position of the copy, the position of its frame in the clip.
     """
     chosen = sorted(rng.permutation(length)[: rng.integer(1, length + 1)])
     order = list(range(length))
@@ -117,6 +191,16 @@ def draw_order(rng: RandomStream, length: int) -> tuple[int, ...]:
 
 @lru_cache(maxsize=2)  # a batch may straddle two epochs
 def epoch_order(seed: int, epoch: int, videos: int) -> list[int]:
+    """Draws the order in which an epoch visits the videos.
+
+    Args:
+        seed: The seed of the run.
+        epoch: The number of the epoch.
+        videos: The number of videos.
+
+    Returns:
+        The positions of all videos, in the order of the epoch. It is kept, and must not be changed.
+    """
     return RandomStream(seed, EPOCH_ORDER_STREAM, epoch).permutation(videos)
 
 
@@ -125,4 +209,5 @@ def _resize(augment: AugmentConfig) -> tuple[int, int] | None:
 
 
 def _span(frames: int, stride: int) -> int:
+    """Returns the number of video frames from the first frame of a clip to its last, both included."""
     return (frames - 1) * stride + 1

@@ -14,9 +14,9 @@ from torchvision.transforms.v2 import functional as transforms
 
 from cacl.clips import ClipPlan, VideoRecord
 from cacl.config import AugmentConfig, ClipConfig
-from cacl.loaders.sampling.augmentation import IDENTITY_COLOR, center_view, color_matrix, draw_view
+from cacl.loaders.sampling.augmentation import IDENTITY_COLOR, center_crop_view, color_matrix, draw_view
 from cacl.loaders.sampling.rng import RandomStream
-from cacl.loaders.sampling.sampler import ClipSampler, draw_order, evaluation_plans, fitting_stride
+from cacl.loaders.sampling.sampler import ClipSampler, draw_frame_order, evaluation_plans, fitting_stride
 
 CLIP, AUGMENT = ClipConfig(), AugmentConfig()
 
@@ -138,7 +138,7 @@ def test_evaluation_clips_are_evenly_spaced() -> None:
             assert plan.stride == fitting_stride(video, CLIP)
             assert plan.order == tuple(range(16))
             (view,) = plan.views
-            assert facts(replace(plan, views=(center_view(video, AUGMENT),))) == facts(plan)
+            assert facts(replace(plan, views=(center_crop_view(video, AUGMENT),))) == facts(plan)
             assert not view.flip
             np.testing.assert_array_equal(view.color, IDENTITY_COLOR)
     (single,) = evaluation_plans([record(91)], [0], 1, CLIP, AUGMENT)
@@ -165,7 +165,7 @@ def test_shuffled_orders_have_the_stated_distribution() -> None:
     """n ~ U{1..T} positions are permuted: an order that moves m positions arises from each n >= m with probability
     C(T-m, n-m) / C(T, n) / n!. All 24 orders of four frames, by a chi-square test: 49.7 is its 99.9 % quantile."""
     length, samples = 4, 24_000
-    seen = Counter(draw_order(RandomStream(1, n), length) for n in range(samples))
+    seen = Counter(draw_frame_order(RandomStream(1, n), length) for n in range(samples))
     total = statistic = 0.0
     for order in permutations(range(length)):
         moved = sum(a != b for a, b in enumerate(order))
@@ -183,7 +183,7 @@ def test_shuffled_orders_have_the_stated_distribution() -> None:
 @pytest.mark.parametrize("length", [2, 3, 16])
 def test_share_of_clips_left_alone(length: int) -> None:
     samples = 4000
-    orders = [draw_order(RandomStream(2, n), length) for n in range(samples)]
+    orders = [draw_frame_order(RandomStream(2, n), length) for n in range(samples)]
     assert all(sorted(order) == list(range(length)) for order in orders)
     identities = orders.count(tuple(range(length)))
     expected = sum(1 / math.factorial(n) for n in range(1, length + 1)) / length
@@ -198,7 +198,7 @@ def test_share_of_clips_left_alone(length: int) -> None:
 def test_crops_are_even_and_inside(width: int, height: int, crop: tuple[float, float]) -> None:
     config, video = AugmentConfig(crop=crop), record(90, width, height)
     drawn = [draw_view(RandomStream(3, n), video, config) for n in range(300)]
-    for view in [*drawn, center_view(video, config)]:
+    for view in [*drawn, center_crop_view(video, config)]:
         assert view.top % 2 == view.left % 2 == view.side % 2 == 0
         assert view.top >= 0
         assert view.left >= 0
@@ -206,7 +206,7 @@ def test_crops_are_even_and_inside(width: int, height: int, crop: tuple[float, f
         assert view.left + view.side <= width
         short = min(width, height)
         assert max(2, crop[0] * short - 2) <= view.side <= max(2, crop[1] * short)
-    center = center_view(video, config)
+    center = center_crop_view(video, config)
     assert 0 <= (height - center.side) - 2 * center.top < 4
     assert 0 <= (width - center.side) - 2 * center.left < 4
     if crop[0] == crop[1]:  # every even place is reached: at most 74 of them, each drawn at least once in 3000
@@ -232,7 +232,7 @@ def test_the_middle_of_a_resized_frame_is_that_of_torchvision() -> None:
         config = AugmentConfig(resize=(height, width), crop=(0.5, 0.875))
         numbers = torch.arange(height * width).view(1, height, width)
         expected = transforms.center_crop(numbers, [side, side])
-        view = center_view(record(90, 97, 131), config)
+        view = center_crop_view(record(90, 97, 131), config)
         assert view.side == side
         cut = numbers[:, view.top : view.top + side, view.left : view.left + side]
         assert torch.equal(cut, expected), (height, width)
