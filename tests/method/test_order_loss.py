@@ -18,7 +18,9 @@ from cacl.method.losses import order_classes, order_loss
 @pytest.fixture(scope="module")
 def orders() -> Tensor:
     """uint8 [20000, 16], as training draws them."""
-    return torch.tensor([draw_frame_order(RandomStream(0, 1, 0, video), 16) for video in range(20_000)], dtype=torch.uint8)
+    return torch.tensor(
+        [draw_frame_order(RandomStream(0, 1, 0, video), 16) for video in range(20_000)], dtype=torch.uint8
+    )
 
 
 def test_every_class_is_a_distance_and_one_never_occurs(orders: Tensor) -> None:
