@@ -1,0 +1,46 @@
+"""The configuration of a run: read from TOML, checked at once, and written back in full.
+
+    config = load(Path("cacl/recipes/demo.toml"), overrides=["optim.lr=0.1"])
+
+`schema` has the keys, each with its meaning beside it; `rules` has what contradicts what; `loading` reads and writes.
+An unknown key is an error that names the nearest known one.
+"""
+
+from cacl.config.loading import differences, from_dict, load, override, to_dict, to_toml
+from cacl.config.schema import (
+    AugmentConfig,
+    ClipConfig,
+    Config,
+    ContrastConfig,
+    DataConfig,
+    Init,
+    LoaderConfig,
+    ModelConfig,
+    OptimConfig,
+    OrderConfig,
+    RetrievalConfig,
+    TrainConfig,
+    TransformerConfig,
+)
+
+__all__ = [
+    "AugmentConfig",
+    "ClipConfig",
+    "Config",
+    "ContrastConfig",
+    "DataConfig",
+    "Init",
+    "LoaderConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "OrderConfig",
+    "RetrievalConfig",
+    "TrainConfig",
+    "TransformerConfig",
+    "differences",
+    "from_dict",
+    "load",
+    "override",
+    "to_dict",
+    "to_toml",
+]

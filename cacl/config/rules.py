@@ -1,0 +1,83 @@
+"""What contradicts what: the rules that join two keys of a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cacl.config.schema import Config
+
+
+def contradictions(config: Config) -> Iterator[str]:
+    """Finds the keys that do not go together.
+
+    Args:
+        config: A configuration in which each key has a valid value.
+
+    Yields:
+        A line for each contradiction, which names the keys, their values and the way out.
+    """
+    yield from _of_clips(config)
+    yield from _of_method(config)
+    yield from _of_schedule(config)
+    yield from _of_c3d(config)
+
+
+def _of_clips(config: Config) -> Iterator[str]:
+    augment, clip = config.augment, config.clip
+    low, high = augment.crop
+    if low > high or high > 1:
+        yield f"augment.crop = [{low}, {high}]: give two shares of the short side, the smaller first, at most 1"
+    if any(augment.resize) and not all(augment.resize):
+        yield f"augment.resize = {list(augment.resize)}: give height and width, or [0, 0] to keep frames as they are"
+    if config.loader.backend == "dali" and any(augment.resize):
+        yield f'augment.resize = {list(augment.resize)}: loader.backend = "dali" cannot do that, "cpu" can'
+    if config.loader.backend == "dali" and augment.arithmetic != "linear":
+        yield f'augment.arithmetic = "{augment.arithmetic}": loader.backend = "dali" cannot do that, "cpu" can'
+    if 0 < clip.min_remaining_frames < clip.span:
+        yield (
+            f"clip.min_remaining_frames = {clip.min_remaining_frames} is shorter than a clip: clip.frames = "
+            f"{clip.frames} at clip.stride = {clip.stride} span {clip.span}"
+        )
+
+
+def _of_method(config: Config) -> Iterator[str]:
+    transformer, batch_size, groups = (
+        config.model.transformer,
+        config.train.batch_size,
+        config.contrast.shuffle_bn_groups,
+    )
+    if transformer.width % transformer.heads:
+        yield (
+            f"model.transformer.width = {transformer.width} is not a multiple of "
+            f"model.transformer.heads = {transformer.heads}"
+        )
+    if config.contrast.pairs == "none" and config.order.weight == 0:
+        yield 'contrast.pairs = "none" with order.weight = 0 leaves nothing to train on: raise order.weight'
+    if config.contrast.pairs == "transformer" and config.order.weight > 0:
+        yield 'contrast.pairs = "transformer" trains no CNN, which order.weight > 0 needs: set order.weight = 0'
+    if batch_size % groups or batch_size == groups:
+        yield (
+            f"contrast.shuffle_bn_groups = {groups} must divide train.batch_size = {batch_size} into groups of at "
+            "least 2"
+        )
+
+
+def _of_schedule(config: Config) -> Iterator[str]:
+    optim, epochs = config.optim, config.train.epochs
+    if optim.schedule_per == "epoch" and optim.warmup_epochs > 0:
+        warmup = optim.warmup_epochs
+        yield f'optim.warmup_epochs = {warmup}: optim.schedule_per = "epoch" has no warm-up, set it to 0'
+    if optim.schedule_per == "epoch" and (epochs % 1 > 0 or epochs < 2):
+        yield (
+            f'train.epochs = {epochs}: optim.schedule_per = "epoch" needs a whole number, at least 2, as the rate of '
+            "the last epoch is 0"
+        )
+
+
+def _of_c3d(config: Config) -> Iterator[str]:
+    clip = config.clip
+    if config.model.cnn == "c3d" and (clip.frames < 8 or clip.size < 32):
+        yield (
+            f"clip.frames = {clip.frames}, clip.size = {clip.size}: c3d halves them until nothing is left; it needs "
+            "at least 8 frames of 32 pixels"
+        )

@@ -1,0 +1,283 @@
+"""The keys of a configuration: one frozen dataclass per section, with the meaning of every key beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Literal, TypeVar, dataclass_transform
+
+from pydantic import BeforeValidator, ConfigDict, Field
+
+T = TypeVar("T")
+
+# Values are strict, since TOML tells numbers from strings and booleans and nothing needs to be guessed.
+Positive = Annotated[int, Field(ge=1, strict=True)]
+Count = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+NonNegative = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
+AboveZero = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
+
+Init = Literal["normal", "torch"]
+
+
+def _backend_name(value: object) -> object:
+    return "cpu" if value == "host" else value
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def _section(cls: type[T]) -> type[T]:
+    # By default pydantic ignores unknown keys.
+    cls.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+    return dataclasses.dataclass(frozen=True, slots=True, kw_only=True)(cls)
+
+
+@_section
+class DataConfig:
+    """Which videos there are."""
+
+    root: str = ""
+    """The folder of videos, or a CSV or text file that lists them with a video on each line."""
+    layout: Literal["auto", "ucf101", "hmdb51", "kinetics", "classes", "csv", "folder"] = "auto"
+    """How the folder tells labels and splits. `auto` recognises lists, folders of splits and folders of classes."""
+    fold: Positive = 1
+    """The number of the official train/test division, of which UCF101 and HMDB51 have three."""
+    test_share: Share = 0.0
+    """The share of each class that is held out as test where no list says which videos are. It is drawn from the names
+    of the videos, so that it stays the same."""
+    max_rejected: Share = 0.1
+    """The run stops when more than this share of the videos found cannot be used."""
+    cache: str = ""
+    """The folder for scan results. An empty string stands for the user's cache folder."""
+
+
+@_section
+class ClipConfig:
+    """How long and how large a clip is."""
+
+    frames: Annotated[int, Field(ge=2, le=255, strict=True)] = 16
+    """T, the number of frames in a clip."""
+    stride: Positive = 2
+    """The number of frames of the video from one frame of the clip to the next. Shorter videos take the largest stride
+    that fits."""
+    min_remaining_frames: Count = 0
+    """A training clip starts only where at least this many frames of the video are left, and videos with fewer frames
+    are left out. 0 asks for as many as the clip spans and keeps shorter videos (see `stride`). The published value is
+    46, for a span of 31."""
+    size: Annotated[int, Field(ge=16, strict=True)] = 112
+    """The height and the width of a view, in pixels."""
+
+    @property
+    def span(self) -> int:
+        """The number of frames of the video from the first to the last frame of a clip, both included."""
+        return (self.frames - 1) * self.stride + 1
+
+    @property
+    def min_frames(self) -> int:
+        """The least number of frames that a training video may have."""
+        return max(self.frames, self.min_remaining_frames)
+
+
+@_section
+class AugmentConfig:
+    """How the two views of a clip differ."""
+
+    resize: tuple[Count, Count] = (0, 0)
+    """The height and the width that the whole frame is resized to before the crop, whatever its aspect ratio, in 8 bits
+    as Pillow does it. [0, 0] keeps the frame as it is. The published value is [128, 171], which shows more of the width
+    of a wide video. The `dali` backend cannot resize."""
+    crop: tuple[AboveZero, AboveZero] = (0.875, 0.875)
+    """The least and the greatest side of the square crop, as a share of the short side of the frame; the side is drawn
+    between the two. The published value is 112/128 for both."""
+    flip_prob: Share = 0.5
+    """The probability of mirroring left and right."""
+    brightness: Share = 0.4
+    """The strength b of the change of brightness, which is multiplied by a factor between 1 - b and 1 + b."""
+    contrast: Share = 0.4
+    """The strength of the change of contrast, with the same bounds of the factor."""
+    saturation: Share = 0.4
+    """The strength of the change of saturation, with the same bounds of the factor."""
+    hue: Annotated[float, Field(ge=0, le=0.5, strict=True)] = 0.1
+    """The largest change of hue in either direction, in turns of the colour circle."""
+    color_jitter_prob: Share = 0.8
+    """The probability that the four changes of colour above are applied."""
+    grayscale_prob: Share = 0.2
+    """The probability of dropping the colour."""
+    arithmetic: Literal["linear", "pillow"] = "linear"
+    """How the changes of colour are computed. `linear` composes them into one matrix: they come in the order above, the
+    contrast changes about mid-grey, and nothing is clamped. `pillow` is the published form: they come in random order,
+    in 8 bits and clamped after each, the contrast changes about the mean grey of each frame, and the hue in HSV. The
+    `dali` backend only has `linear`."""
+
+
+@_section
+class LoaderConfig:
+    """How clips are decoded."""
+
+    backend: Annotated[Literal["auto", "cpu", "dali", "reference"], BeforeValidator(_backend_name)] = "auto"
+    """What decodes and augments the clips: `dali` does so on the GPU, `cpu` on the CPU, and `reference` is the slow,
+    readable form. `host` is another name of `cpu`."""
+    threads: Count = 0
+    """The number of decoding threads per process. 0 shares the cores of the machine among its processes, with at least
+    16 threads for a remote set."""
+    prefetch: Positive = 3
+    """The number of batches that are decoded ahead of the training step."""
+    dali_pipelines: Positive = 2
+    """The number of pipelines of `dali` that take turns. A single one does not keep all decoders of a GPU busy."""
+    dali_views: Literal["dali", "triton"] = "dali"
+    """What makes the views of the decoded frames in the `dali` backend: DALI's operators, or a single kernel of this
+    project. Other backends ignore this key. Neither way has been timed on a GPU yet."""
+    on_failure: Literal["skip", "fail"] = "skip"
+    """What happens when a file fails that was in order before the training: `skip` leaves its clip out, names it and
+    counts it, and `fail` stops the run."""
+
+
+@_section
+class TransformerConfig:
+    """The video transformer, which reads one token for each frame."""
+
+    embedder: str = "resnet50"
+    """The network that turns a frame into a token: any timm model by name, or `light`, a small convolutional stem."""
+    weights: str = ""
+    """The file of the embedder's weights (.safetensors or .pth). Without one they are random."""
+    frozen: bool = True
+    """Whether the embedder stays fixed, in evaluation mode. The published recipe does so, with pre-trained weights."""
+    width: Positive = 768
+    """The length of a token."""
+    depth: Positive = 6
+    """The number of blocks."""
+    heads: Positive = 6
+    """The number of attention heads in a block. They divide the width."""
+    normalize: bool = True
+    """Whether frames are brought to the mean and the deviation that the timm model states. The published recipe does
+    not do so, and `light` never does."""
+
+
+@_section
+class ModelConfig:
+    """The two encoders and their heads."""
+
+    cnn: Literal["c3d", "r3d10", "r3d18", "r3d34", "r2plus1d10", "r2plus1d10_official", "r2plus1d18"] = "r3d18"
+    """The 3D CNN. R(2+1)D is that of Tran et al., or with `_official` that of the release of the method."""
+    width: AboveZero = 1.0
+    """The multiplier of every channel count of the CNN. At 1 the average pool has 512 dimensions."""
+    embedding_dim: Positive = 128
+    """D, the length of the embeddings that are contrasted."""
+    dropout: Share = 0.5
+    """The dropout probability in the order head."""
+    init: Init = "normal"
+    """What the convolutions of the CNN and the linear layers of the transformer start from. `normal` follows He et al.
+    (2015) and Dosovitskiy et al. (2021). `torch` is what torch draws by default, which is published. Under batch norm
+    the larger weights of `normal` learn more slowly at the same learning rate."""
+    transformer: TransformerConfig = TransformerConfig()
+
+
+@_section
+class ContrastConfig:
+    """The contrastive loss."""
+
+    pairs: Literal["cross", "official", "within", "cnn", "transformer", "none"] = "cross"
+    """Which pairs of embeddings are positives; `cacl.method.pairs` has the table. `none` trains on the frame order
+    alone."""
+    negatives: Literal["queue", "batch", "both"] = "queue"
+    """What the positives are compared with: `queue` takes the keys of earlier videos, as published; `batch` takes the
+    other videos of the batch, of all processes, where both sides of a pair learn; `both` takes the mean of both
+    losses."""
+    weight: NonNegative = 1.0
+    """The weight of the contrastive loss."""
+    temperature: AboveZero = 0.07
+    """The temperature, by which similarities are divided."""
+    queue_size: Positive = 6400
+    """K, the number of keys of earlier videos that are kept as negatives."""
+    momentum: Share = 0.999
+    """The share m of the key encoders' weights that stays at each step."""
+    shuffle_bn_groups: Positive = 1
+    """The number of groups per process in which the permuted key batches are normalised. This is shuffled batch norm,
+    which keeps batch statistics from giving a pair away."""
+    key_batch_order: Literal["same", "reversed"] = "same"
+    """The order of a clip and its shuffled copy in the input of the key encoders. `reversed` puts the shuffled copy
+    first, as published; query encoders never see that."""
+
+
+@_section
+class OrderConfig:
+    """The classification of how far the frames were shuffled."""
+
+    weight: NonNegative = 1.0
+    """The weight of the classification of the edit distance. 0 leaves it out."""
+
+
+@_section
+class OptimConfig:
+    """The optimiser and its learning rate."""
+
+    name: str = "sgd"
+    """Any optimiser of timm's factory, such as sgd (which is Nesterov's), momentum (without Nesterov), adamw, lars or
+    lamb."""
+    lr: AboveZero = 0.01
+    """The peak learning rate for the whole batch. It is not scaled by the batch size."""
+    momentum: Share = 0.9
+    """The momentum of the gradients, for optimisers that have one."""
+    weight_decay: NonNegative = 1e-4
+    """The weight decay of all trained parameters."""
+    warmup_epochs: NonNegative = 0.0
+    """The number of epochs in which the rate rises linearly from 0 to `lr`. It falls to 0 along a cosine afterwards."""
+    schedule_per: Literal["step", "epoch"] = "step"
+    """How often the cosine goes down. `epoch` is published: epochs count from 1, and the rate of the last one is 0."""
+    max_grad_norm: NonNegative = 0.0
+    """The largest norm that the whole gradient may have. 0 sets no limit."""
+
+
+@_section
+class TrainConfig:
+    """The length of a training, and how it is computed."""
+
+    epochs: AboveZero = 300.0
+    """The number of passes over the training videos."""
+    batch_size: Annotated[int, Field(ge=2, strict=True)] = 64
+    """The number of videos per step, over all processes together."""
+    device: str = "auto"
+    """The device of torch, such as cpu or cuda. `auto` takes CUDA where there is a device, and the CPU elsewhere."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """The arithmetic of the encoders. `bf16` runs them under autocast, while losses and weights stay fp32. `auto` takes
+    bf16 on CUDA and fp32 elsewhere."""
+    compile: bool = False
+    """Whether the encoders are compiled with torch.compile."""
+    log_every: Positive = 20
+    """The number of steps from one log line to the next. Only these steps wait for the device."""
+    checkpoint_every: Positive = 500
+    """The number of steps from one checkpoint to the next. One is written at the end in any case."""
+
+
+@_section
+class RetrievalConfig:
+    """How features are made for an evaluation."""
+
+    clips_per_video: Positive = 10
+    """The number of evenly spaced clips of a video whose features are averaged."""
+    clip_starts: Literal["span", "official"] = "span"
+    """Where these clips start. `span` spreads them from the first frame to the last and rounds. With `official` the
+    last clip starts T x stride frames before the end and starts are rounded down; videos that are too short for the
+    stride are seen at stride 1, from their first frame."""
+    batch_size: Positive = 16
+    """The number of clips per forward pass."""
+
+
+@_section
+class Config:
+    """The configuration of a run."""
+
+    name: str = "cacl"
+    """A name of the run for people. It changes nothing."""
+    run: str = "runs/cacl"
+    """The folder of this run, for its resolved configuration, logs, checkpoints and features."""
+    seed: Count = 0
+    """The seed of everything random: weights, clips, augmentation and dropout."""
+    data: DataConfig = DataConfig()
+    clip: ClipConfig = ClipConfig()
+    augment: AugmentConfig = AugmentConfig()
+    loader: LoaderConfig = LoaderConfig()
+    model: ModelConfig = ModelConfig()
+    contrast: ContrastConfig = ContrastConfig()
+    order: OrderConfig = OrderConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    retrieval: RetrievalConfig = RetrievalConfig()
