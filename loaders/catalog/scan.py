@@ -21,8 +21,8 @@ from cacl.files import FileStamp
 from cacl.loaders.catalog import index
 from cacl.loaders.catalog.catalog import Catalog, Rejected
 from cacl.loaders.catalog.layouts.discover import discover_videos
-from cacl.loaders.catalog.notes import notes_of, remarks_on, slowness_of
 from cacl.loaders.catalog.prepared_files import CONVERSION_LOG_NAME, INDEX_NAME
+from cacl.loaders.catalog.quirks import find_quirks, find_slow_seeking, summarize_quirks
 from cacl.loaders.catalog.scan_cache import ProbedFile, ProbeOutcome, ScanCache, cache_folder
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.storage import Location, is_remote
@@ -84,7 +84,7 @@ def scan(
         videos=tuple(videos),
         rejected=tuple(rejected),
         missing=listing.missing,
-        notes=(*listing.notes, *notes_of((v.path, remarks_on(v) | slowness_of(v)) for v in videos)),
+        notes=(*listing.notes, *summarize_quirks((v.path, find_quirks(v) | find_slow_seeking(v)) for v in videos)),
     )
 
 

@@ -20,8 +20,8 @@ import numpy as np
 
 from cacl.clips import Fragments, VideoRecord
 from cacl.errors import DataError
-from cacl.loaders.catalog.notes import Remarks
 from cacl.loaders.catalog.prepared_files import CONVERSION_LOG_NAME
+from cacl.loaders.catalog.quirks import Quirks
 
 FORMAT = "cacl conversion log 3"
 
@@ -54,7 +54,7 @@ class ConvertedSource:
     """What was written, without its path, and without the head of the file: to be read from there."""
     head: int
     """CRC-32 of that."""
-    remarks: Remarks
+    quirks: Quirks
     """On the source."""
 
     @property
@@ -79,7 +79,7 @@ class ConvertedSource:
             "offset": fragments.offset.tolist(),
             "crc": fragments.checksum.tolist(),
             "head": self.head,
-            "remarks": self.remarks,
+            "quirks": self.quirks,
         }
 
 
@@ -109,7 +109,7 @@ def _from_json(line: dict[str, Any]) -> ConvertedSource | RejectedSource:
         copied=line["copied"],
         video=video,
         head=line["head"],
-        remarks=line["remarks"],
+        quirks=line["quirks"],
     )
 
 

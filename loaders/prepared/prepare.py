@@ -28,8 +28,8 @@ from cacl.loaders.catalog.catalog import Catalog, Rejected
 from cacl.loaders.catalog.index import IndexWriter, Prepared
 from cacl.loaders.catalog.layouts.discover import discover_videos, official_folds
 from cacl.loaders.catalog.layouts.listing import Listing
-from cacl.loaders.catalog.notes import notes_of, remarks_on
 from cacl.loaders.catalog.prepared_files import CONVERSION_LOG_NAME, INDEX_NAME
+from cacl.loaders.catalog.quirks import find_quirks, summarize_quirks
 from cacl.loaders.catalog.scan import scan
 from cacl.loaders.decode import storage
 from cacl.loaders.decode.probe import probe
@@ -233,7 +233,7 @@ def _done(path: str, stamp: Stamp, source: VideoRecord, converted: TranscodeResu
         copied=converted.copied,
         video=replace(converted.video, fragments=fragments._replace(init=b"")),
         head=zlib.crc32(fragments.init),
-        remarks=remarks_on(source),
+        quirks=find_quirks(source),
     )
 
 
@@ -278,7 +278,7 @@ def _finish(
         "settings": asdict(settings),
         "rejected": rejected,
         "missing": listing.missing,
-        "notes": [*listing.notes, *notes_of((outcome.path, outcome.remarks) for outcome in done)],
+        "notes": [*listing.notes, *summarize_quirks((outcome.path, outcome.quirks) for outcome in done)],
     }
     with _writing(target):
         if done:

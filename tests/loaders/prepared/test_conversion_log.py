@@ -34,7 +34,7 @@ VIDEO = VideoRecord(
     content="0f" * 16,
     fragments=FRAGMENTS,
 )
-REMARKS = {"streams": "holds 2 video streams"}
+QUIRKS = {"streams": "holds 2 video streams"}
 CONVERTED = ConvertedSource(
     path="a.avi",
     stamp=(5, 7),
@@ -42,7 +42,7 @@ CONVERTED = ConvertedSource(
     copied=True,
     video=VIDEO,
     head=2**32 - 2,
-    remarks={"streams": "holds 2"},
+    quirks={"streams": "holds 2"},
 )
 
 

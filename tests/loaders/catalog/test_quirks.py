@@ -10,7 +10,7 @@ import pytest
 
 from cacl.clips import SeekPoint, VideoRecord
 from cacl.config import DataConfig
-from cacl.loaders.catalog.notes import SLOW_FRAMES, notes_of, remarks_on, slowness_of
+from cacl.loaders.catalog.quirks import SLOW_FRAMES, find_quirks, find_slow_seeking, summarize_quirks
 from cacl.loaders.catalog.scan import scan
 from cacl.loaders.prepared.prepare import prepare
 from cacl.loaders.prepared.transcode import TranscodeSettings
@@ -35,21 +35,21 @@ def record(frames: int = 10, **facts: Any) -> VideoRecord:
         ({"pixel_aspect": 16 / 11}, ["has pixels 1.45 times as wide as high: they are taken as square"]),
     ],
 )
-def test_remarks(facts: dict[str, Any], expected: list[str]) -> None:
-    assert list(remarks_on(record(**facts)).values()) == expected
+def test_quirks(facts: dict[str, Any], expected: list[str]) -> None:
+    assert list(find_quirks(record(**facts)).values()) == expected
 
 
 def test_long_ways_to_a_clip_are_told() -> None:
     points = [SeekPoint(frame, frame, frame) for frame in (100, 100 + SLOW_FRAMES, 105 + SLOW_FRAMES)]
-    assert not slowness_of(record(SLOW_FRAMES - 1))
-    assert f"has {SLOW_FRAMES} frames in a row" in slowness_of(record(SLOW_FRAMES))["seeking"]
-    assert slowness_of(record(2 * SLOW_FRAMES, seek_points=points))
-    assert not slowness_of(record(SLOW_FRAMES + 50, seek_points=points[:1]))
+    assert not find_slow_seeking(record(SLOW_FRAMES - 1))
+    assert f"has {SLOW_FRAMES} frames in a row" in find_slow_seeking(record(SLOW_FRAMES))["seeking"]
+    assert find_slow_seeking(record(2 * SLOW_FRAMES, seek_points=points))
+    assert not find_slow_seeking(record(SLOW_FRAMES + 50, seek_points=points[:1]))
 
 
 def test_one_note_for_each_kind() -> None:
-    remarked = [("a", {"x": "is odd"}), ("b", {}), ("c", {"x": "is odd too", "y": "is rare"}), ("d", {"x": "is odd"})]
-    assert notes_of(remarked) == ("a is odd (2 more of this kind)", "c is rare")
+    found = [("a", {"x": "is odd"}), ("b", {}), ("c", {"x": "is odd too", "y": "is rare"}), ("d", {"x": "is odd"})]
+    assert summarize_quirks(found) == ("a is odd (2 more of this kind)", "c is rare")
 
 
 def test_scan_and_prepare_tell_the_same(make_video: MakeVideo, tmp_path: Path) -> None:

@@ -10,16 +10,16 @@ from typing import TypeAlias
 from cacl.clips import VideoRecord
 
 SLOW_FRAMES = 2000
-"""Frames that are decoded for nothing before a clip: from so many on, somebody should know."""
-NEARLY_SQUARE = 0.01
-"""What a pixel may be wider or narrower than it is high without a remark, as a share."""
+"""From so many frames on that may be decoded for nothing before a clip, somebody should know."""
+SQUARE_TOLERANCE = 0.01
+"""A pixel may be wider or narrower than it is high by this share before that is told."""
 
-Remarks: TypeAlias = dict[str, str]
-"""By kind: continuations of a sentence that begins with the path of a video."""
+Quirks: TypeAlias = dict[str, str]
+"""What is unusual about one video, by kind: continuations of a sentence that begins with its path."""
 
 
-def remarks_on(video: VideoRecord) -> Remarks:
-    """What was made of a video that could have been taken otherwise."""
+def find_quirks(video: VideoRecord) -> Quirks:
+    """Returns what was made of a video that could have been taken otherwise."""
     found = {}
     if video.undecodable:
         found["start"] = f"starts between key frames: its first {video.undecodable} frames do not decode, nor count"
@@ -27,13 +27,13 @@ def remarks_on(video: VideoRecord) -> Remarks:
         found["gaps"] = f"has gaps, says its container (at {video.gaps} packets): frames may be missing"
     if video.video_streams > 1:
         found["streams"] = f"holds {video.video_streams} video streams: that of {video.width} x {video.height} is used"
-    if abs(video.pixel_aspect - 1) > NEARLY_SQUARE:
+    if abs(video.pixel_aspect - 1) > SQUARE_TOLERANCE:
         found["pixels"] = f"has pixels {video.pixel_aspect:.3g} times as wide as high: they are taken as square"
     return found
 
 
-def slowness_of(video: VideoRecord) -> Remarks:
-    """What makes clips of a video slow that is not prepared."""
+def find_slow_seeking(video: VideoRecord) -> Quirks:
+    """Returns what makes the clips of a video slow that is not prepared."""
     starts = [0, *(point.frame for point in video.seek_points), video.frames]
     longest = max(end - start for start, end in pairwise(starts))
     if longest < SLOW_FRAMES:
@@ -44,11 +44,18 @@ def slowness_of(video: VideoRecord) -> Remarks:
     }
 
 
-def notes_of(remarked: Iterable[tuple[str, Remarks]]) -> tuple[str, ...]:
-    """One line for each kind of remark, with the path of the first video and the number of the others."""
+def summarize_quirks(quirks_by_path: Iterable[tuple[str, Quirks]]) -> tuple[str, ...]:
+    """Tells the quirks of all videos briefly.
+
+    Args:
+        quirks_by_path: The path of each video, and its quirks.
+
+    Returns:
+        One line for each kind of quirk, with the path of the first video and the number of the others.
+    """
     lines: dict[str, list[str]] = defaultdict(list)
-    for path, remarks in remarked:
-        for kind, text in remarks.items():
+    for path, quirks in quirks_by_path:
+        for kind, text in quirks.items():
             lines[kind].append(f"{path} {text}")
     return tuple(
         found[0] + (f" ({len(found) - 1} more of this kind)" if len(found) > 1 else "") for found in lines.values()
