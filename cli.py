@@ -244,7 +244,7 @@ def synth(
     as_json: AsJson = False,
 ) -> None:
     """Make a small labelled set of videos in which motion and appearance are independent."""
-    from cacl.loaders.synthetic import synthesise
+    from cacl.loaders.synthetic.dataset import synthesise
     from cacl.reporting.console import Console
 
     with Console() as report:
@@ -252,7 +252,7 @@ def synth(
             root,
             videos_per_pair=(train_videos, test_videos, val_videos) if val_videos else (train_videos, test_videos),
             seed=seed,
-            report=lambda done, total: report.progress("making videos", done, total),
+            progress=lambda done, total: report.progress("making videos", done, total),
         )
     _print({"labels": str(path)}, as_json, lambda result: print(result["labels"]))
 

@@ -1,9 +1,9 @@
 """Everything between video files and batches.
 
-which videos    layouts (with folders, lists, entries), catalog (scan), probe, remarks; synth makes some
-which clips     draws (random numbers), sampling (clip and order), augment (crop, flip, colours): pure plans
-prepared sets   prepare (the set), transcode (a video), workers, journal, verify; index, mp4, prepared (reading)
-bytes, frames   storage (disk, HTTP, object stores), decode (raw and prepared), yuv, fragment (cuts for DALI)
-batches         build chooses: host (with mix, memory) and reference (with pillow) in threaded, or dali (with views)
-failures        ledger (what was not trained on), roster (the videos that a run began with)
+catalog             which videos there are: the scan of a folder or a list, and its cache
+sampling            which clip is taken and what its views look like: plans, as pure functions of (seed, epoch, video)
+decode              from the bytes of a file to frames: probing, reading from disk or a server, decoding, remuxing
+prepared            prepared sets: writing them, and checking them
+backends            from plans to batches of views, on a CPU or with DALI on a GPU
+synthetic           a labelled set of videos that is made by the project itself
 """

@@ -18,8 +18,9 @@ from safetensors.torch import load_file
 from cacl import __version__
 from cacl import config as configuration
 from cacl.checkpoints import checkpoint
-from cacl.loaders import synthetic
 from cacl.loaders.sampling.rng import RandomStream
+from cacl.loaders.synthetic.dataset import DEFAULT_RATE, _encode
+from cacl.loaders.synthetic.render import render
 
 Finished = subprocess.CompletedProcess[str]
 Run = Callable[..., Finished]
@@ -208,9 +209,7 @@ def test_synth_prints_where_its_list_lies(process: Run, tmp_path: Path) -> None:
     with (root / "labels.csv").open() as rows:
         assert [row["split"] for row in csv.DictReader(rows)] == ["val"] * 48
     assert len(list(root.glob("videos/*.mp4"))) == 48
-    synthetic._encode(
-        tmp_path / "again.mp4", synthetic.render("left", "checkerboard", RandomStream(5, 0, 0)), synthetic.RATE
-    )
+    _encode(tmp_path / "again.mp4", render("left", "checkerboard", RandomStream(5, 0, 0)), DEFAULT_RATE)
     assert (tmp_path / "again.mp4").read_bytes() == (root / "videos/left_checkerboard_00.mp4").read_bytes()
 
 

@@ -1,0 +1,148 @@
+"""The files of the synthetic set: the same settings give the same bytes, and other people's folders are left alone."""
+
+import csv
+import itertools
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from cacl.errors import DataError, UsageError
+from cacl.loaders.sampling.rng import RandomStream
+from cacl.loaders.synthetic.dataset import _encode, synthesise
+from cacl.loaders.synthetic.render import MOTIONS, render
+from cacl.loaders.synthetic.textures import TEXTURES
+
+APPEARANCES = list(TEXTURES)
+SMALL = {"frames": 5, "size": (16, 24)}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("made") / "set"
+    synthesise(root, videos_per_pair=(2, 1), **SMALL)
+    return root
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_the_list_names_every_video_and_is_balanced(made: Path):
+    with (made / "labels.csv").open(newline="") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    assert reader.fieldnames == ["path", "motion", "appearance", "split"]
+    assert {row["path"] for row in rows} == {f"videos/{path.name}" for path in (made / "videos").iterdir()}
+    counts = Counter((row["motion"], row["appearance"], row["split"]) for row in rows)
+    assert counts == {
+        (motion, appearance, split): videos
+        for motion, appearance in itertools.product(MOTIONS, APPEARANCES)
+        for split, videos in (("train", 2), ("test", 1))
+    }
+    assert all(row["path"].startswith(f"videos/{row['motion']}_{row['appearance']}_") for row in rows)
+    assert len(set(contents(made / "videos").values())) == len(rows) == 144
+
+
+def test_the_same_setting_gives_the_same_bytes(made: Path, tmp_path: Path):
+    synthesise(tmp_path, videos_per_pair=(2, 1), **SMALL)
+    assert contents(tmp_path) == contents(made)
+
+
+def test_encoding_is_deterministic_at_the_default_size(tmp_path: Path):
+    """libx264's macroblock tree was not: see `_encode`."""
+    video = render("clockwise", "bricks", RandomStream(0, 28, 0))
+    paths = [tmp_path / f"{number}.mp4" for number in range(20)]
+    for path in paths:
+        _encode(path, video, rate=25)
+    assert len({path.read_bytes() for path in paths}) == 1
+
+
+def test_another_seed_gives_other_videos_and_more_of_them_change_none(made: Path, tmp_path: Path):
+    synthesise(tmp_path / "other", videos_per_pair=(1, 0), seed=1, **SMALL)
+    synthesise(tmp_path / "fewer", videos_per_pair=(1, 0), **SMALL)
+    here, other, fewer = (contents(root / "videos") for root in (made, tmp_path / "other", tmp_path / "fewer"))
+    assert all(here[name] != video for name, video in other.items())
+    assert all(here[name] == video for name, video in fewer.items())
+
+
+def test_validation_videos_change_no_others(made: Path, tmp_path: Path):
+    synthesise(tmp_path, videos_per_pair=(2, 1, 1), **SMALL)
+    here, there = contents(made / "videos"), contents(tmp_path / "videos")
+    assert len(there) == len(here) + 48 == len(set(there.values()))
+    assert here.items() <= there.items()
+    splits: dict[str, set[str]] = {}
+    for root in (made, tmp_path):
+        with (root / "labels.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                splits.setdefault(row["split"], set()).add(row["path"].removeprefix("videos/"))
+    assert {split: len(names) for split, names in splits.items()} == {"train": 96, "test": 48, "val": 48}
+    assert splits["val"] == there.keys() - here.keys()
+    with pytest.raises(DataError, match=r"holds a set made with .*\[2, 1\].*, not .*\[2, 1, 1\]"):
+        synthesise(made, videos_per_pair=(2, 1, 1), **SMALL)
+
+
+def test_a_video_decodes_to_what_was_rendered(tmp_path: Path):
+    path = tmp_path / "video.mp4"
+    video = render("left", "cells", RandomStream(0))
+    _encode(path, video, rate=30)
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        assert stream.codec_context.name == "h264"
+        assert stream.average_rate == 30
+        frames = list(container.decode(stream))
+    assert {frame.format.name for frame in frames} == {"yuv420p"}
+    assert [t for t, frame in enumerate(frames) if frame.key_frame] == [0, 12, 24, 36]
+    decoded = np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
+    assert decoded.shape == video.shape == (40, 80, 96, 3)
+    luma = np.array([0.299, 0.587, 0.114])  # the colours lose half their resolution, the luma should lose little
+    assert np.abs(decoded @ luma - video @ luma).mean() < 5
+
+
+def test_an_unfinished_set_is_completed(made: Path, tmp_path: Path):
+    """A killed run leaves no list, and no video under its final name that is not whole."""
+    root = tmp_path / "set"
+    shutil.copytree(made, root)
+    (root / "labels.csv").unlink()
+    lost = root / "videos" / "left_dots_01.mp4"
+    lost.with_name(f".{lost.name}.writing").write_bytes(lost.read_bytes()[:100])
+    lost.unlink()
+    reports = []
+    synthesise(root, videos_per_pair=(2, 1), progress=lambda *counts: reports.append(counts), **SMALL)
+    assert reports == [(1, 1)]
+    assert contents(root) == contents(made)
+
+
+def test_other_peoples_folders_are_left_alone(made: Path, tmp_path: Path):
+    (tmp_path / "labels.csv").write_text("path,motion\n")
+    with pytest.raises(DataError, match="is not empty"):
+        synthesise(tmp_path, **SMALL)
+    assert contents(tmp_path) == {"labels.csv": b"path,motion\n"}
+
+    before = contents(made)
+    with pytest.raises(DataError, match=r'"seed": 0.*not.*"seed": 1'):
+        synthesise(made, videos_per_pair=(2, 1), seed=1, **SMALL)
+    assert contents(made) == before
+
+    with pytest.raises(DataError, match="cannot be written"):
+        synthesise(tmp_path / "labels.csv", **SMALL)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"videos_per_pair": (0, 0)},
+        {"videos_per_pair": (1, 1, -1)},
+        {"seed": -1},
+        {"frames": 0},
+        {"size": (80, 95)},
+        {"rate": 0},
+    ],
+)
+def test_settings_that_give_no_videos_are_refused(setting: dict, tmp_path: Path):
+    with pytest.raises(UsageError, match=r"give|must"):
+        synthesise(tmp_path / "set", **setting)
+    assert not (tmp_path / "set").exists()
