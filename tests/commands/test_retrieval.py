@@ -1,4 +1,4 @@
-"""`cacl eval retrieval`: one table from every form of the encoders, and features that are kept but never stale."""
+"""`cacl eval retrieval` prints one table for every form of the encoders, and keeps features that are never stale."""
 
 import json
 import shutil
@@ -46,14 +46,16 @@ def test_the_table_holds_every_feature_and_its_baselines(cacl: Run, run: Path) -
             assert list(recalls.values()) == sorted(recalls.values())
             assert recalls["R@10"] == 1  # all of the gallery
     assert by_label["recall"]["chance"]["R@1"] == pytest.approx(3 / 6)
-    assert by_colour["recall"]["chance"]["R@1"] == pytest.approx(2 / 6)  # the test videos are blue, as 2 of the 6 are
+    assert by_colour["recall"]["chance"]["R@1"] == pytest.approx(
+        2 / 6
+    )  # the test videos are blue, and so are 2 of the 6
     assert by_label["recall"]["chance"]["R@5"] == 1  # only three of the six are wrong
     # By length the nearest of 11 frames are the two of 10, which are red; then come the blue ones.
     assert by_colour["recall"]["size and length"] == {"R@1": 0, "R@5": 1, "R@10": 1, "R@20": 1, "R@50": 1}
 
 
 def test_every_form_of_the_encoders_gives_the_same_table(cacl: Run, run: Path, tmp_path: Path) -> None:
-    """Each copy stands in a folder of its own, so nothing is reused."""
+    """Each copy lies in a folder of its own, so nothing is reused."""
     table = tables(cacl("eval", "retrieval", run, "--json"), reused=False)
     for name in ("checkpoint.pt", "encoders.safetensors"):
         alone = tmp_path / f"only {name}"
@@ -102,7 +104,7 @@ def test_features_are_computed_anew_for_other_videos(cacl: Run, run: Path, video
 
 
 def mirror(source: Path, target: Path) -> None:
-    """Other pictures in a video that is otherwise encoded as the source was."""
+    """Writes a video with other pictures that is otherwise encoded as the source was."""
     with av.open(str(source)) as given, av.open(str(target), "w") as made:
         stream = made.add_stream("libx264", rate=25, options={"g": "4", "sc_threshold": "0", "bf": "0"})
         assert isinstance(stream, VideoStream)
@@ -117,7 +119,7 @@ def mirror(source: Path, target: Path) -> None:
 def test_features_are_computed_anew_for_other_pictures_under_the_same_names(
     cacl: Run, run: Path, videos: Path, tmp_path: Path
 ) -> None:
-    """Same names, sizes, lengths and key frames, as two sets of `data synth` have; but the pixels differ."""
+    """Names, sizes, lengths and key frames are the same, as in two sets of `data synth`, but the pixels differ."""
     other = shutil.copytree(videos, tmp_path / "other")
     for video in videos.rglob("*.mp4"):
         mirror(video, other / video.relative_to(videos))
@@ -147,8 +149,8 @@ def test_the_table_for_people_has_every_row(cacl: Run, run: Path) -> None:
     assert "50.0" in finished.stdout  # chance, at rank 1
 
 
-def test_the_split_that_queries(cacl: Run, run: Path, videos: Path, tmp_path: Path) -> None:
-    """Features are those of all videos, whichever query; videos that do neither need no label."""
+def test_the_split_that_queries_can_be_chosen(cacl: Run, run: Path, videos: Path, tmp_path: Path) -> None:
+    """Features are those of all videos, whichever of them query. Videos that neither query nor are queried need no label."""
     root = shutil.copytree(videos, tmp_path / "labelled")
     rows = [
         ("run/0", "run", "train"),
@@ -195,7 +197,7 @@ def test_kinetics_is_queried_by_its_validation_list(cacl: Run, run: Path, videos
 
 
 def test_held_out_videos_stand_in_for_a_test_split(cacl: Run, run: Path, videos: Path, tmp_path: Path) -> None:
-    """The way out that the error without splits names."""
+    """This is the way out that the error without splits names."""
     bare = shutil.copytree(videos, tmp_path / "bare", ignore=shutil.ignore_patterns("labels.csv"))
     refused = cacl("eval", "retrieval", run, "-s", f"data.root={bare}")
     assert refused.returncode == 1

@@ -11,7 +11,7 @@ from cacl.evaluation.baselines import frame_difference, mean_frame, size_and_len
 
 
 def cells(pictures: np.ndarray) -> np.ndarray:
-    """Means over a grid of 16 x 16 cells, whose edges are rounded outwards to whole pixels; flattened."""
+    """The means over a grid of 16 x 16 cells, whose edges are rounded outwards to whole pixels, flattened."""
     height, width = pictures.shape[-2:]
     out = np.empty((*pictures.shape[:-2], 16, 16))
     for i, j in np.ndindex(16, 16):
@@ -45,11 +45,13 @@ def video(frames: int) -> VideoRecord:
 
 
 def test_the_baseline_of_size_and_length_tells_near_from_far() -> None:
-    """All of one size, so that only the lengths differ: the nearer the length, the more alike. Without the constant
-    there would be one number left, whose cosine is 1 or -1 and nothing between."""
+    """The videos are of one size, so that only their lengths differ: the nearer the lengths, the more alike the videos.
+
+    Without the constant there would be one number left, whose cosine is 1 or -1 and nothing between.
+    """
     lengths = [10, 12, 15, 20, 30, 60, 61, 200]
     values = size_and_length([video(length) for length in lengths])
     values /= np.linalg.norm(values, axis=1, keepdims=True)
-    likeness = values @ values.T
-    assert (np.diff(likeness[-1]) > 0).all()
-    assert (np.diff(likeness[0]) < 0).all()
+    similarity = values @ values.T
+    assert (np.diff(similarity[-1]) > 0).all()
+    assert (np.diff(similarity[0]) < 0).all()

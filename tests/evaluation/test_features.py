@@ -1,4 +1,4 @@
-"""Features: what is taken of a map, their mean over the clips of a video, and when kept arrays may be used again."""
+"""Features: what an encoder gives, their mean over the clips of a video, and when kept arrays may be used again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ CONFIG = tiny_config(
 
 @pytest.mark.parametrize("size", [(4, 6), (5, 3), (1, 1), (1, 4)], ids=str)
 def test_the_feature_of_a_cnn_is_the_largest_of_each_four_neighbours(size: tuple[int, int]) -> None:
-    """Of every channel at every time; a row or column too few for a pair is left out, unless there is no other."""
+    """This holds for every channel at every time. A row or column without a partner is left out, unless it is the only
+    one."""
     rng = np.random.default_rng(0)
     maps = rng.permutation(2 * 3 * 2 * size[0] * size[1]).reshape(2, 3, 2, *size).astype(np.float32)
     high, wide = min(2, size[0]), min(2, size[1])
@@ -52,10 +53,10 @@ def test_the_feature_of_a_cnn_is_the_largest_of_each_four_neighbours(size: tuple
 
 
 class Died(BaseException):
-    """The end of the process, in the middle of an extraction."""
+    """Stands for the end of the process in the middle of an extraction."""
 
 
-class Painted:
+class PaintedBackend:
     """A backend without files: every pixel of clip c of video v is `shades[v, c]`, and one clip may fail to load."""
 
     def __init__(self, shades: np.ndarray, *, dies_in: int | None = None, fails: int | None = None) -> None:
@@ -101,19 +102,19 @@ def catalog(tmp_path: Path) -> Catalog:
 
 
 @pytest.fixture
-def extracted(catalog: Catalog, tmp_path: Path) -> Callable[[Painted], dict[str, np.ndarray]]:
+def extracted(catalog: Catalog, tmp_path: Path) -> Callable[[PaintedBackend], dict[str, np.ndarray]]:
     """`extracted(backend)` fills the arrays in `tmp_path / "features"`."""
 
-    def extract(backend: Painted) -> dict[str, np.ndarray]:
+    def extract(backend: PaintedBackend) -> dict[str, np.ndarray]:
         folder, cpu = tmp_path / "features", torch.device("cpu")
         return features.extract(FUNCTIONS, catalog, backend, CONFIG, cpu, folder, lambda done, total: None)
 
     return extract
 
 
-def test_a_video_has_the_mean_of_its_clips(extracted: Callable[[Painted], dict[str, np.ndarray]]) -> None:
-    """The mean of the squares, too: clips are averaged after their feature is taken."""
-    found = extracted(Painted(SHADES))
+def test_a_video_has_the_mean_of_its_clips(extracted: Callable[[PaintedBackend], dict[str, np.ndarray]]) -> None:
+    """The same holds for the squares, so clips are averaged after their feature is taken."""
+    found = extracted(PaintedBackend(SHADES))
     assert {name: array.dtype for name, array in found.items()} == dict.fromkeys(FUNCTIONS, np.dtype(np.float32))
     mean, mean_square = SHADES.mean(1), (SHADES**2).mean(1)
     np.testing.assert_allclose(found["shade"], mean[:, None], rtol=1e-6)
@@ -123,11 +124,11 @@ def test_a_video_has_the_mean_of_its_clips(extracted: Callable[[Painted], dict[s
 
 
 @pytest.mark.parametrize("fails", [0, 5, VIDEOS * CLIPS - 1])
-def test_a_clip_that_does_not_load_ends_it(
-    extracted: Callable[[Painted], dict[str, np.ndarray]], tmp_path: Path, fails: int
+def test_a_clip_that_does_not_load_ends_the_extraction(
+    extracted: Callable[[PaintedBackend], dict[str, np.ndarray]], tmp_path: Path, fails: int
 ) -> None:
     with pytest.raises(DataError, match=r"a\.mp4: is damaged"):
-        extracted(Painted(SHADES, fails=fails))
+        extracted(PaintedBackend(SHADES, fails=fails))
     assert features.load_cached(tmp_path / "features", list(FUNCTIONS)) is None
 
 
@@ -135,12 +136,12 @@ def test_a_clip_that_does_not_load_ends_it(
 
 
 def test_finished_features_are_used_again(
-    extracted: Callable[[Painted], dict[str, np.ndarray]], tmp_path: Path
+    extracted: Callable[[PaintedBackend], dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
     folder = tmp_path / "features"
     assert features.load_cached(folder, list(FUNCTIONS)) is None
-    found = extracted(Painted(SHADES))
-    assert features.load_cached(folder, list(FUNCTIONS)) is None  # other ranks may still be writing
+    found = extracted(PaintedBackend(SHADES))
+    assert features.load_cached(folder, list(FUNCTIONS)) is None  # since other ranks may still be writing
     features.mark_finished(folder)
     again = features.load_cached(folder, list(FUNCTIONS))
     assert again is not None
@@ -151,18 +152,18 @@ def test_finished_features_are_used_again(
 
 @pytest.mark.parametrize("dies_in", [0, 2])
 def test_a_second_extraction_that_dies_leaves_nothing_to_use(
-    extracted: Callable[[Painted], dict[str, np.ndarray]], tmp_path: Path, dies_in: int
+    extracted: Callable[[PaintedBackend], dict[str, np.ndarray]], tmp_path: Path, dies_in: int
 ) -> None:
-    """As after the arrays of a finished one were damaged."""
+    """A second extraction follows where the arrays of a finished one were damaged."""
     folder = tmp_path / "features"
-    extracted(Painted(SHADES))
+    extracted(PaintedBackend(SHADES))
     features.mark_finished(folder)
     with pytest.raises(Died):
-        extracted(Painted(SHADES, dies_in=dies_in))
+        extracted(PaintedBackend(SHADES, dies_in=dies_in))
     assert features.load_cached(folder, list(FUNCTIONS)) is None
 
 
-DECIDE_NOTHING = (
+DO_NOT_DECIDE_FEATURES = (
     *("name", "run", "data.", "loader.", "contrast.", "order.", "optim.", "train.", "retrieval.batch_size"),
     "model.",  # the weights are for one model, and an evaluation may not name another
     *(
@@ -179,7 +180,8 @@ DECIDE_NOTHING = (
         )
     ),
 )
-"""Keys, and beginnings of keys, under which features stay the same. The videos and the backend are named apart."""
+"""Keys, and beginnings of keys, that may change while features stay the same. The videos and the backend are passed to
+`cache_key` on their own."""
 
 
 @pytest.mark.parametrize("key", list(keys(CONFIG)))
@@ -190,7 +192,7 @@ def test_whatever_decides_features_is_part_of_their_key(catalog: Catalog, key: s
         return features.cache_key("weights", catalog, config, "cpu")
 
     other = changed(CONFIG, key, another(value_of(CONFIG, key)))
-    assert (digest(other) == digest(CONFIG)) == key.startswith(DECIDE_NOTHING)
+    assert (digest(other) == digest(CONFIG)) == key.startswith(DO_NOT_DECIDE_FEATURES)
 
 
 def test_weights_videos_and_backend_are_part_of_the_key_of_features(catalog: Catalog, tmp_path: Path) -> None:

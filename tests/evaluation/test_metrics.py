@@ -14,23 +14,25 @@ from cacl.evaluation.metrics import QUERY_CHUNK_SIZE, recall_at, recall_by_chanc
 # ------------------------------------------------------------------------------------------------------- recall
 
 
-def vectors(rng: np.random.Generator, rows: int, dim: int = 12) -> np.ndarray:
-    """float32, of a few directions and any length: four entries are 1 or -1 times a power of two, so that cosines are
-    exact in float32, and many are equal."""
+def random_features(rng: np.random.Generator, rows: int, dim: int = 12) -> np.ndarray:
+    """Random float32 [rows, dim] of a few directions and any length.
+
+    Four entries of a row are 1 or -1 times a power of two, so that cosines are exact in float32, and many are equal.
+    """
     x = np.zeros((rows, dim), np.float32)
     for row in x:
         row[rng.choice(dim, 4, replace=False)] = rng.choice([-1, 1], 4)
     return x * np.exp2(rng.integers(-3, 4, (rows, 1))).astype(np.float32)
 
 
-def names(rng: np.random.Generator, rows: int, classes: int = 4) -> list[str]:
+def random_labels(rng: np.random.Generator, rows: int, classes: int = 4) -> list[str]:
     return [f"class {number}" for number in rng.integers(0, classes, rows)]
 
 
 def recall_by_loop(
     queries: np.ndarray, gallery: np.ndarray, wanted: Sequence[str], known: Sequence[str], k: int
 ) -> float:
-    """In float64. A gallery video is among the k nearest if fewer than k are nearer, or as near and earlier."""
+    """Recall in float64: a gallery video is among the k nearest if fewer than k are nearer, or as near and earlier."""
     hits = 0
     for query, label in zip(queries.astype(np.float64), wanted, strict=True):
         length = math.sqrt(sum(query**2))
@@ -48,10 +50,10 @@ TOP_K = [1, 2, 5, 10, 20, 50]
 
 @pytest.mark.parametrize(("queries", "gallery"), [(1, 1), (1, 30), (40, 7), (30, 30)])
 def test_recall_with_ties_against_a_loop(queries: int, gallery: int) -> None:
-    """Ranks beyond the gallery count all of it."""
+    """A k beyond the gallery counts all of it."""
     rng = np.random.default_rng((queries, gallery))
-    q, g = vectors(rng, queries), vectors(rng, gallery)
-    wanted, known = names(rng, queries), names(rng, gallery)
+    q, g = random_features(rng, queries), random_features(rng, gallery)
+    wanted, known = random_labels(rng, queries), random_labels(rng, gallery)
     expected = [recall_by_loop(q, g, wanted, known, k) for k in TOP_K]
     assert recall_at(q, g, wanted, known, TOP_K) == expected
     assert recall_at(q, g, wanted, known, TOP_K[::-1]) == expected[::-1]
@@ -62,7 +64,7 @@ def test_recall_with_ties_against_a_loop(queries: int, gallery: int) -> None:
 def test_recall_without_ties_against_a_loop(dtype: type) -> None:
     rng = np.random.default_rng(0)
     q, g = (rng.standard_normal((30, 5)).astype(dtype) for _ in range(2))
-    wanted, known = names(rng, 30, 6), names(rng, 30, 6)
+    wanted, known = random_labels(rng, 30, 6), random_labels(rng, 30, 6)
     expected = [recall_by_loop(q, g, wanted, known, k) for k in TOP_K]
     assert 0 < expected[0] < expected[-1]
     assert recall_at(q, g, wanted, known, TOP_K) == expected
@@ -79,14 +81,14 @@ def test_among_equally_near_ones_the_earlier_counts() -> None:
     ("queries", "gallery", "dim"), [(1, 15, 99), (1, 73, 72), (2, 11, 216), (3, 7, 217), (6, 73, 163), (7, 13, 487)]
 )
 def test_copies_of_a_video_are_equally_near(queries: int, gallery: int, dim: int) -> None:
-    """The matrix product must not tell them apart, which it does where it rounds some columns in another way."""
+    """The matrix product must not tell them apart, as it would where it rounds some columns in another way."""
     rng = np.random.default_rng((queries, gallery, dim))
     video = rng.standard_normal((1, dim))
     near, copies = video + 0.5 * rng.standard_normal((queries, dim)), video.repeat(gallery, 0)
-    for place in range(gallery):
-        known = ["other"] * place + ["right"] + ["other"] * (gallery - place - 1)
-        recalls = recall_at(near, copies, ["right"] * queries, known, [max(1, place), place + 1])
-        assert recalls == [float(place == 0), 1.0], f"the video at {place} does not have rank {place + 1}"
+    for position in range(gallery):
+        known = ["other"] * position + ["right"] + ["other"] * (gallery - position - 1)
+        recalls = recall_at(near, copies, ["right"] * queries, known, [max(1, position), position + 1])
+        assert recalls == [float(position == 0), 1.0], f"the video at {position} does not have rank {position + 1}"
 
 
 @pytest.mark.parametrize("rest", [-1, 0, 1])
@@ -118,9 +120,9 @@ def test_recall_by_chance_against_every_order(known: str) -> None:
 
 
 def test_recall_by_chance_is_the_mean_of_recall_at() -> None:
-    """With features that know nothing: over many draws, within four standard errors."""
+    """The features know nothing here, and the mean over many draws agrees within four standard errors."""
     rng = np.random.default_rng(1)
-    wanted, known, ranks, repeats = names(rng, 20, 9), names(rng, 40, 9), [1, 5, 20, 39], 400
+    wanted, known, ranks, repeats = random_labels(rng, 20, 9), random_labels(rng, 40, 9), [1, 5, 20, 39], 400
     seen = np.array(
         [
             recall_at(rng.standard_normal((20, 6)), rng.standard_normal((40, 6)), wanted, known, ranks)
@@ -132,7 +134,7 @@ def test_recall_by_chance_is_the_mean_of_recall_at() -> None:
 
 
 def test_recall_by_chance_of_large_galleries_is_binomial() -> None:
-    """UCF101: 9537 training videos, of one class 94."""
+    """UCF101 has 9537 training videos, 94 of which are of one class."""
     known = ["a"] * 94 + ["b"] * (9537 - 94)
     expected = [1 - math.comb(9537 - 94, k) / math.comb(9537, k) for k in TOP_K]
     np.testing.assert_allclose(recall_by_chance(["a"], known, TOP_K), expected, rtol=1e-10)

@@ -13,7 +13,7 @@ from cacl.loaders.catalog.catalog import Catalog
 
 
 def catalog(*videos: tuple[str | None, str | None]) -> Catalog:
-    """Of videos with these splits and labels."""
+    """A catalog of videos with these splits and labels."""
     records = [
         VideoRecord(
             path=f"{number}.mp4",
@@ -32,7 +32,7 @@ def catalog(*videos: tuple[str | None, str | None]) -> Catalog:
     return Catalog(root=Path("/set"), layout="csv", videos=tuple(records), rejected=(), missing=())
 
 
-def test_positions_of_a_split() -> None:
+def test_videos_of_a_split() -> None:
     videos = catalog(("train", "a"), ("val", "a"), (None, None), ("train", "b"), ("test", "a"))
     assert [retrieval._videos_of_split(videos, split) for split in ("train", "val", "test")] == [[0, 3], [1], [4]]
 

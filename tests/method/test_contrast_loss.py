@@ -42,7 +42,7 @@ def test_contrast_is_the_formula(pairs: str, size: tuple[int, int, int], tempera
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("pairs", PUBLISHED_PAIRS)
 def test_contrast_has_the_gradients_of_the_formula(pairs: str, size: tuple[int, int, int], temperature: float) -> None:
-    """For every query that takes part, and for no other."""
+    """Every query that takes part has the gradient of the formula, and no other one has any."""
     embeddings, queue = random_embeddings(size)
     value, expected = contrast_in_torch(embeddings, queue, temperature, pairs, torch.float64)
     written = contrast_in_numpy(embeddings, queue, temperature, pairs)[0]
@@ -64,7 +64,7 @@ def test_contrast_has_the_gradients_of_the_formula(pairs: str, size: tuple[int, 
 @pytest.mark.parametrize("negatives", ["batch", "both"])
 @pytest.mark.parametrize("pairs", PUBLISHED_PAIRS)
 def test_contrast_within_the_batch_is_the_formula(pairs: str, negatives: str, batch: int, temperature: float) -> None:
-    """A video that is alone has nothing to be told apart from: its loss is zero."""
+    """A video that is alone in its batch has nothing to be told apart from, so its loss is zero."""
     embeddings, queue = random_embeddings((batch, 65, 33))
     expected, expected_metrics = contrast_in_numpy(embeddings, queue, temperature, pairs, negatives)
     plain, _ = contrast_in_torch(embeddings, queue, temperature, pairs, torch.float32, negatives)
@@ -119,8 +119,8 @@ def test_both_is_the_mean_of_the_two(pairs: str) -> None:
         torch.testing.assert_close(both_sides, (of_queue + of_batch) / 2, rtol=1e-5, atol=1e-6)
 
 
-def test_the_queue_is_what_is_meant_if_nothing_is_said() -> None:
-    """And then nothing is gathered."""
+def test_negatives_come_from_the_queue_by_default() -> None:
+    """In that case nothing is gathered."""
     embeddings, queue = random_embeddings((17, 65, 33))
     leaves = [x for x in embeddings.values() if x.requires_grad]
     results = []
@@ -133,27 +133,27 @@ def test_the_queue_is_what_is_meant_if_nothing_is_said() -> None:
 @pytest.mark.parametrize("negatives", KINDS_OF_NEGATIVES)
 @pytest.mark.parametrize("pairs", PUBLISHED_PAIRS)
 def test_gradients_of_the_contrast_are_its_finite_differences(pairs: str, negatives: str) -> None:
-    """Of the formula in numpy, which knows nothing of autograd."""
+    """The differences are those of the formula in numpy, which knows nothing of autograd."""
     embeddings, queue = random_embeddings((3, 7, 5))
     contrast_loss(embeddings, queue, 0.5, pairs, negatives)[0].backward()
     for name, x in embeddings.items():
         if x.grad is None:
             continue
         numeric = np.zeros(x.shape)
-        for rank_offset in np.ndindex(*x.shape):
+        for entry in np.ndindex(*x.shape):
             sides = []
             for step in (-1e-5, 1e-5):
                 moved = x.detach().double().clone()
-                moved[rank_offset] += step
+                moved[entry] += step
                 sides.append(contrast_in_numpy({**embeddings, name: moved}, queue, 0.5, pairs, negatives)[0])
-            numeric[rank_offset] = (sides[1] - sides[0]) / 2e-5
+            numeric[entry] = (sides[1] - sides[0]) / 2e-5
         np.testing.assert_allclose(x.grad.numpy(), numeric, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("temperature", [0.001, 0.01])
 @pytest.mark.parametrize("pairs", PUBLISHED_PAIRS)
 def test_contrast_of_the_most_unlike_does_not_overflow(pairs: str, temperature: float) -> None:
-    """e^(1/T) is beyond float32, and at T = 0.001 beyond float64: so the formula is worked out by hand."""
+    """The formula is worked out by hand, since e^(1/T) is beyond float32, and at T = 0.001 beyond float64."""
     axis = torch.eye(1, 8).expand(3, 8)
     queries = {"f_q": axis.clone().requires_grad_(), "t_q": axis.clone().requires_grad_()}
     loss, metrics = contrast_loss({**queries, "f_k": -axis, "t_k": -axis}, axis.repeat(7, 1), temperature, pairs)
@@ -166,14 +166,14 @@ def test_contrast_of_the_most_unlike_does_not_overflow(pairs: str, temperature: 
     for name, x in queries.items():
         if x.grad is None:
             continue
-        # the positive, where it is opposite, has weight 0, and each of 21 keys 1/21: what is left is key - positive
+        # A positive that is opposite has weight 0, and each of the 21 keys has 1/21: what is left is key - positive.
         gradient = torch.zeros(3, 8)
         for (first, second, anchor), p in zip(PUBLISHED_PAIRS[pairs], similarities, strict=True):
             weight = 1 if p == -1 else 21 / 22
             gradient += weight * axis * (anchor == name)
             gradient -= weight * p * axis * ((first == name) + (second == name))
         gradient /= len(PUBLISHED_PAIRS[pairs]) * 3 * temperature
-        # a logit of 1/T is rounded by 6e-8/T, and with it the logarithm of a weight
+        # A logit of 1/T is rounded by 6e-8/T, and with it the logarithm of a weight.
         torch.testing.assert_close(x.grad, gradient, rtol=1e-7 / temperature, atol=1e-7 / temperature)
 
 
@@ -205,7 +205,7 @@ def test_a_positive_as_near_as_the_nearest_key_is_counted_first() -> None:
 def test_half_precision_embeddings_are_contrasted_in_float32(
     dtype: torch.dtype, keys: torch.dtype, negatives: str
 ) -> None:
-    """As soon as they have the precision of the queue."""
+    """They are first brought to the precision of the queue."""
     embeddings, queue = random_embeddings((5, 513, 128))
     half = {name: x.detach().to(dtype).requires_grad_(x.requires_grad) for name, x in embeddings.items()}
     loss, metrics = contrast_loss(half, queue.to(keys), 0.07, "official", negatives)

@@ -17,7 +17,7 @@ from cacl.method.losses import order_classes, order_loss
 
 @pytest.fixture(scope="module")
 def orders() -> Tensor:
-    """uint8 [20000, 16], as training draws them."""
+    """Frame orders as training draws them, uint8 [20000, 16]."""
     return torch.tensor(
         [draw_frame_order(RandomStream(0, 1, 0, video), 16) for video in range(20_000)], dtype=torch.uint8
     )
@@ -41,7 +41,7 @@ def test_frequencies_of_the_distances_are_those_of_the_method(orders: Tensor) ->
     for distance, (low, high) in shares.items():
         error = math.sqrt(high * (1 - high) * (1 / len(orders) + 1 / 40_000))
         assert low - 0.0005 - 4 * error <= seen[distance] <= high + 0.0005 + 4 * error, distance
-    # n of 16 positions are permuted, and one of n! permutations is the identity
+    # Of 16 positions n are permuted, and one of n! permutations is the identity.
     unmoved = sum(1 / math.factorial(n) for n in range(1, 17)) / 16
     assert abs(seen[0] - unmoved) <= 4 * math.sqrt(unmoved * (1 - unmoved) / len(orders))
 

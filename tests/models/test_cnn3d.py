@@ -49,7 +49,8 @@ def test_residual_networks_have_the_published_size(name: str, size: int) -> None
 
 
 def test_the_official_r2plus1d_factorises_its_shortcuts() -> None:
-    """Each into space and time with batch norm and ReLU between, and the stride of each on its own side."""
+    """Each becomes a convolution over space and one over time, with batch norm and ReLU between, and each has its own
+    part of the stride."""
     with shapes_only():
         cnn = create_model("r2plus1d10_official")
     modules = dict(cnn.named_modules())
@@ -75,7 +76,7 @@ def test_r2plus1d_separates_space_and_time() -> None:
     time = [c for c in convs if c.kernel_size[0] > 1 and c.kernel_size[1:] == (1, 1)]
     shortcuts = [c for c in convs if c.kernel_size == (1, 1, 1)]
     assert (len(space), len(time), len(shortcuts), len(convs)) == (9, 9, 3, 21)
-    # worked out by hand: floor(27 in out / (9 in + 3 out)), and 45 in the stem
+    # The channels between are worked out by hand: floor(27 in out / (9 in + 3 out)), and 45 in the stem.
     assert [c.out_channels for c in space] == [45, 144, 144, 230, 288, 460, 576, 921, 1152]
 
 
@@ -84,7 +85,7 @@ def test_r2plus1d_separates_space_and_time() -> None:
     [("c3d", 8), ("r3d10", 1 + 2 * 4), ("r2plus1d10", 2 * (1 + 2 * 4)), ("r2plus1d10_official", 2 * (1 + 2 * 4) + 3)],
 )
 def test_every_convolution_is_followed_by_a_relu(name: str, relus: int) -> None:
-    """But the last ones on the shortcuts, which have none of their own."""
+    """Only the last convolutions on the shortcuts have none of their own."""
     with shapes_only():
         cnn = CNNS[name](0.1)
     assert sum(isinstance(m, nn.ReLU) for m in cnn.modules()) == relus
@@ -153,7 +154,7 @@ def test_initialisation_is_kaiming_normal_by_fan_out(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["c3d", "r3d10", "r2plus1d10_official"])
 def test_initialisation_may_be_that_of_torch(name: str) -> None:
-    """Uniform within 1 / sqrt(fan in), weights and biases."""
+    """torch draws weights and biases uniformly within 1 / sqrt(fan in)."""
     for module in create_model(name, width=0.25, init="torch").modules():
         if isinstance(module, nn.Conv3d):
             assert_as_torch_draws(module, module.in_channels * math.prod(module.kernel_size))

@@ -18,7 +18,7 @@ from cacl.models.registry import create_model
 
 @pytest.fixture
 def source() -> dict[str, Tensor]:
-    """A resnet18 with its classifier, as a file would hold it."""
+    """The weights of a resnet18 with its classifier, as a file would hold them."""
     return dict(timm.create_model("resnet18", pretrained=False).state_dict())
 
 
@@ -48,8 +48,8 @@ def test_weights_from_pytorch_files(tmp_path: Path, source: dict[str, Tensor], n
 
 
 def test_weights_from_a_whole_moco_checkpoint(tmp_path: Path, source: dict[str, Tensor]) -> None:
-    """The key encoder and the queue lie beside the query encoder; the classifier is the projection, here of two
-    layers."""
+    """The key encoder and the queue lie beside the query encoder, and the classifier is the projection, which has two
+    layers here."""
     query = {f"module.encoder_q.{name}": value for name, value in source.items() if not name.startswith("fc.")}
     key = {name.replace("_q", "_k"): torch.zeros_like(value) for name, value in query.items()}
     head = {
@@ -83,7 +83,7 @@ def a_tensor(weights: dict[str, Tensor]) -> object:
     return weights["fc.weight"]
 
 
-def nothing(weights: dict[str, Tensor]) -> object:
+def under_an_unknown_name(weights: dict[str, Tensor]) -> object:
     return {"teacher": weights}
 
 
@@ -94,7 +94,7 @@ def nothing(weights: dict[str, Tensor]) -> object:
         (with_another_shape, r"layer2\.0\.conv1\.weight is \[64, 64, 3, 3\] in place of \[128, 64, 3, 3\]$"),
         (of_a_deeper_model, r"layer1\.2\.conv1\.weight is not part of the model"),
         (a_tensor, "holds a Tensor"),
-        (nothing, r"conv1\.weight is missing"),
+        (under_an_unknown_name, r"conv1\.weight is missing"),
     ],
 )
 def test_weights_that_do_not_fit(

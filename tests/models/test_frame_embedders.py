@@ -49,7 +49,8 @@ def test_timm_embedder_normalises_as_the_model_was_trained() -> None:
 
 @pytest.mark.parametrize("size", [48, 400], ids=["up", "down"])
 def test_models_of_one_input_size_get_the_frames_resized(size: int) -> None:
-    """Along each side by a triangle as wide as the larger of two pixels of the old and of the new frame."""
+    """A frame is filtered along each side by a triangle, which is as wide as two pixels of the old frame or of the new
+    one, whichever are larger."""
     embedder = TimmEmbedder("test_vit", "", frozen=True, width=24)
     frames, scale = torch.rand(2, 3, size, size), size / 160
     centres = (torch.arange(160, dtype=torch.float64) + 0.5) * scale

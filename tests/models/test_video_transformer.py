@@ -48,7 +48,7 @@ def test_every_layer_norm_has_the_same_epsilon() -> None:
 
 
 def test_all_tokens_have_a_position_and_cls_comes_first() -> None:
-    """Tokens that are zero leave nothing but positions; so CLS without its own would see what another CLS sees."""
+    """Tokens that are zero leave nothing but positions."""
     transformer = VideoTransformer(LIGHT, frames=6).double()
     seen = []
     transformer.blocks.register_forward_pre_hook(lambda _, tokens: seen.append(tokens[0].detach()))
