@@ -150,7 +150,8 @@ def test_the_table_for_people_has_every_row(cacl: Run, run: Path) -> None:
 
 
 def test_the_split_that_queries_can_be_chosen(cacl: Run, run: Path, videos: Path, tmp_path: Path) -> None:
-    """Features are those of all videos, whichever of them query. Videos that neither query nor are queried need no label."""
+    """Features are those of all videos, whichever of them query. Videos that neither query nor are queried need no
+    label."""
     root = shutil.copytree(videos, tmp_path / "labelled")
     rows = [
         ("run/0", "run", "train"),

@@ -12,8 +12,8 @@ from cacl.config import TransformerConfig
 
 LIGHT = TransformerConfig(embedder="light", width=48, depth=2, heads=3)
 RESNET = TransformerConfig(embedder="test_resnet", width=48, depth=2, heads=3)
-"""A transformer on top of an image model. The `test_` models of timm have the usual structure and a few hundred thousand
-parameters."""
+"""A transformer on top of an image model. The `test_` models of timm have the usual structure and a few hundred
+thousand parameters."""
 
 
 def parameters(model: nn.Module) -> int:
