@@ -1,5 +1,7 @@
-"""The contrast of anchors with positives and a queue in float64, as the formula is written, and how far from it the
-operation may be: for its kernels and for its readable form alike."""
+"""The contrast of anchors with positives and a queue in float64, as the formula is written.
+
+It also says how far from the formula the operation may be, its kernels and its reference alike.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ LEARNABLE = ("anchors", "positives", "temperature")
 
 
 class Size(NamedTuple):
-    """N, P, K, D and T."""
+    """The sizes N, P, K and D, and the temperature T."""
 
     anchors: int
     positives: int
@@ -42,7 +44,8 @@ SIZES = [
     Size(17, 2, 130, 507, 0.01),
     Size(65, 1, 64, 512, 0.07),
 ]
-"""One to many blocks of anchors, tiles of keys, parts of the queue and slices of dimensions; full ones and not."""
+"""These have one to many blocks of anchors, tiles of keys, splits of the queue and slices of dimensions, full ones and
+not."""
 LONG = Size(3, 2, 70_001, 16, 0.07)
 
 
@@ -52,8 +55,9 @@ class Given(NamedTuple):
     queue: Tensor
     temperature: Tensor
     d_loss: Tensor
-    """The gradients that come in; float32, as is T."""
+    """The gradient with respect to the losses, float32 as is T."""
     d_logsumexp: Tensor
+    """The gradient with respect to the log-sum-exps, float32."""
 
 
 class Result(NamedTuple):
@@ -66,9 +70,12 @@ class Result(NamedTuple):
     d_temperature: Tensor
 
 
-def drawn(size: Size, dtype: torch.dtype) -> Given:
-    """Unit vectors, rounded to the dtype. Positives are near their anchors, for some anchors less so, and every third
-    key is near an anchor too: so positives win and lose, and few keys or many weigh."""
+def random_inputs(size: Size, dtype: torch.dtype) -> Given:
+    """Draws unit vectors and rounds them to the dtype.
+
+    Positives are near their anchors, for some anchors less so, and every third key is near an anchor too: so positives
+    win and lose, and few keys or many weigh.
+    """
     rng = np.random.default_rng((*size[:4], round(1000 * size.temperature)))
     anchors = rng.standard_normal((size.anchors, size.dim))
     spread = np.linspace(0.3, 1.5, size.anchors)[:, None, None]
@@ -90,7 +97,7 @@ def unit(x: Tensor) -> Tensor:
 
 
 def formula(given: Given, dtype: torch.dtype = torch.float64) -> Result:
-    """With all logits at once, in this dtype on the CPU, and the gradients of autograd."""
+    """Computes all logits at once in this dtype on the CPU, and the gradients by autograd."""
     anchors, positives, queue, temperature = (x.detach().cpu().to(dtype) for x in given[:4])
     for x in (anchors, positives, temperature):
         x.requires_grad_()
@@ -103,12 +110,15 @@ def formula(given: Given, dtype: torch.dtype = torch.float64) -> Result:
     return Result(*(x.detach() for x in (loss, similarity, logsumexp, logits.amax(1))), *gradients)
 
 
-def made(
-    given: Given, learnt: Sequence[str] = LEARNABLE, contrast_of: Callable[..., QueueContrast] = queue_contrast
+def forward_backward(
+    given: Given, learned: Sequence[str] = LEARNABLE, contrast_of: Callable[..., QueueContrast] = queue_contrast
 ) -> dict[str, Tensor]:
-    """By the operation, through autograd. An output whose incoming gradient is zero everywhere has no part in it, and
-    a gradient that nobody wants is left out."""
-    leaves = {name: getattr(given, name).detach().requires_grad_(name in learnt) for name in LEARNABLE}
+    """Runs the operation and its gradient through autograd.
+
+    An output whose incoming gradient is zero everywhere has no part in it, and a gradient that nobody wants is left
+    out.
+    """
+    leaves = {name: getattr(given, name).detach().requires_grad_(name in learned) for name in LEARNABLE}
     result = contrast_of(leaves["anchors"], leaves["positives"], given.queue, leaves["temperature"])
     incoming = {"loss": given.d_loss, "logsumexp": given.d_logsumexp}
     used = [name for name, gradient in incoming.items() if gradient.any()]
@@ -118,15 +128,18 @@ def made(
 
 
 GRADIENT = {torch.float32: 5e-4, torch.float16: 1e-3, torch.bfloat16: 1e-2}
-"""How much of a gradient may be lost: weights and result, both rounded to the dtype, lose 2 x 2**-11 or 2 x 2**-8."""
+"""The share of a gradient that may be lost: weights and result, both rounded to the dtype, lose 2 x 2**-11 or
+2 x 2**-8."""
 LOGSUM = 1e-5
+"""How far a log-sum-exp may be off beyond its logits."""
 SMALLEST = 1e-37
-"""Where float32 ends."""
+"""The number at which float32 ends."""
 
 
 def allowed(given: Given, true: Result) -> Result:
-    """How far each number may be from the truth. No error of plain torch in the same dtype comes on top: sums are
-    float32 for any dtype.
+    """Computes how far each number may be from the truth.
+
+    No error of plain torch in the same dtype comes on top: sums are float32 for any dtype.
 
     Logits are at most 1/T. Tensor cores add 16 dimensions at a time to a float32 and cut off up to its last place
     (2**-23) each time, or 8 and half a place; four roundings of the factors 1/T, log2(e) and ln(2) cost two places
@@ -163,12 +176,12 @@ def allowed(given: Given, true: Result) -> Result:
     )
 
 
-def check(given: Given, learnt: Sequence[str] = LEARNABLE) -> dict[str, Tensor]:
+def check(given: Given, learned: Sequence[str] = LEARNABLE) -> dict[str, Tensor]:
     """Asserts that everything that comes out is right; returns it."""
     true = formula(given)
     limits = allowed(given, true)._asdict()
-    results = made(given, learnt)
-    assert results.keys() == {*Result._fields[:4], *(f"d_{name}" for name in learnt)}
+    results = forward_backward(given, learned)
+    assert results.keys() == {*Result._fields[:4], *(f"d_{name}" for name in learned)}
     for name, result in results.items():
         expected, limit = getattr(true, name), limits[name]
         assert result.device == given.anchors.device

@@ -1,5 +1,7 @@
-"""The symmetric contrast of two views in float64, as the formula is written, and how far from it the operation may be:
-for its kernels and for its readable form alike."""
+"""The symmetric contrast of two views in float64, as the formula is written.
+
+It also says how far from the formula the operation may be, its kernels and its reference alike.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ LEARNABLE = ("first", "second", "temperature")
 
 
 class Size(NamedTuple):
-    """N, D and T."""
+    """The sizes N and D, and the temperature T."""
 
     samples: int
     dim: int
@@ -33,7 +35,7 @@ class Given(NamedTuple):
     second: Tensor
     temperature: Tensor
     d_loss: Tensor
-    """The weights of the losses. float32, as is T."""
+    """The weights of the losses, float32 as is T."""
 
 
 class Result(NamedTuple):
@@ -49,9 +51,12 @@ def unit(x: Tensor) -> Tensor:
     return F.normalize(x, dim=-1)
 
 
-def drawn(size: Size, dtype: torch.dtype) -> Given:
-    """Unit vectors, rounded to the dtype. Both views are near their video, some less so, and every third video is near
-    another: so positives win and lose. Some losses count against the others."""
+def random_inputs(size: Size, dtype: torch.dtype) -> Given:
+    """Draws unit vectors and rounds them to the dtype.
+
+    Both views are near their video, some less so, and every third video is near another: so positives win and lose.
+    Some losses count against the others.
+    """
     rng = np.random.default_rng((*size[:2], round(1000 * size.temperature)))
     videos = rng.standard_normal((size.samples, size.dim))
     videos[::3] += 1.5 * videos[rng.integers(0, size.samples, len(videos[::3]))]
@@ -66,7 +71,7 @@ def drawn(size: Size, dtype: torch.dtype) -> Given:
 
 
 def formula(given: Given) -> Result:
-    """Cross-entropy of all similarities at once, in both directions, and the gradients of autograd, in float64."""
+    """Computes the cross-entropy of all similarities in both directions, and the gradients by autograd, in float64."""
     first, second, temperature = (x.detach().cpu().double().requires_grad_() for x in given[:3])
     logits = first @ second.T / temperature
     own = torch.arange(len(first))
@@ -76,22 +81,25 @@ def formula(given: Given) -> Result:
     return Result(loss.detach(), (first * second).sum(1).detach(), others.amax(1), *gradients)
 
 
-def made(
+def forward_backward(
     given: Given,
-    learnt: Sequence[str] = LEARNABLE,
+    learned: Sequence[str] = LEARNABLE,
     contrast_of: Callable[..., SymmetricContrast] = symmetric_contrast,
 ) -> dict[str, Tensor]:
-    """By the operation, through autograd. A gradient that nobody wants is left out."""
-    leaves = {name: getattr(given, name).detach().requires_grad_(name in learnt) for name in LEARNABLE}
+    """Runs the operation and its gradient through autograd. A gradient that nobody wants is left out."""
+    leaves = {name: getattr(given, name).detach().requires_grad_(name in learned) for name in LEARNABLE}
     result = contrast_of(*leaves.values())
     result.loss.backward(given.d_loss)
     gradients = {f"d_{name}": x.grad for name, x in leaves.items() if x.grad is not None}
     return {name: x.detach() for name, x in (result._asdict() | gradients).items()}
 
 
-def made_in_parts(given: Given, counts: Sequence[int]) -> dict[str, Tensor]:
-    """By processes with so many rows each, of which one comes after the other: what the others bring to a gathering is
-    known from the round before. In the second round features are right, in the third all is."""
+def forward_backward_by_ranks(given: Given, counts: Sequence[int]) -> dict[str, Tensor]:
+    """Runs the operation as processes with so many rows each would, one process after the other.
+
+    What the others bring to a gathering is known from the round before. In the second round features are right, in the
+    third all is.
+    """
     first, second, d_loss = (getattr(given, name).split(list(counts)) for name in ("first", "second", "d_loss"))
     seen: list[list[Tensor]] = [[] for _ in counts]
     parts: list[dict[str, Tensor]] = []
@@ -108,7 +116,9 @@ def made_in_parts(given: Given, counts: Sequence[int]) -> dict[str, Tensor]:
                 return torch.cat([*brought[:rank], x, *brought[rank + 1 :]])
 
             own = Given(first[rank], second[rank], given.temperature, d_loss[rank])
-            parts.append(made(own, contrast_of=partial(symmetric_contrast, gather=gather, rank_offset=rank_offset)))
+            parts.append(
+                forward_backward(own, contrast_of=partial(symmetric_contrast, gather=gather, rank_offset=rank_offset))
+            )
     for old, new in zip(before, seen, strict=True):
         assert len(new) == 6  # both views and both directions, the views once more in the backward pass
         assert all(torch.equal(a, b) for a, b in zip(old, new, strict=True)), "a third round was not enough"
@@ -117,23 +127,27 @@ def made_in_parts(given: Given, counts: Sequence[int]) -> dict[str, Tensor]:
 
 
 GRADIENT = {torch.float32: 5e-4, torch.float16: 1e-3, torch.bfloat16: 1e-2}
-"""How much of a gradient may be lost: weights and result, both rounded to the dtype, lose 2 x 2**-11 or 2 x 2**-8."""
+"""The share of a gradient that may be lost: weights and result, both rounded to the dtype, lose 2 x 2**-11 or
+2 x 2**-8."""
 LOGSUM = 1e-5
+"""How far a log-sum-exp may be off beyond its logits."""
 SMALLEST = 1e-35
-"""Where float32 ends, and a few hundred of its last numbers are added."""
+"""The number at which float32 ends, where a few hundred of its last numbers are added."""
 CANCELLED = 1e-14
-"""What the truth loses: cross-entropy takes a logit from a log-sum, and its gradient a probability from 1."""
+"""What the truth itself loses: cross-entropy takes a logit from a log-sum, and its gradient a probability from 1."""
 
 
 def of_logits(dim: int, temperature: Tensor) -> Tensor:
-    """How far logits may be off. They are at most 1/T. Tensor cores add 16 dimensions at a time to a float32 and cut
-    off up to its last place (2**-23) each time, or 8 and half a place; four roundings of the factors 1/T, log2(e) and
-    ln(2) cost two places more."""
+    """Computes how far logits may be off. They are at most 1/T.
+
+    Tensor cores add 16 dimensions at a time to a float32 and cut off up to its last place (2**-23) each time, or 8 and
+    half a place; four roundings of the factors 1/T, log2(e) and ln(2) cost two places more.
+    """
     return 2.0**-23 * (-(-dim // 16) + 2) / temperature
 
 
 def lost(size: Tensor, weights: Tensor, columns: Tensor, temperature: Tensor, dtype: torch.dtype) -> Tensor:
-    """How far sums of columns times weights over T may be off, if `size` is the sum of the sizes of the terms.
+    """Computes how far sums of columns times weights over T may be off; `size` is the sum of the sizes of the terms.
 
     What is lost is a share of every term: of the sum itself it may be any share, since terms cancel. In float16 the two
     roundings use up all of it, so that what logits lose comes on top. And float16 ends: the largest weight is 2**14 in
@@ -146,8 +160,9 @@ def lost(size: Tensor, weights: Tensor, columns: Tensor, temperature: Tensor, dt
 
 
 def allowed(given: Given) -> Result:
-    """How far each number may be from the truth. No error of plain torch in the same dtype comes on top: sums are
-    float32 for any dtype.
+    """Computes how far each number may be from the truth.
+
+    No error of plain torch in the same dtype comes on top: sums are float32 for any dtype.
 
     The log-sum may be off by 1e-5 beyond what its logits are. The loss loses what log-sum and similarity do, times its
     slope. A gradient cannot be finer than the smallest number of its dtype.
@@ -176,29 +191,29 @@ def allowed(given: Given) -> Result:
 
 
 def compare(given: Given, results: dict[str, Tensor]) -> None:
-    """Asserts that everything there is is right."""
+    """Asserts that all results there are are right."""
     true, limits = formula(given)._asdict(), allowed(given)._asdict()
     for name, result in results.items():
         expected, limit = true[name], limits[name]
         assert result.device == given.first.device
         assert result.dtype == (given.first.dtype if name in ("d_first", "d_second") else torch.float32)
         assert result.shape == expected.shape, name
-        alone = expected == -math.inf  # the highest of no others
+        alone = expected == -math.inf  # the largest logit of no others
         assert torch.equal(result.cpu() == -math.inf, alone), name
         error = (result.cpu().double() - expected).masked_fill(alone, 0).abs()
         assert (error <= limit).all(), f"{name} is off by up to {error.max():.2e}, where {limit.max():.2e} is allowed"
 
 
-def check(given: Given, learnt: Sequence[str] = LEARNABLE) -> dict[str, Tensor]:
+def check(given: Given, learned: Sequence[str] = LEARNABLE) -> dict[str, Tensor]:
     """Asserts that everything that comes out is right; returns it."""
-    results = made(given, learnt)
-    assert results.keys() == {*Result._fields[:3], *(f"d_{name}" for name in learnt)}
+    results = forward_backward(given, learned)
+    assert results.keys() == {*Result._fields[:3], *(f"d_{name}" for name in learned)}
     compare(given, results)
     return results
 
 
 def check_one_sample(given: Given) -> None:
-    """Nothing is held against it."""
+    """Asserts what a sample gets that nothing is held against."""
     results = check(given)
     assert results["loss"].tolist() == [0]
     assert results["max_negative_logit"].tolist() == [-math.inf]
@@ -207,7 +222,7 @@ def check_one_sample(given: Given) -> None:
 
 
 def check_no_samples(given: Given) -> None:
-    results = made(Given(given.first[:0], given.second[:0], given.temperature, given.d_loss[:0]))
+    results = forward_backward(Given(given.first[:0], given.second[:0], given.temperature, given.d_loss[:0]))
     assert all(results[name].shape == (0,) for name in Result._fields[:3])
     assert results["d_first"].shape == results["d_second"].shape == (0, given.first.shape[1])
     assert results["d_temperature"] == 0
@@ -218,7 +233,7 @@ def check_extremes(device: torch.device, kind: str, temperature: float, dtype: t
     samples = 70
     axes, t = torch.eye(samples, 80), 1 / temperature
     same = axes[:1].expand(samples, -1)
-    # First and second views, the loss of each sample, the highest other, and the gradient of the first views.
+    # First and second views, the loss of each sample, the largest other logit, and the gradient of the first views.
     first, second, loss, max_negative_logit, d_first = {
         "each its own": (axes, axes, 0.0, 0.0, 0 * axes),
         "each the next": (axes, axes.roll(1, 0), t, t, (axes - axes.roll(1, 0)) * t),
@@ -227,7 +242,7 @@ def check_extremes(device: torch.device, kind: str, temperature: float, dtype: t
     }[kind]
     ones = torch.ones(samples)
     given = Given(*(x.to(device) for x in (first.to(dtype), second.to(dtype), torch.tensor(temperature), ones)))
-    results = made(given)
+    results = forward_backward(given)
     expected = {
         "loss": loss * ones,
         "max_negative_logit": max_negative_logit * ones,
@@ -247,14 +262,14 @@ def check_extremes(device: torch.device, kind: str, temperature: float, dtype: t
 
 
 def padded(x: Tensor) -> Tensor:
-    """As rows amid others."""
+    """Copies rows amid others."""
     room = x.new_full((len(x) + 12, x.shape[1]), math.nan)
     room[5:-7] = x
     return room[5:-7]
 
 
 def spaced(x: Tensor) -> Tensor:
-    """Every second row, every third element."""
+    """Copies to every second row and every third element."""
     room = x.new_full((2 * len(x), 3 * x.shape[1]), math.nan)
     room[::2, 1::3] = x
     return room[::2, 1::3]
@@ -268,7 +283,7 @@ def transposed(x: Tensor) -> Tensor:
 
 
 class Weighed(NamedTuple):
-    """Rows, columns, T, the place of the first row among the columns, and log-sums beside weights of both."""
+    """The inputs of both operations: `row_stats` and `column_stats` hold log-sum-exps beside weights."""
 
     rows: Tensor
     columns: Tensor
@@ -279,7 +294,7 @@ class Weighed(NamedTuple):
 
 
 def weighed(rows: Tensor, columns: Tensor, temperature: float, rank_offset: int, u: Tensor, v: Tensor) -> Weighed:
-    """With the log-sums that belong to them, where the columns have no other rows than these."""
+    """Computes the log-sum-exps that belong to rows and columns, where the columns have no other rows than these."""
     t = torch.tensor(temperature)
     logits = _others(rows, columns, t, rank_offset)
     log_sums = (torch.logsumexp(logits, way).clamp(min=-1e30).float() for way in (1, 0))

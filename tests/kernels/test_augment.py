@@ -16,7 +16,7 @@ from cacl.kernels.augment import augment
 from cacl.loaders.backends.reference import make_view
 
 SIZES = [(112, 112), (120, 112), (210, 112), (90, 27), (144, 16), (60, 112), (5, 16)]
-"""(side, size)"""
+"""The sides of crops and the sizes of views, in pixels."""
 
 
 def noise(*shape: int) -> Tensor:
@@ -28,7 +28,7 @@ def random_colors(*shape: int) -> Tensor:
 
 
 def cropped(frames: Tensor, crop: tuple[int, int, int, int], size: int) -> Tensor:
-    """Torchvision's crop, resize and mirror of floating-point [T, 3, H, W] in 0..255, to [0, 1]."""
+    """Lets torchvision crop, resize and mirror floating-point [T, 3, H, W] in 0..255, to [0, 1]."""
     top, left, side, flip = crop
     x = transforms.crop(frames, top, left, side, side) / 255
     x = transforms.resize(x, [size, size], antialias=True)
@@ -37,7 +37,7 @@ def cropped(frames: Tensor, crop: tuple[int, int, int, int], size: int) -> Tenso
 
 @pytest.mark.parametrize(("side", "size"), SIZES)
 def test_views_are_those_of_torchvision(side: int, size: int) -> None:
-    """Rounded once to half precision. 5e-5: float32 tells the centres of pixels near 200 apart to 2**-16."""
+    """They are rounded once to half precision. 5e-5 is allowed since float32 tells centres of pixels near 200 to 2**-16."""
     frames = [noise(2, 220, 250, 3), noise(2, 215, 213, 3)]
     crops = [[(3, 7, side, 0), (5, 3, side, 1)], [(0, 40, side, 1), (1, 1, side, 0)]]
     colors = random_colors(2, 2)
@@ -80,7 +80,7 @@ def test_compiled() -> None:
 
 
 def test_views_are_where_the_frames_are() -> None:
-    """Though the plans are on the CPU: shown by tensors that have a device and no memory."""
+    """This holds though the plans are on the CPU. It is shown by tensors that have a device and no memory."""
     with FakeTensorMode():
         frames, crops, colors, size = arguments()
         made = augment([clip.to("cuda") for clip in frames], crops, colors, size)

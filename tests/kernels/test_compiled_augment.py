@@ -1,4 +1,4 @@
-"""What the kernel takes of each GPU it is meant for, compiled without one, as it is launched."""
+"""The resources that the kernel needs of each GPU it is meant for. It is compiled as launched, without a GPU."""
 
 from __future__ import annotations
 

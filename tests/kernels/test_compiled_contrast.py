@@ -1,4 +1,4 @@
-"""What the kernels take of each GPU they are meant for, compiled without one, as they are launched."""
+"""The resources that the kernels need of each GPU they are meant for. They are compiled as launched, without a GPU."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ CASES = [
         for capability in CAPABILITIES
     ),
     *((torch.float16, d, capability) for d in (128, 512) for capability in CAPABILITIES),
-    # Rests of slices and of vectors, on the GPU where registers are scarcest.
+    # These have incomplete slices and vectors, on the GPU where registers are scarcest.
     *((dtype, d, 80) for dtype in (HALF, torch.float32) for d in (100, 200, 300, 507)),
 ]
 
 
-def parts_of_the_queue(d: int, dtype: torch.dtype, capability: int) -> tuple[int, int]:
-    """How many keys one has, and how many there are."""
+def splits_of_the_queue(d: int, dtype: torch.dtype, capability: int) -> tuple[int, int]:
+    """Computes how many keys a split has, and how many splits there are."""
     tile = contrast_tile(d, dtype)
     tiles = triton.cdiv(KEYS, tile.block_k)
     splits = num_splits_heuristic(triton.cdiv(ANCHORS, tile.block_n), tiles, MULTIPROCESSORS[capability])
@@ -46,7 +46,7 @@ def scanning(dtype: torch.dtype, d: int, capability: int) -> Resources:
         **dict.fromkeys(("temperature", "split_m", "split_l", "split_acc"), torch.float32),
         "n": ANCHORS,
         "k": KEYS,
-        "keys_per_split": parts_of_the_queue(d, dtype, capability)[0],
+        "keys_per_split": splits_of_the_queue(d, dtype, capability)[0],
         "D": d,
         "BLOCK_D": tile.block_d,
         "NUM_SLICES": triton.cdiv(d, tile.block_d),
@@ -91,7 +91,7 @@ def of_small_kernels(d: int) -> dict[str, Any]:
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_finish(capability: int, d: int) -> None:
     arguments = of_small_kernels(d) | dict.fromkeys(("split_m", "split_l", "split_acc"), torch.float32)
-    arguments["splits"] = parts_of_the_queue(d, HALF, capability)[1]
+    arguments["splits"] = splits_of_the_queue(d, HALF, capability)[1]
     used = compile_ahead(finish_kernel, arguments, capability)
     print(f"finish, sm_{capability}, {d} dimensions: {used}")
     check(used, capability)

@@ -1,4 +1,4 @@
-"""What the kernels take of each GPU they are meant for, compiled without one, as they are launched."""
+"""The resources that the kernels need of each GPU they are meant for. They are compiled as launched, without a GPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cacl.kernels.edit_distance_triton import (
 )
 
 BATCH = 1001
-"""Odd: the kernels are compiled for any."""
+"""An odd number of rows, since the kernels are compiled for any."""
 
 
 @pytest.mark.parametrize("symbols_per_load", [1, 4])

@@ -1,6 +1,6 @@
-"""What the kernels take of each GPU they are meant for, compiled without one, as they are launched.
+"""The resources that the kernels need of each GPU they are meant for. They are compiled as launched, without a GPU.
 
-Two processes compile, in advance of the tests.
+Two processes compile in advance of the tests.
 """
 
 from __future__ import annotations

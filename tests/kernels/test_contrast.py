@@ -34,9 +34,9 @@ from tests.kernels.contrast_truth import (
     check,
     check_extremes,
     check_no_anchors,
-    drawn,
     formula,
-    made,
+    forward_backward,
+    random_inputs,
 )
 
 CPU = torch.device("cpu")
@@ -58,14 +58,14 @@ def poisoned() -> Iterator[None]:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("size", [*SIZES, LONG], ids=str)
 def test_contrast_and_gradients_are_those_of_the_formula(size: Size, dtype: torch.dtype) -> None:
-    check(drawn(size, dtype))
+    check(random_inputs(size, dtype))
 
 
 @pytest.mark.parametrize("size", [*SIZES, LONG], ids=str)
 def test_float64_is_contrasted_in_float64(size: Size) -> None:
-    given = drawn(size, torch.float64)
+    given = random_inputs(size, torch.float64)
     given = given._replace(temperature=torch.tensor(size.temperature, dtype=torch.float64))
-    true, results = formula(given), made(given)
+    true, results = formula(given), forward_backward(given)
     rounding = 1e-13 / size.temperature**2
     for name, x in results.items():
         assert x.dtype == torch.float64
@@ -75,49 +75,49 @@ def test_float64_is_contrasted_in_float64(size: Size) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_loss_of_half_precision_is_nearer_than_that_of_plain_torch(dtype: torch.dtype) -> None:
-    """By a factor of hundreds."""
-    given = drawn(ORDINARY, dtype)
+    """It is nearer by a factor of hundreds."""
+    given = random_inputs(ORDINARY, dtype)
     true, plain = formula(given).loss, formula(given, dtype).loss
-    assert 200 * (made(given)["loss"] - true).abs().max() < (plain - true).abs().max()
+    assert 200 * (forward_backward(given)["loss"] - true).abs().max() < (plain - true).abs().max()
 
 
 @pytest.mark.parametrize(
-    "learnt", [("anchors",), ("positives",), ("temperature",), ("anchors", "positives"), ("anchors", "temperature")]
+    "learned", [("anchors",), ("positives",), ("temperature",), ("anchors", "positives"), ("anchors", "temperature")]
 )
-def test_only_the_gradients_that_are_wanted(learnt: tuple[str, ...]) -> None:
-    check(drawn(ORDINARY, torch.float32), learnt)
+def test_only_the_gradients_that_are_wanted(learned: tuple[str, ...]) -> None:
+    check(random_inputs(ORDINARY, torch.float32), learned)
 
 
 def test_similarity_and_max_negative_logit_carry_no_gradient() -> None:
-    given = drawn(ORDINARY, torch.float32)
+    given = random_inputs(ORDINARY, torch.float32)
     result = queue_contrast(given.anchors.requires_grad_(), given.positives, given.queue, 0.07)
     assert [x.requires_grad for x in result] == [True, False, True, False]
 
 
 @pytest.mark.parametrize("unused", ["d_loss", "d_logsumexp"])
 def test_gradient_through_one_of_the_two_outputs(unused: str) -> None:
-    given = drawn(ORDINARY, torch.float32)
+    given = random_inputs(ORDINARY, torch.float32)
     results = check(given._replace(**{unused: torch.zeros_like(getattr(given, unused))}))
     assert results["d_positives"].any() == (unused == "d_logsumexp")
 
 
 @pytest.mark.parametrize("temperature", [0.5, torch.tensor(0.5), torch.tensor([0.5]), torch.tensor([[0.5]]).double()])
 def test_temperature_in_any_form(temperature: float | Tensor) -> None:
-    given = drawn(ORDINARY._replace(temperature=0.5), torch.float32)
+    given = random_inputs(ORDINARY._replace(temperature=0.5), torch.float32)
     result = queue_contrast(*given[:3], temperature)
     for x, expected in zip(result, queue_contrast(*given[:4]), strict=True):
         assert torch.equal(x, expected)
     if isinstance(temperature, Tensor):
-        learnt = temperature.clone().requires_grad_()
-        queue_contrast(*given[:3], learnt).loss.backward(given.d_loss)
-        assert learnt.grad is not None
-        assert learnt.grad.shape == temperature.shape
-        expected = made(given._replace(d_logsumexp=torch.zeros_like(given.d_logsumexp)), ["temperature"])
-        assert learnt.grad.item() == expected["d_temperature"].item()
+        learned = temperature.clone().requires_grad_()
+        queue_contrast(*given[:3], learned).loss.backward(given.d_loss)
+        assert learned.grad is not None
+        assert learned.grad.shape == temperature.shape
+        expected = forward_backward(given._replace(d_logsumexp=torch.zeros_like(given.d_logsumexp)), ["temperature"])
+        assert learned.grad.item() == expected["d_temperature"].item()
 
 
 def test_gradients_are_finite_differences() -> None:
-    given = drawn(Size(4, 2, 7, 5, 0.5), torch.float64)
+    given = random_inputs(Size(4, 2, 7, 5, 0.5), torch.float64)
     leaves = [getattr(given, name).double().requires_grad_() for name in LEARNABLE]
 
     def differentiable(anchors: Tensor, positives: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,7 +136,7 @@ def test_keys_that_are_all_alike_or_opposite_do_not_overflow(side: int, temperat
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_positive_that_is_one_of_several_nearest_keys(dtype: torch.dtype) -> None:
-    given = drawn(ORDINARY, dtype)
+    given = random_inputs(ORDINARY, dtype)
     given.positives[:, 1] = given.anchors
     for first in (0, 40, 900):
         given.queue[first : first + 40] = given.anchors
@@ -155,21 +155,21 @@ def test_a_loss_next_to_nothing_keeps_its_digits() -> None:
 
 
 def test_no_anchors() -> None:
-    check_no_anchors(drawn(ORDINARY, torch.float32))
+    check_no_anchors(random_inputs(ORDINARY, torch.float32))
 
 
 def test_no_positives() -> None:
-    given = drawn(ORDINARY, torch.float32)
+    given = random_inputs(ORDINARY, torch.float32)
     check(given._replace(positives=given.positives[:, :0], d_loss=given.d_loss[:, :0]))
 
 
 def test_other_anchors_of_the_call_do_not_matter() -> None:
-    """But for rounding, which is that of products of matrices of another shape."""
-    given = drawn(ORDINARY, torch.float32)
-    together, limits = made(given), allowed(given, formula(given))
+    """They change nothing but the rounding, which is that of products of matrices of another shape."""
+    given = random_inputs(ORDINARY, torch.float32)
+    together, limits = forward_backward(given), allowed(given, formula(given))
     for rows in (slice(0, 1), slice(17, 30)):
         part = {name: getattr(given, name)[rows] for name in ("anchors", "positives", "d_loss", "d_logsumexp")}
-        few = made(given._replace(**part))
+        few = forward_backward(given._replace(**part))
         for name in together.keys() - {"d_temperature"}:
             assert ((few[name] - together[name][rows]).abs() <= getattr(limits, name)[rows]).all(), name
 
@@ -187,14 +187,14 @@ def test_other_anchors_of_the_call_do_not_matter() -> None:
 )
 @pytest.mark.parametrize("anchors", [CPU_CHUNK_ANCHORS - 1, CPU_CHUNK_ANCHORS, CPU_CHUNK_ANCHORS + 1])
 def test_anchors_and_keys_around_what_is_taken_at_once(anchors: int, keys: int) -> None:
-    check(drawn(Size(anchors, 1, keys, 5, 0.07), torch.float32))
+    check(random_inputs(Size(anchors, 1, keys, 5, 0.07), torch.float32))
 
 
 @pytest.mark.parametrize(("rows", "elements"), [(1, 1), (8, 40), (7, 143), (16, 7), (100, 100_000)])
 def test_parts_of_any_size_make_the_same(monkeypatch: pytest.MonkeyPatch, rows: int, elements: int) -> None:
-    """But for rounding."""
-    given = drawn(Size(33, 2, 64, 16, 0.07), torch.float32)
-    whole, limits = made(given), allowed(given, formula(given))
+    """They differ by rounding only."""
+    given = random_inputs(Size(33, 2, 64, 16, 0.07), torch.float32)
+    whole, limits = forward_backward(given), allowed(given, formula(given))
     monkeypatch.setattr(contrast_reference, "CPU_CHUNK_ANCHORS", rows)
     monkeypatch.setattr(contrast_reference, "CPU_CHUNK_LOGITS", elements)
     for name, x in check(given).items():
@@ -231,7 +231,7 @@ before = resident("VmRSS")
 contrast(*inputs).mean().backward()
 print(resident("VmHWM") - before)
 """
-"""MiB of memory that are resident at the highest, less those with the inputs alone."""
+"""A script that prints the peak of its resident memory in MiB, less that with the inputs alone."""
 
 
 def needed(contrast_of: str) -> float:
@@ -254,7 +254,7 @@ def test_memory_does_not_grow_with_anchors_times_keys() -> None:
 
 
 def operands(size: Size = ORDINARY) -> Given:
-    return drawn(size, torch.float32)
+    return random_inputs(size, torch.float32)
 
 
 def test_torch_takes_the_operation() -> None:
@@ -277,9 +277,9 @@ def test_compiled_for_batches_of_any_size(dynamic: bool | None, dtype: torch.dty
     torch.compiler.reset()
     compiled = torch.compile(queue_contrast, fullgraph=True, backend="aot_eager", dynamic=dynamic)
     for batch in (5, 3, 9):
-        given = drawn(Size(batch, 2, 70, 16, 0.07), dtype)
-        expected = made(given)
-        results = made(given, contrast_of=compiled)
+        given = random_inputs(Size(batch, 2, 70, 16, 0.07), dtype)
+        expected = forward_backward(given)
+        results = forward_backward(given, contrast_of=compiled)
         assert results.keys() == expected.keys()
         for name, x in results.items():
             assert torch.equal(x, expected[name]), name
@@ -296,16 +296,16 @@ def test_one_graph_serves_batches_of_any_size() -> None:
 
     compiled = torch.compile(queue_contrast, fullgraph=True, backend=counted, dynamic=True)
     for batch in (5, 3, 9):
-        made(drawn(Size(batch, 2, 70, 16, 0.07), torch.float32), contrast_of=compiled)
+        forward_backward(random_inputs(Size(batch, 2, 70, 16, 0.07), torch.float32), contrast_of=compiled)
     assert graphs == 1
 
 
 def test_autocast_changes_nothing() -> None:
     given = operands()
-    expected = made(given)
+    expected = forward_backward(given)
     with torch.autocast("cpu", torch.bfloat16):
         assert (given.anchors @ given.queue.T).dtype == torch.bfloat16
-        results = made(given)
+        results = forward_backward(given)
     for name, x in results.items():
         assert torch.equal(x, expected[name]), name
 
@@ -339,11 +339,11 @@ WRONG: list[tuple[str, Callable[[Given], tuple[Any, ...]]]] = [
 @pytest.mark.parametrize(("message", "wrong"), WRONG, ids=[message for message, _ in WRONG])
 def test_errors(message: str, wrong: Callable[[Given], tuple[Any, ...]]) -> None:
     with pytest.raises(ValueError, match=message):
-        queue_contrast(*wrong(drawn(Size(5, 2, 9, 16, 0.07), torch.float32)))
+        queue_contrast(*wrong(random_inputs(Size(5, 2, 9, 16, 0.07), torch.float32)))
 
 
 def test_errors_on_a_gpu() -> None:
-    """Shown by tensors that have a device and no memory."""
+    """They are shown by tensors that have a device and no memory."""
     with FakeTensorMode():
         inputs = (
             torch.empty(5, 16, device="cuda"),
@@ -367,7 +367,7 @@ def test_every_part_of_the_queue_has_tiles(multiprocessors: int) -> None:
             splits = num_splits_heuristic(blocks, tiles, multiprocessors)
             assert 1 <= splits <= MAX_SPLITS
             assert splits == 1 or splits * MIN_TILES_PER_SPLIT <= tiles
-            # as `grid_of` deals them out
+            # This is how `grid_of` deals them out.
             of_split = -(-tiles // splits)
             assert -(-tiles // of_split) == splits, (blocks, tiles)
 

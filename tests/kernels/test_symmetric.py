@@ -1,5 +1,4 @@
-"""The symmetric contrast as torch computes it on a CPU, against the formula in float64; the kernels have their own
-tests."""
+"""The symmetric contrast on a CPU against the formula in float64, and what the operations promise torch."""
 
 from __future__ import annotations
 
@@ -23,10 +22,10 @@ from tests.kernels.symmetric_truth import (
     check_one_sample,
     check_operations,
     compare,
-    drawn,
-    made,
-    made_in_parts,
+    forward_backward,
+    forward_backward_by_ranks,
     padded,
+    random_inputs,
     spaced,
     transposed,
     weighed,
@@ -54,24 +53,24 @@ def poisoned() -> Iterator[None]:
 @pytest.mark.parametrize("dim", [3, 16, 33, 100, 128, 252, 512])
 def test_contrast_and_gradients_are_those_of_the_formula(dim: int, samples: int) -> None:
     for temperature, dtype in itertools.product(TEMPERATURES, DTYPES):
-        check(drawn(Size(samples, dim, temperature), dtype))
+        check(random_inputs(Size(samples, dim, temperature), dtype))
 
 
-@pytest.mark.parametrize("learnt", WANTED, ids=" and ".join)
-def test_only_the_gradients_that_are_wanted(learnt: tuple[str, ...]) -> None:
-    """And they are the same without the others."""
-    given = drawn(ORDINARY, torch.float32)
-    whole = made(given)
-    for name, x in check(given, learnt).items():
+@pytest.mark.parametrize("learned", WANTED, ids=" and ".join)
+def test_only_the_gradients_that_are_wanted(learned: tuple[str, ...]) -> None:
+    """They are the same without the others."""
+    given = random_inputs(ORDINARY, torch.float32)
+    whole = forward_backward(given)
+    for name, x in check(given, learned).items():
         assert torch.equal(x, whole[name]), name
 
 
 def test_gradient_of_the_mean() -> None:
     """It comes in as one number that is repeated."""
-    given = drawn(ORDINARY, torch.float32)
+    given = random_inputs(ORDINARY, torch.float32)
     first, second = given.first.requires_grad_(), given.second.requires_grad_()
     symmetric_contrast(first, second, given.temperature).loss.mean().backward()
-    expected = made(given._replace(d_loss=torch.full_like(given.d_loss, 1 / len(first))))
+    expected = forward_backward(given._replace(d_loss=torch.full_like(given.d_loss, 1 / len(first))))
     for x, name in ((first, "d_first"), (second, "d_second")):
         assert x.grad is not None
         assert torch.equal(x.grad, expected[name])
@@ -81,44 +80,44 @@ def test_gradient_of_the_mean() -> None:
 @pytest.mark.parametrize("weights", ["all", "all but one", "every second"])
 def test_losses_of_tiny_weight_count(weights: str, dtype: torch.dtype) -> None:
     for temperature in TEMPERATURES:
-        given = drawn(Size(65, 33, temperature), dtype)
+        given = random_inputs(Size(65, 33, temperature), dtype)
         tiny = {"all": slice(0, None), "all but one": slice(1, None), "every second": slice(0, None, 2)}[weights]
         given.d_loss[tiny] *= 1e-6
         check(given)
 
 
 def test_gradients_grow_with_the_weights_to_the_bit() -> None:
-    """Down to where float32 ends. Powers of two change nothing but the exponent."""
-    given = drawn(ORDINARY, torch.float32)
-    whole, small = made(given), made(given._replace(d_loss=given.d_loss * 2.0**-60))
+    """This holds down to where float32 ends. Powers of two change nothing but the exponent."""
+    given = random_inputs(ORDINARY, torch.float32)
+    whole, small = forward_backward(given), forward_backward(given._replace(d_loss=given.d_loss * 2.0**-60))
     for name in LEARNABLE:
         assert torch.equal(whole[f"d_{name}"], small[f"d_{name}"] * 2.0**60), name
 
 
 def test_finite_differences_in_float64() -> None:
-    given = drawn(Size(6, 5, 0.5), torch.float64)
+    given = random_inputs(Size(6, 5, 0.5), torch.float64)
     inputs = [x.double().requires_grad_() for x in given[:3]]
     assert torch.autograd.gradcheck(lambda *x: symmetric_contrast(*x).loss, inputs)
 
 
 @pytest.mark.parametrize("elements", [1, 129, 1000, 129 * 128])
 def test_more_rows_than_are_taken_at_once(monkeypatch: pytest.MonkeyPatch, elements: int) -> None:
-    """One, seven, or all but one."""
+    """One row is taken at a time, or seven, or all but one."""
     monkeypatch.setattr(symmetric_reference, "CPU_CHUNK_LOGITS", elements)
-    given = drawn(Size(129, 16, 0.07), torch.float32)
+    given = random_inputs(Size(129, 16, 0.07), torch.float32)
     assert len(symmetric_reference.row_chunks(given.first, given.second)) > 1
     check(given)
-    compare(given, made_in_parts(given, (100, 29)))
+    compare(given, forward_backward_by_ranks(given, (100, 29)))
 
 
 def test_vectors_of_any_length() -> None:
-    given = drawn(Size(65, 33, 0.3), torch.float32)
+    given = random_inputs(Size(65, 33, 0.3), torch.float32)
     lengths = torch.linspace(0, 1, 65)[:, None]
     check(given._replace(first=given.first * lengths, second=given.second * lengths.flip(0)))
 
 
 def test_any_number_or_tensor_of_one_is_a_temperature() -> None:
-    given = drawn(ORDINARY, torch.float32)
+    given = random_inputs(ORDINARY, torch.float32)
     expected = check(given)["loss"]
     exact = given.temperature.double()
     for temperature in (0.07, given.temperature[None], given.temperature[None, None], exact):
@@ -127,7 +126,7 @@ def test_any_number_or_tensor_of_one_is_a_temperature() -> None:
         symmetric_contrast(given.first, given.second, leaf).loss.backward(given.d_loss)
         assert leaf.grad is not None
         assert (leaf.grad.dtype, leaf.grad.shape) == (leaf.dtype, leaf.shape)
-        assert leaf.grad.item() == pytest.approx(made(given)["d_temperature"].item(), rel=1e-6)
+        assert leaf.grad.item() == pytest.approx(forward_backward(given)["d_temperature"].item(), rel=1e-6)
 
 
 # --- Parts of a batch, as processes have them
@@ -136,26 +135,27 @@ def test_any_number_or_tensor_of_one_is_a_temperature() -> None:
 @pytest.mark.parametrize("counts", [(40,), (20, 20), (1, 39), (7, 30, 3), (2, 1, 1, 36)], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_processes_with_parts_compute_what_one_does(dtype: torch.dtype, counts: Sequence[int]) -> None:
-    """The gradients of each are those of the losses of all."""
-    given = drawn(ORDINARY, dtype)
-    compare(given, made_in_parts(given, counts))
+    """The gradients of each process are those of the losses of all."""
+    given = random_inputs(ORDINARY, dtype)
+    compare(given, forward_backward_by_ranks(given, counts))
 
 
 def test_a_process_without_rows_takes_part() -> None:
-    given = drawn(ORDINARY, torch.float32)
-    compare(given, made_in_parts(given, (17, 0, 23)))
+    given = random_inputs(ORDINARY, torch.float32)
+    compare(given, forward_backward_by_ranks(given, (17, 0, 23)))
 
 
 def test_without_gradients_of_both_sides_less_is_gathered() -> None:
-    """Only what the gradients of one side are made of: the other side, and log-sums and weights of its direction."""
-    given = drawn(ORDINARY, torch.float32)
+    """Only what the gradients of one side are made of is gathered: the other side, and log-sums and weights of its
+    direction."""
+    given = random_inputs(ORDINARY, torch.float32)
     gathered: list[Tensor] = []
 
     def gather(x: Tensor) -> Tensor:
         gathered.append(x)
         return x
 
-    made(given, ("first",), lambda *x: symmetric_contrast(*x, gather=gather))
+    forward_backward(given, ("first",), lambda *x: symmetric_contrast(*x, gather=gather))
     assert [tuple(x.shape) for x in gathered] == [(40, 33), (40, 33), (40, 33), (40, 2)]
     for x, expected in zip(gathered, (given.second, given.first, given.second), strict=False):
         assert torch.equal(x, expected)
@@ -166,8 +166,8 @@ def test_without_gradients_of_both_sides_less_is_gathered() -> None:
 
 @pytest.mark.parametrize("rank_offset", [0, 1, 64, 235])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_rows_at_any_place_among_the_columns(dtype: torch.dtype, rank_offset: int) -> None:
-    rows, columns = (drawn(Size(count, 33, 0.07), dtype).first for count in (65, 300))
+def test_rows_at_any_rank_offset(dtype: torch.dtype, rank_offset: int) -> None:
+    rows, columns = (random_inputs(Size(count, 33, 0.07), dtype).first for count in (65, 300))
     check_operations(weighed(rows, columns, 0.07, rank_offset, torch.randn(65), torch.randn(300)), CPU)
 
 
@@ -177,16 +177,16 @@ def test_rows_at_any_place_among_the_columns(dtype: torch.dtype, rank_offset: in
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_one_sample(dtype: torch.dtype) -> None:
     for temperature in TEMPERATURES:
-        check_one_sample(drawn(Size(1, 33, temperature), dtype))
+        check_one_sample(random_inputs(Size(1, 33, temperature), dtype))
 
 
 def test_no_samples() -> None:
-    check_no_samples(drawn(ORDINARY, torch.float32))
+    check_no_samples(random_inputs(ORDINARY, torch.float32))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_video_that_is_twice_in_the_batch(dtype: torch.dtype) -> None:
-    given = drawn(ORDINARY, dtype)
+    given = random_inputs(ORDINARY, dtype)
     for x in (given.first, given.second):
         x[[11, 39]] = x[5].clone()
     results = check(given)
@@ -206,9 +206,9 @@ def test_the_most_alike_and_the_most_unlike_do_not_overflow(kind: str, temperatu
 
 @pytest.mark.parametrize("where", ["first", "second", "d_loss"])
 def test_a_number_that_is_not_finite_is_not_hidden(where: str) -> None:
-    given = drawn(ORDINARY, torch.float32)
+    given = random_inputs(ORDINARY, torch.float32)
     getattr(given, where)[7] = math.nan
-    results = made(given)
+    results = forward_backward(given)
     for name in LEARNABLE:
         assert results[f"d_{name}"].isnan().any(), name
     assert results["loss"].isnan().any() == (where != "d_loss")
@@ -217,13 +217,13 @@ def test_a_number_that_is_not_finite_is_not_hidden(where: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("layout", [padded, spaced, transposed])
 def test_memory_around_the_inputs_does_not_matter(layout: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
-    given = drawn(ORDINARY, dtype)
+    given = random_inputs(ORDINARY, dtype)
     check(given._replace(first=layout(given.first), second=layout(given.second)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_second_call_makes_the_same_bits(dtype: torch.dtype) -> None:
-    one, other = (made(drawn(Size(300, 33, 0.07), dtype)) for _ in range(2))
+    one, other = (forward_backward(random_inputs(Size(300, 33, 0.07), dtype)) for _ in range(2))
     for name, x in one.items():
         assert torch.equal(x, other[name]), name
 
@@ -262,7 +262,7 @@ def test_what_is_no_temperature_is_named(temperature: Tensor, named: str) -> Non
 
 
 def test_metrics_have_no_gradient() -> None:
-    given = drawn(ORDINARY, torch.float32)
+    given = random_inputs(ORDINARY, torch.float32)
     result = symmetric_contrast(given.first.requires_grad_(), given.second, 0.07)
     assert result.loss.requires_grad
     assert not result.similarity.requires_grad
@@ -274,7 +274,7 @@ def test_metrics_have_no_gradient() -> None:
 
 def test_the_operations_are_sound() -> None:
     torch.use_deterministic_algorithms(False)  # opcheck compares two calls, unwritten memory included
-    rows, columns = (drawn(Size(count, 33, 0.07), torch.float32).first for count in (5, 9))
+    rows, columns = (random_inputs(Size(count, 33, 0.07), torch.float32).first for count in (5, 9))
     given = weighed(rows, columns, 0.07, 2, torch.randn(5), torch.randn(9))
     torch.library.opcheck(torch.ops.cacl.batch_logsumexp.default, given[:4])
     torch.library.opcheck(torch.ops.cacl.batch_gradient.default, tuple(given))
@@ -294,22 +294,22 @@ def test_shapes_and_types_are_known_without_values() -> None:
 @pytest.mark.parametrize("autocast", [False, True], ids=["", "autocast"])
 def test_compiled_and_under_autocast_it_makes_the_same_bits(autocast: bool, compiled: bool) -> None:
     torch.compiler.reset()
-    given = drawn(ORDINARY, torch.float32)
-    expected = made(given)
+    given = random_inputs(ORDINARY, torch.float32)
+    expected = forward_backward(given)
     contrast_of = symmetric_contrast
     if compiled:
         contrast_of = torch.compile(contrast_of, fullgraph=True, backend="aot_eager")
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        results = made(given, contrast_of=contrast_of)
+        results = forward_backward(given, contrast_of=contrast_of)
     for name, x in results.items():
         assert torch.equal(x, expected[name]), name
 
 
 def test_half_precision_under_autocast_keeps_its_type() -> None:
-    given = drawn(ORDINARY, torch.bfloat16)
-    expected = made(given)
+    given = random_inputs(ORDINARY, torch.bfloat16)
+    expected = forward_backward(given)
     with torch.autocast("cpu", torch.bfloat16):
-        results = made(given)
+        results = forward_backward(given)
     for name, x in results.items():
         assert x.dtype == expected[name].dtype
         assert torch.equal(x, expected[name]), name

@@ -1,4 +1,4 @@
-"""The kernel against the readable form in float64.
+"""The kernel against the reference in float64.
 
 Half precision rounds by at most 2**-11 of a value. What float32 adds is far below the 1e-5 that is allowed for it here.
 """
@@ -25,7 +25,7 @@ ROUNDING, FLOAT32 = 2**-11, 1e-5
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
-    """uint8: neighbours differ as much as they can."""
+    """Draws uint8 of which neighbours differ as much as they can."""
     return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
 
 
@@ -38,7 +38,7 @@ def table(crops: Sequence[Sequence[Sequence[int]]]) -> Tensor:
 
 
 def truth(frames: Sequence[Tensor], crops: Tensor, colors: Tensor, size: int) -> Tensor:
-    """float64, on the CPU."""
+    """Computes the views by the reference, in float64 on the CPU."""
     views = [
         torch.stack([one_view(*one, size) for one in zip(frames, crops_of_view, colors_of_view.double(), strict=True)])
         for crops_of_view, colors_of_view in zip(crops.tolist(), colors, strict=True)
@@ -83,7 +83,7 @@ def test_a_mirrored_view_is_the_view_mirrored(device: torch.device) -> None:
 
 @pytest.mark.parametrize("size", [7, 14])
 def test_crops_at_all_edges_and_corners(device: torch.device, size: int) -> None:
-    """As nine views of one clip."""
+    """The crops are nine views of one clip."""
     crops = [[(top, left, 12, (top + left) % 2)] for top in (0, 3, 8) for left in (0, 6, 13)]
     check(device, [noise(1, 20, 25, 3)], table(crops), random_colors(9, 1), size)
 
@@ -94,7 +94,7 @@ def test_the_whole_frame(device: torch.device, size: int) -> None:
 
 
 def test_clips_of_different_sizes(device: torch.device) -> None:
-    """With other crops for each clip and view; one of the sides is the size."""
+    """Each clip and view has another crop; one of the sides is the size."""
     frames = [noise(3, *edges, 3, seed=number) for number, edges in enumerate([(20, 31), (14, 14), (33, 18)])]
     crops = [
         [(1, 2, 18, 0), (2, 3, 11, 1), (9, 1, 16, 0)],

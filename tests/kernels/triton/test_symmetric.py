@@ -24,38 +24,38 @@ from tests.kernels.symmetric_truth import (
     check_one_sample,
     check_operations,
     compare,
-    drawn,
-    made,
-    made_in_parts,
+    forward_backward,
+    forward_backward_by_ranks,
     padded,
+    random_inputs,
     spaced,
     transposed,
     unit,
     weighed,
 )
 
-# Of numbers that are not finite: in rows beyond the last, which are not stored, and where tests ask for them.
+# It warns of numbers that are not finite. They are in rows beyond the last, which are not stored, and where tests ask
+# for them.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.runtime.interpreter")
 
 SIZES = [Size(2, 3, 0.07), Size(5, 16, 0.01), Size(64, 100, 1.0), Size(65, 512, 0.07), Size(129, 252, 0.07)]
-"""One to many blocks of rows, tiles of columns and slices of dimensions; full ones and not."""
-if (
-    not INTERPRETED
-):  # which takes minutes; parts of the columns are below, in `test_rows_at_any_place_among_the_columns`
+"""These have one to many blocks of rows, tiles of columns and slices of dimensions, full ones and not."""
+# The interpreter would take minutes for these. Splits of the columns are in `test_rows_at_any_rank_offset`.
+if not INTERPRETED:
     SIZES += [Size(63, 128, 0.01), Size(300, 33, 0.01), Size(507, 128, 0.07), Size(507, 16, 1.0)]
     SIZES += [Size(64, 512, 0.01), Size(129, 3, 1.0), Size(300, 100, 0.07)]
 ORDINARY = Size(140, 33, 0.07)
-"""Several blocks, parts of the columns where there are few, and rests everywhere."""
+"""It has several blocks, splits of the columns where there are few blocks, and incomplete tiles everywhere."""
 
 
 @pytest.fixture(autouse=True)
 def kernels_for_small_contrasts_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which on a GPU torch makes."""
+    """Without this, torch computes them on a GPU."""
     monkeypatch.setattr(symmetric, "MIN_KERNEL_LOGITS", 0)
 
 
-def given_on(device: torch.device, size: Size = ORDINARY, dtype: torch.dtype = torch.float32) -> Given:
-    return Given(*(x.to(device) for x in drawn(size, dtype)))
+def random_inputs_on(device: torch.device, size: Size = ORDINARY, dtype: torch.dtype = torch.float32) -> Given:
+    return Given(*(x.to(device) for x in random_inputs(size, dtype)))
 
 
 # --- The formula
@@ -64,23 +64,23 @@ def given_on(device: torch.device, size: Size = ORDINARY, dtype: torch.dtype = t
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_contrast_and_gradients_are_those_of_the_formula(device: torch.device, size: Size, dtype: torch.dtype) -> None:
-    check(given_on(device, size, dtype))
+    check(random_inputs_on(device, size, dtype))
 
 
 @pytest.mark.parametrize(
-    "learnt", [("first",), ("second",), ("temperature",), ("first", "second"), ("second", "temperature")]
+    "learned", [("first",), ("second",), ("temperature",), ("first", "second"), ("second", "temperature")]
 )
-def test_only_the_gradients_that_are_wanted(device: torch.device, learnt: tuple[str, ...]) -> None:
-    given = given_on(device)
-    whole = made(given)
-    for name, x in check(given, learnt).items():
+def test_only_the_gradients_that_are_wanted(device: torch.device, learned: tuple[str, ...]) -> None:
+    given = random_inputs_on(device)
+    whole = forward_backward(given)
+    for name, x in check(given, learned).items():
         assert torch.equal(x, whole[name]), name
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("weights", ["all", "all but one", "every second"])
 def test_losses_of_tiny_weight_count(device: torch.device, weights: str, dtype: torch.dtype) -> None:
-    given = given_on(device, dtype=dtype)
+    given = random_inputs_on(device, dtype=dtype)
     tiny = {"all": slice(0, None), "all but one": slice(1, None), "every second": slice(0, None, 2)}[weights]
     given.d_loss[tiny] *= 1e-6
     check(given)
@@ -89,7 +89,7 @@ def test_losses_of_tiny_weight_count(device: torch.device, weights: str, dtype: 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_gradients_grow_with_the_weights_to_the_bit(device: torch.device, dtype: torch.dtype) -> None:
     """Powers of two change nothing but the exponent, in half precision either."""
-    rows = drawn(Size(140, 33, 0.07), dtype).first
+    rows = random_inputs(Size(140, 33, 0.07), dtype).first
     given = weighed(rows, rows, 0.07, 0, torch.rand(140), torch.rand(140))
     whole = check_operations(given, device)
     small = [x * torch.tensor([1, 2.0**-60]) for x in (given.row_stats, given.column_stats)]
@@ -100,7 +100,7 @@ def test_gradients_grow_with_the_weights_to_the_bit(device: torch.device, dtype:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_weights_that_are_all_zero(device: torch.device, dtype: torch.dtype) -> None:
-    given = given_on(device, dtype=dtype)
+    given = random_inputs_on(device, dtype=dtype)
     results = check(given._replace(d_loss=torch.zeros_like(given.d_loss)))
     assert not any(results[f"d_{name}"].any() for name in LEARNABLE)
 
@@ -126,21 +126,21 @@ def test_many_columns_of_small_weight_count(device: torch.device, dtype: torch.d
 def test_processes_with_parts_compute_what_one_does(
     device: torch.device, dtype: torch.dtype, counts: Sequence[int]
 ) -> None:
-    """The gradients of each are those of the losses of all."""
-    given = given_on(device, dtype=dtype)
-    compare(given, made_in_parts(given, counts))
+    """The gradients of each process are those of the losses of all."""
+    given = random_inputs_on(device, dtype=dtype)
+    compare(given, forward_backward_by_ranks(given, counts))
 
 
 def test_a_process_without_rows_takes_part(device: torch.device) -> None:
-    given = given_on(device)
-    compare(given, made_in_parts(given, (100, 0, 40)))
+    given = random_inputs_on(device)
+    compare(given, forward_backward_by_ranks(given, (100, 0, 40)))
 
 
 @pytest.mark.parametrize("rank_offset", [0, 1, 64, 935])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_rows_at_any_place_among_the_columns(device: torch.device, dtype: torch.dtype, rank_offset: int) -> None:
-    """These are in several parts, most of which have no row's own."""
-    rows, columns = (drawn(Size(count, 33, 0.07), dtype).first for count in (65, 1000))
+def test_rows_at_any_rank_offset(device: torch.device, dtype: torch.dtype, rank_offset: int) -> None:
+    """The columns are in several splits, most of which have no row's own."""
+    rows, columns = (random_inputs(Size(count, 33, 0.07), dtype).first for count in (65, 1000))
     check_operations(weighed(rows, columns, 0.07, rank_offset, torch.randn(65), torch.randn(1000)), device)
 
 
@@ -149,16 +149,16 @@ def test_rows_at_any_place_among_the_columns(device: torch.device, dtype: torch.
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_one_sample(device: torch.device, dtype: torch.dtype) -> None:
-    check_one_sample(given_on(device, Size(1, 33, 0.07), dtype))
+    check_one_sample(random_inputs_on(device, Size(1, 33, 0.07), dtype))
 
 
 def test_no_samples(device: torch.device) -> None:
-    check_no_samples(given_on(device))
+    check_no_samples(random_inputs_on(device))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_video_that_is_twice_in_the_batch(device: torch.device, dtype: torch.dtype) -> None:
-    given = given_on(device, dtype=dtype)
+    given = random_inputs_on(device, dtype=dtype)
     for x in (given.first, given.second):
         x[[11, 139]] = x[5].clone()
     assert (check(given)["loss"][[5, 11, 139]] > 1.09).all()  # log(3)
@@ -175,9 +175,9 @@ def test_the_most_alike_and_the_most_unlike_do_not_overflow(
 
 @pytest.mark.parametrize("where", ["first", "second", "d_loss"])
 def test_a_number_that_is_not_finite_is_not_hidden(device: torch.device, where: str) -> None:
-    given = given_on(device)
+    given = random_inputs_on(device)
     getattr(given, where)[7] = math.nan
-    results = made(given)
+    results = forward_backward(given)
     for name in LEARNABLE:
         assert results[f"d_{name}"].isnan().any(), name
     assert results["loss"].isnan().any() == (where != "d_loss")
@@ -188,7 +188,7 @@ def test_a_number_that_is_not_finite_is_not_hidden(device: torch.device, where: 
 def test_memory_around_the_inputs_does_not_matter(
     device: torch.device, layout: Callable[[Tensor], Tensor], dtype: torch.dtype
 ) -> None:
-    given = given_on(device, dtype=dtype)
+    given = random_inputs_on(device, dtype=dtype)
     moved = given._replace(first=layout(given.first), second=layout(given.second))
     assert moved.first.is_contiguous() == (layout is padded)
     check(moved)
@@ -196,7 +196,7 @@ def test_memory_around_the_inputs_does_not_matter(
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_second_call_makes_the_same_bits(device: torch.device, dtype: torch.dtype) -> None:
-    one, other = (made(given_on(device, dtype=dtype)) for _ in range(2))
+    one, other = (forward_backward(random_inputs_on(device, dtype=dtype)) for _ in range(2))
     for name, x in one.items():
         assert torch.equal(x, other[name]), name
 
@@ -206,7 +206,7 @@ def test_a_second_call_makes_the_same_bits(device: torch.device, dtype: torch.dt
 
 def test_the_operations_are_sound(device: torch.device) -> None:
     torch.use_deterministic_algorithms(False)  # opcheck compares two calls, unwritten memory included
-    rows, columns = (drawn(Size(count, 33, 0.07), torch.float32).first for count in (5, 9))
+    rows, columns = (random_inputs(Size(count, 33, 0.07), torch.float32).first for count in (5, 9))
     given = weighed(rows, columns, 0.07, 2, torch.randn(5), torch.randn(9))
     inputs = [x.to(device) if isinstance(x, Tensor) else x for x in given]
     torch.library.opcheck(torch.ops.cacl.batch_logsumexp.default, tuple(inputs[:4]))
@@ -215,10 +215,10 @@ def test_the_operations_are_sound(device: torch.device) -> None:
 
 def test_compiled_it_makes_the_same_bits(device: torch.device) -> None:
     torch.compiler.reset()
-    given = given_on(device, Size(5, 33, 0.07))
-    expected = made(given)
+    given = random_inputs_on(device, Size(5, 33, 0.07))
+    expected = forward_backward(given)
     compiled = torch.compile(symmetric_contrast, fullgraph=True, backend="aot_eager")
-    for name, x in made(given, contrast_of=compiled).items():
+    for name, x in forward_backward(given, contrast_of=compiled).items():
         assert torch.equal(x, expected[name]), name
 
 
@@ -231,12 +231,12 @@ def test_gpu_small_contrasts_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(symmetric, "MIN_KERNEL_LOGITS", 10**12)
     for dtype in DTYPES:
         for size in SIZES:
-            check(given_on(device, size, dtype))
+            check(random_inputs_on(device, size, dtype))
 
 
 @pytest.mark.gpu
 def test_gpu_is_not_waited_for() -> None:
-    given = given_on(cuda_device())
+    given = random_inputs_on(cuda_device())
     first, second = given.first.requires_grad_(), given.second.requires_grad_()
     symmetric_contrast(first, second, 0.07).loss.mean().backward()  # compiles
     torch.cuda.set_sync_debug_mode("error")
@@ -260,7 +260,7 @@ def test_gpu_memory_does_not_grow_with_the_square_of_the_batch() -> None:
 
 @pytest.mark.gpu
 def test_gpu_columns_of_more_elements_than_32_bits_count() -> None:
-    """All but the last are zero."""
+    """All columns but the last are zero."""
     device = cuda_device()
     count = 2**31 // 128 + 1000
     rows = torch.eye(1, 128, dtype=torch.bfloat16, device=device)
