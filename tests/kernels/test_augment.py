@@ -37,7 +37,7 @@ def cropped(frames: Tensor, crop: tuple[int, int, int, int], size: int) -> Tenso
 
 @pytest.mark.parametrize(("side", "size"), SIZES)
 def test_views_are_those_of_torchvision(side: int, size: int) -> None:
-    """They are rounded once to half precision. 5e-5 is allowed since float32 tells centres of pixels near 200 to 2**-16."""
+    """The views are rounded once to half precision. 5e-5: float32 tells centres of pixels near 200 to 2**-16."""
     frames = [noise(2, 220, 250, 3), noise(2, 215, 213, 3)]
     crops = [[(3, 7, side, 0), (5, 3, side, 1)], [(0, 40, side, 1), (1, 1, side, 0)]]
     colors = random_colors(2, 2)
