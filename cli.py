@@ -120,18 +120,18 @@ def bench_loader(
 ) -> None:
     """Time the loaders beside those that people write with torch's DataLoader, on the same clips of the same videos."""
     from cacl import config as configuration
-    from cacl.benchmarks.harness.stats import make_output_dir
-    from cacl.benchmarks.loader import command
+    from cacl.benchmarks.harness.output import make_output_dir
+    from cacl.benchmarks.loader import command, output
     from cacl.reporting.console import Console
 
     resolved = configuration.load(config, overrides or [])
     if out:
         make_output_dir(out)
-    with Console() as report:
-        result = command.bench_loader(raw, prepared, resolved, clips=clips, repeats=repeats, report=report)
+    with Console() as console:
+        result = command.bench_loader(raw, prepared, resolved, clips=clips, repeats=repeats, console=console)
     if out:
-        command.save(result, out)
-    _print(result.to_json(), as_json, lambda _: command.show(result))
+        output.save(result, out)
+    _print(result.to_json(), as_json, lambda _: output.show(result))
     result.check()
 
 
@@ -156,25 +156,25 @@ def bench_kernels(
     as_json: AsJson = False,
 ) -> None:
     """Time the kernels beside how others compute the same, and tell what they take of each kind of GPU."""
-    from cacl.benchmarks.harness.stats import make_output_dir
-    from cacl.benchmarks.kernels import command
+    from cacl.benchmarks.harness.output import make_output_dir
+    from cacl.benchmarks.kernels import command, output
     from cacl.reporting.console import Console
 
     if out:
         make_output_dir(out)
-    with Console() as report:
+    with Console() as console:
         result = command.bench_kernels(
             operations or [],
             repeats=repeats,
             device=device,
-            report=report,
+            console=console,
             compile=compile,
             seconds=math.inf if seconds is None else seconds,
-            so_far=lambda result: command.save(result, out) if out else None,
+            so_far=lambda result: output.save(result, out) if out else None,
         )
     if out:
-        command.save(result, out)
-    _print(result.to_json(), as_json, lambda _: command.show(result))
+        output.save(result, out)
+    _print(result.to_json(), as_json, lambda _: output.show(result))
     result.check()
 
 

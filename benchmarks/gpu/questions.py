@@ -21,9 +21,10 @@ from cacl import create_model
 from cacl.benchmarks.gpu.measuring import arrays, differences, frames_shown, graph_of, milliseconds, pace
 from cacl.benchmarks.gpu.setting import CPU, Answer, CachedClips, Setting, Skipped, UploadedFrames
 from cacl.benchmarks.gpu.videos import encode, textures, videos
-from cacl.benchmarks.harness.contest import Contender
 from cacl.benchmarks.harness.stats import ratios
-from cacl.benchmarks.loader.command import bench_loader, contenders
+from cacl.benchmarks.loader.command import bench_loader
+from cacl.benchmarks.loader.contenders import contenders
+from cacl.benchmarks.loader.run import LoaderContender
 from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.loaders.backends.dali_sources import DecodedFrames, EncodedSegments, FrameSource
@@ -380,10 +381,15 @@ def augmentation(s: Setting) -> Answer:
 def loaders(s: Setting) -> Answer:
     """How do `dali`, `cpu` and TorchCodec compare, on the same files and clips, in turn?"""
 
-    def entrants(config: Config) -> list[Contender]:
+    def list_contenders(config: Config) -> list[LoaderContender]:
         known = {contender.name: contender for contender in contenders(config)}
-        how = f"{type(s.source()).__name__}, and views on {s.device.type}"
-        ours = replace(known["cacl dali"], build=lambda catalog, _: s.dali(catalog), unavailable_reason="", how=how)
+        description = f"{type(s.source()).__name__}, and views on {s.device.type}"
+        ours = replace(
+            known["cacl dali"],
+            prepare=lambda catalog, _: s.dali(catalog),
+            unavailable_reason="",
+            description=description,
+        )
         return [known["cacl cpu"], ours, known["TorchCodec + DataLoader"]]
 
     steps = 2 if s.quick else 40 if s.cuda else 12
@@ -393,8 +399,8 @@ def loaders(s: Setting) -> Answer:
         s.config,
         clips=steps * s.config.train.batch_size,
         repeats=REPEATS,
-        report=Console(enabled=False),
-        entrants=entrants,
+        console=Console(enabled=False),
+        list_contenders=list_contenders,
     )
     return {"rows": [asdict(row) for row in result.rows], "files": result.files}
 

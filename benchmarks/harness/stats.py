@@ -1,66 +1,35 @@
-"""What the commands that measure have in common when they tell their figures."""
+"""What is told of repeated measurements: their spread, and ratios that a changing machine does not disturb."""
 
 from __future__ import annotations
 
 import statistics
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
-
-from cacl.errors import UsageError
-
-WIDTH = 132
-"""Of tables, in columns, where stdout is no terminal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
+    """Median and range of the values of several repeats."""
+
     median: float
     min: float
     max: float
 
     @staticmethod
     def of(values: Sequence[float]) -> Spread:
+        """The spread of these values, of which there must be at least one."""
         return Spread(statistics.median(values), min(values), max(values))
 
 
-def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """Of two series that were measured in turn, the ratio within each repeat: a machine that changes its speed from one
-    repeat to the next changes none of them, but does change the ratio of the medians."""
-    return [one / other for one, other in zip(ours, theirs, strict=True)]
+def ratios(values: Sequence[float], baseline: Sequence[float]) -> list[float]:
+    """The ratio within each repeat, of two series that were measured in turn.
+
+    A machine that changes its speed from one repeat to the next changes none of these ratios, but it does change the
+    ratio of the medians.
+    """
+    return [value / base for value, base in zip(values, baseline, strict=True)]
 
 
-def number(value: float | None) -> str:
-    """Three digits, or all before the point."""
-    if value is None:
-        return "n/a"
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def table() -> Table:
-    return Table(box=SIMPLE, pad_edge=False, collapse_padding=True)
-
-
-def show_table(shown: Table) -> None:
-    """On stdout."""
-    Console(markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else WIDTH).print(shown)
-
-
-def make_output_dir(folder: Path) -> None:
-    """Makes the folder that figures go into. Raises UsageError if that cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--out {folder}: is no folder and cannot be made one ({error.strerror})") from None
-
-
-def machine_line(known: dict[str, Any], packages: Sequence[str]) -> str:
-    """known: as `machine.describe` tells it."""
-    versions = ", ".join(f"{name} {known[name]}" for name in ("python", *packages) if name in known)
-    return f"{known['cores']} cores of {known['cpu']}; {versions}; cacl {known['commit'] or known.get('cacl')}"
+def median_ratio(values: Sequence[float], baseline: Sequence[float]) -> float:
+    """The median of the ratios within each repeat."""
+    return statistics.median(ratios(values, baseline))

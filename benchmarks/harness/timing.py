@@ -1,4 +1,4 @@
-"""What a call takes of time and of memory, and how fast this machine multiplies, computes with integers and copies.
+"""What a call takes of time and memory, and how fast this machine multiplies, computes with integers and copies.
 
 What is said here of GPUs has not run on one yet.
 """
@@ -22,21 +22,28 @@ Call: TypeAlias = Callable[[], Any]
 MEASUREMENT = 0.2
 """Seconds that a measurement takes, or one call where that takes longer."""
 FLUSHED = 2**28
-"""Bytes written before each timed call on a GPU, more than any L2 cache holds."""
+"""Bytes that are written before each timed call on a GPU, more than any L2 cache holds."""
 
 
-def calls_of(call: Call, device: torch.device) -> int:
-    """How many calls a measurement takes. They are the warm-up too."""
+def warm_up(call: Call, device: torch.device) -> int:
+    """Calls it until a measurement would be over.
+
+    Returns:
+        How many calls a measurement takes.
+    """
     calls, start = 0, time.perf_counter()
     while time.perf_counter() - start < MEASUREMENT:
         call()
-        wait(device)
+        synchronize(device)
         calls += 1
     return calls
 
 
 def seconds_of(call: Call, calls: int, device: torch.device) -> float:
-    """Of one call: on a CPU the mean, on a GPU the median, each with a cold L2 cache (as triton.testing.do_bench)."""
+    """The seconds of one call: on a CPU the mean over so many calls, on a GPU the median.
+
+    On a GPU each call begins with a cold L2 cache, as with `triton.testing.do_bench`.
+    """
     if device.type == "cpu":
         start = time.perf_counter()
         for _ in range(calls):
@@ -49,19 +56,20 @@ def seconds_of(call: Call, calls: int, device: torch.device) -> float:
         start.record()
         call()
         end.record()
-    wait(device)
+    synchronize(device)
     return statistics.median(start.elapsed_time(end) for start, end in marks) / 1000
 
 
-def wait(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Waits until the device has done what it was asked for."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def memory_of(call: Call, device: torch.device) -> int | None:
-    """Bytes at the highest point of a call above those before it; None where the system does not tell.
+    """The bytes at the highest point of a call above those before it; None where the system does not tell.
 
-    On a GPU what torch allocates, on a CPU what is in memory of the process.
+    On a GPU this is what torch allocates, on a CPU the resident memory of the process.
     """
     gc.collect()
     if device.type == "cuda":
@@ -70,17 +78,17 @@ def memory_of(call: Call, device: torch.device) -> int | None:
         call()
         return torch.cuda.max_memory_allocated(device) - before
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # glibc: free memory goes back to the system, and does not hide what is taken
-        Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew (man 5 proc_pid_clear_refs)
-        before = _status("VmRSS")
+        # With glibc, free memory goes back to the system here, and does not hide what the call takes.
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew (man 5 proc_pid_clear_refs).
+        before = _status_bytes("VmRSS")
         call()
-        return max(0, _status("VmHWM") - before)
+        return max(0, _status_bytes("VmHWM") - before)
     except (OSError, AttributeError):
         return None
 
 
-def _status(key: str) -> int:
-    """Bytes."""
+def _status_bytes(key: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
 
@@ -89,39 +97,41 @@ def _status(key: str) -> int:
 
 
 class Roofline(NamedTuple):
-    """Something that a machine does as fast as it can. Nothing is faster than the best of many measurements."""
+    """Something that a machine does as fast as it can. Nothing is faster than the best of many measurements of it."""
 
-    what: str
+    description: str
     work: float
-    """Of one call, in operations or bytes."""
+    """Operations or bytes of one call."""
     call: Call
 
 
-def multiplying(device: torch.device, dtype: torch.dtype) -> Roofline:
-    """Additions and multiplications, of matrices that fit in the cache of a CPU or fill a GPU."""
+def multiply_roofline(device: torch.device, dtype: torch.dtype) -> Roofline:
+    """Additions and multiplications, in a product of matrices that fit in the cache of a CPU or fill a GPU."""
     side = 8192 if device.type == "cuda" else 1024
     first, second, out = torch.randn(3, side, side, device=device).to(dtype).unbind()
-    what = f"torch.mm of {side} x {side}"
-    return Roofline(what, 2 * side**3, lambda: torch.mm(first, second, out=out))
+    return Roofline(f"torch.mm of {side} x {side}", 2 * side**3, lambda: torch.mm(first, second, out=out))
 
 
-def copying(device: torch.device) -> Roofline:
+def copy_roofline(device: torch.device) -> Roofline:
     """Bytes read and written, far more than fit in a cache."""
     source = torch.zeros(2**30 if device.type == "cuda" else 2**28, dtype=torch.uint8, device=device)
     target = source.clone()
     return Roofline("copy_", 2 * len(source), lambda: target.copy_(source))
 
 
-def computing(device: torch.device, bits: int) -> Roofline:
-    """Operations on words of so many bits: in place in the cache of a core, times the threads, or in the registers of
-    a GPU."""
+def integer_roofline(device: torch.device, bits: int) -> Roofline:
+    """Operations on words of so many bits.
+
+    On a CPU they are done in place in the cache of one core, and count times the number of threads. On a GPU they are
+    done in registers.
+    """
     word = {8: torch.int8, 16: torch.int16, 32: torch.int32, 64: torch.int64}[bits]
     if device.type == "cpu":
-        words = torch.zeros(2**14, dtype=word)  # so few that torch gives them to one thread
+        words = torch.zeros(2**14, dtype=word)  # These are so few that torch gives them to one thread.
         threads = torch.get_num_threads()
         return Roofline(f"{threads} times bitwise_not_ in a core's cache", threads * len(words), words.bitwise_not_)
     words = torch.zeros(2**24, dtype=word, device=device)
-    launch: Any = chain_kernel[len(words) // WORDS,]  # its type is that of the kernel
+    launch: Any = chain_kernel[len(words) // WORDS,]  # Its type is that of the kernel.
     return Roofline("a chain of ^ and +", 2 * STEPS * len(words), lambda: launch(words, STEPS, WORDS))
 
 
@@ -130,7 +140,7 @@ STEPS, WORDS = 256, 128
 
 @triton.jit
 def chain_kernel(words, STEPS: tl.constexpr, WORDS: tl.constexpr):
-    """STEPS times two operations of which each needs the one before it, on WORDS words, one for each thread."""
+    """Does STEPS times two operations, each of which needs the one before it, on WORDS words, one for each thread."""
     address = words + tl.program_id(0) * WORDS + tl.arange(0, WORDS)
     y = tl.load(address)
     x = ~y

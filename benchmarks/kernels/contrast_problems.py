@@ -1,6 +1,6 @@
-"""What `cacl bench-kernels` computes of contrasts: with a queue, and of two views of a batch with each other.
+"""Contrasts, forward and backward: with a queue, and of two views of a batch with each other.
 
-Forward and backward. What is said here of GPUs has not run on one yet.
+What is said here of GPUs has not run on one yet.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cacl.benchmarks.harness.timing import Call, multiplying
-from cacl.benchmarks.harness.trial import COMPILED, OURS, Floor, Problem, Task, Way
+from cacl.benchmarks.harness.timing import Call, multiply_roofline
+from cacl.benchmarks.kernels.run import BASELINE, COMPILED, KernelContender, Problem, RooflineWork, Task
 from cacl.benchmarks.rivals import kernels as rivals
 from cacl.kernels import contrast
 from cacl.kernels.symmetric import symmetric_contrast
@@ -27,16 +27,26 @@ TOLERANCE = {
     torch.float16: {"loss": 1e-3, "gradient": 1e-3},
     torch.bfloat16: {"loss": 1e-2, "gradient": 1e-2},
 }
-"""Relative to the largest true number, and beyond the error of torch in the same dtype."""
-RELATIVE = "the largest, relative to the largest number in float64"
-ELSEWHERE = 3
-"""Other ways may err so many times as torch does: in half precision it matters much what is rounded when."""
+"""How large errors may be beyond the error of torch in the same dtype, relative to the largest true number."""
+ERROR_UNIT = "the largest, relative to the largest number in float64"
+RIVALS_MARGIN = 3
+"""Rivals may err so many times as torch does: in half precision it matters much what is rounded when."""
+
+Limits = dict[str, float]
+TrainingStep = Callable[[Callable[..., Tensor]], Call]
+"""Makes of a loss the call that computes it and its gradients."""
+
+
+# --- With a queue
 
 
 def contrast_problem(
     device: torch.device, dtype: torch.dtype, n: int, p: int, k: int, *, other_side: bool = False
 ) -> Problem:
-    """other_side: also as `contrast.MIN_KERNEL_LOGITS` decides it for larger or smaller problems."""
+    """The problem of n anchors, p positives for each, and a queue of k keys.
+
+    With `other_side`, ours is also measured as `contrast.MIN_KERNEL_LOGITS` decides it for larger or smaller problems.
+    """
     setting = f"{n} anchors, {p} positive{'s' * (p > 1)} each, {k:,} keys, {DIM} dimensions, {_name(dtype)}"
     return Problem("contrast", setting, partial(_contrast, device, dtype, n, p, k, other_side))
 
@@ -47,82 +57,98 @@ def _contrast(device: torch.device, dtype: torch.dtype, n: int, p: int, k: int, 
     positives = F.normalize(anchors[:, None] + unit(n, p, DIM), dim=-1)
     checked = torch.linspace(0, n - 1, min(n, CHECKED_ROWS), device=device).long()
 
-    def trained(loss: Callable[..., Tensor]) -> Call:
-        return _trained(lambda rows: loss(rows, positives, queue, TEMPERATURE), anchors)
+    def step(loss: Callable[..., Tensor]) -> Call:
+        return _training_step(lambda rows: loss(rows, positives, queue, TEMPERATURE), anchors)
 
-    def some(loss: Callable[..., Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
-        keys, theirs, rows = queue.to(dtype), positives[checked].to(dtype), anchors[checked].to(dtype)
-        return _trained(lambda rows: loss(rows, theirs, keys, TEMPERATURE), rows)()
+    def checked_step(loss: Callable[..., Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
+        keys, own, rows = queue.to(dtype), positives[checked].to(dtype), anchors[checked].to(dtype)
+        return _training_step(lambda rows: loss(rows, own, keys, TEMPERATURE), rows)()
 
-    truth = some(rivals.moco, torch.float64)
-    usual = _deviations(some(rivals.lean, dtype), truth)
-    limits, of_others = _limits(usual, dtype), _limits(usual, dtype, ELSEWHERE)
+    truth = checked_step(rivals.moco_loss, torch.float64)
+    usual = _deviations(checked_step(rivals.logsumexp_loss, dtype), truth)
+    limits = _limits(usual, dtype)
     half_only = device.type == "cuda" and dtype == torch.float32
-    ways = [
-        Way(
-            name=OURS,
-            how="queue_contrast: the average of the queue comes out of the forward pass, the backward pass is small",
-            prepare=lambda: trained(_ours),
+    rival_contenders = _queue_rivals(step, _limits(usual, dtype, RIVALS_MARGIN), half_only)
+    return Task(
+        contenders=[*_queue_ours(step, limits, n * k, other_side), *rival_contenders],
+        errors=lambda found: _deviations([part[checked] for part in found], truth),
+        error_unit=f"of {len(checked)} anchors, {ERROR_UNIT}",
+        least_work=_product_work(4 * n * k * DIM, "4 N K D", device, dtype),
+    )
+
+
+def _queue_ours(step: TrainingStep, limits: Limits, logits: int, other_side: bool) -> list[KernelContender]:
+    ours = KernelContender(
+        name=BASELINE,
+        description="queue_contrast: the average of the queue comes out of the forward pass, so the backward is small",
+        prepare=lambda: step(_queue_contrast_loss),
+        limits=limits,
+    )
+    if not other_side:
+        return [ours]
+    small = logits < contrast.MIN_KERNEL_LOGITS
+    other = KernelContender(
+        name=f"{BASELINE}, {'always' if small else 'never'} the kernel",
+        description="what the rule by size (contrast.MIN_KERNEL_LOGITS) decides against",
+        prepare=lambda: step(_loss_with_bound(0 if small else logits + 1)),
+        limits=limits,
+    )
+    return [ours, other]
+
+
+def _queue_rivals(step: TrainingStep, limits: Limits, half_only: bool) -> list[KernelContender]:
+    return [
+        KernelContender(
+            name="eager MoCo",
+            description="positive and negatives side by side in [N, 1 + K] logits, and cross_entropy",
+            prepare=lambda: step(rivals.moco_loss),
             limits=limits,
         ),
-        Way(
-            name="eager MoCo",
-            how="positive and negatives side by side in [N, 1 + K] logits, and cross_entropy",
-            prepare=lambda: trained(rivals.moco),
-            limits=of_others,
-        ),
-        Way(
+        KernelContender(
             name="lean eager",
-            how="softplus(logsumexp of the negatives - positive): [N, K] once",
-            prepare=lambda: trained(rivals.lean),
-            limits=of_others,
+            description="softplus(logsumexp of the negatives - positive): [N, K] once",
+            prepare=lambda: step(rivals.logsumexp_loss),
+            limits=limits,
         ),
-        Way(
+        KernelContender(
             name=COMPILED,
-            how="of lean eager",
-            prepare=lambda: trained(rivals.compiled(rivals.lean)),
-            limits=of_others,
+            description="of lean eager",
+            prepare=lambda: step(rivals.compiled(rivals.logsumexp_loss)),
+            limits=limits,
         ),
-        Way(
+        KernelContender(
             name="flash attention",
-            how="torch's own, queue as keys and values: its log-sum-exp is the denominator, its output the gradient",
-            prepare=lambda: trained(rivals.attention),
-            limits=of_others,
+            description="torch's own, queue as keys and values: its log-sum-exp is the denominator, its output the "
+            "gradient",
+            prepare=lambda: step(rivals.attention_loss),
+            limits=limits,
             unavailable_reason="torch has it on GPUs in half precision only" if half_only else "",
         ),
     ]
-    if other_side:
-        small = n * k < contrast.MIN_KERNEL_LOGITS
-        ways.insert(
-            1,
-            Way(
-                name=f"{OURS}, {'always' if small else 'never'} the kernel",
-                how="what the rule by size (contrast.MIN_KERNEL_LOGITS) decides against",
-                prepare=lambda: trained(_with_bound(0 if small else n * k + 1)),
-                limits=limits,
-            ),
-        )
-    floor = _products(4 * n * k * DIM, "4 N K D", device, dtype)
-    unit = f"of {len(checked)} anchors, {RELATIVE}"
-    return Task(ways, lambda found: _deviations([part[checked] for part in found], truth), unit, floor)
 
 
-def _ours(anchors: Tensor, positives: Tensor, queue: Tensor, temperature: float) -> Tensor:
+def _queue_contrast_loss(anchors: Tensor, positives: Tensor, queue: Tensor, temperature: float) -> Tensor:
     return contrast.queue_contrast(anchors, positives, queue, temperature).loss
 
 
-def _with_bound(small: int) -> Callable[..., Tensor]:
+def _loss_with_bound(small: int) -> Callable[..., Tensor]:
+    """Our loss where `contrast.MIN_KERNEL_LOGITS` is another number."""
+
     def loss(*inputs: Any) -> Tensor:
         before, contrast.MIN_KERNEL_LOGITS = contrast.MIN_KERNEL_LOGITS, small
         try:
-            return _ours(*inputs)
+            return _queue_contrast_loss(*inputs)
         finally:
             contrast.MIN_KERNEL_LOGITS = before
 
     return loss
 
 
+# --- Of two views of a batch
+
+
 def symmetric_problem(device: torch.device, dtype: torch.dtype, n: int) -> Problem:
+    """The problem of two views of n samples."""
     setting = f"{n} samples, {DIM} dimensions, {_name(dtype)}"
     return Problem("symmetric", setting, partial(_symmetric, device, dtype, n))
 
@@ -132,43 +158,48 @@ def _symmetric(device: torch.device, dtype: torch.dtype, n: int) -> Task:
     first = unit(n, DIM)
     second = F.normalize(first + unit(n, DIM), dim=-1)
 
-    def trained(loss: Callable[..., Tensor], *views: Tensor) -> Call:
-        return _trained(lambda *views: loss(*views, TEMPERATURE), *views)
+    def step(loss: Callable[..., Tensor], *views: Tensor) -> Call:
+        return _training_step(lambda *views: loss(*views, TEMPERATURE), *views)
 
     truth = _symmetric_truth(first, second)
-    part = first[:1024], second[:1024]  # all of them would not fit everywhere
-    usual = _deviations(trained(rivals.clip, *part)(), _symmetric_truth(*part))
-    limits, of_others = _limits(usual, dtype), _limits(usual, dtype, ELSEWHERE)
-    ways = [
-        Way(
-            name=OURS,
-            how="symmetric_contrast: no [N, N], but similarities computed four times, 12 N² D operations",
-            prepare=lambda: trained(_ours_symmetric, first, second),
-            limits=limits,
+    part = first[:1024], second[:1024]  # All of them would not fit everywhere.
+    usual = _deviations(step(rivals.clip_loss, *part)(), _symmetric_truth(*part))
+    rivals_limits = _limits(usual, dtype, RIVALS_MARGIN)
+    contenders = [
+        KernelContender(
+            name=BASELINE,
+            description="symmetric_contrast: no [N, N], but similarities computed four times, 12 N² D operations",
+            prepare=lambda: step(_symmetric_contrast_loss, first, second),
+            limits=_limits(usual, dtype),
         ),
-        Way(
+        KernelContender(
             name="eager CLIP",
-            how="[N, N] logits, and cross_entropy of them and of their transpose",
-            prepare=lambda: trained(rivals.clip, first, second),
-            limits=of_others,
+            description="[N, N] logits, and cross_entropy of them and of their transpose",
+            prepare=lambda: step(rivals.clip_loss, first, second),
+            limits=rivals_limits,
         ),
-        Way(
+        KernelContender(
             name=COMPILED,
-            how="of eager CLIP",
-            prepare=lambda: trained(rivals.compiled(rivals.clip), first, second),
-            limits=of_others,
+            description="of eager CLIP",
+            prepare=lambda: step(rivals.compiled(rivals.clip_loss), first, second),
+            limits=rivals_limits,
         ),
     ]
-    floor = _products(6 * n * n * DIM, "6 N² D", device, dtype)  # the least, for whoever keeps the similarities
-    return Task(ways, lambda found: _deviations(found, truth), RELATIVE, floor)
+    return Task(
+        contenders=contenders,
+        errors=lambda found: _deviations(found, truth),
+        error_unit=ERROR_UNIT,
+        # This is the least for whoever keeps the similarities.
+        least_work=_product_work(6 * n * n * DIM, "6 N² D", device, dtype),
+    )
 
 
-def _ours_symmetric(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+def _symmetric_contrast_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     return symmetric_contrast(first, second, temperature).loss
 
 
 def _symmetric_truth(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss and both gradients, float64: by the definition, some rows at a time."""
+    """The loss float64 [N] and both gradients float64 [N, D] by the definition, some rows at a time."""
     first, second = first.double(), second.double()
     parts = torch.arange(len(first), device=first.device).split(1024)
     by_row, by_column = torch.empty_like(first[:, 0]), first.new_full((len(first),), float("-inf"))
@@ -186,11 +217,14 @@ def _symmetric_truth(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Ten
     return loss, d_first, d_second
 
 
+# --- Of both
+
+
 def _unit_vectors(generator: torch.Generator, dtype: torch.dtype, *shape: int) -> Tensor:
     return F.normalize(torch.randn(*shape, generator=generator, device=generator.device), dim=-1).to(dtype)
 
 
-def _trained(loss: Callable[..., Tensor], *learned: Tensor) -> Call:
+def _training_step(loss: Callable[..., Tensor], *learned: Tensor) -> Call:
     """A call that returns the loss and its gradients."""
     leaves = [x.detach().requires_grad_() for x in learned]
 
@@ -202,20 +236,20 @@ def _trained(loss: Callable[..., Tensor], *learned: Tensor) -> Call:
 
 
 def _deviations(found: Sequence[Tensor], truth: Sequence[Tensor]) -> dict[str, float]:
-    """Relative to the largest true number."""
+    """The largest deviations, relative to the largest true number."""
     loss, *gradients = (
         (x.double() - true).abs().max() / true.abs().max() for x, true in zip(found, truth, strict=True)
     )
     return {"loss": float(loss), "gradient": float(torch.stack(gradients).max())}
 
 
-def _limits(usual: dict[str, float], dtype: torch.dtype, times: int = 1) -> dict[str, float]:
+def _limits(usual: dict[str, float], dtype: torch.dtype, times: int = 1) -> Limits:
     return {name: times * error + TOLERANCE[dtype][name] for name, error in usual.items()}
 
 
-def _products(operations: int, formula: str, device: torch.device, dtype: torch.dtype) -> Floor:
+def _product_work(operations: int, formula: str, device: torch.device, dtype: torch.dtype) -> RooflineWork:
     beside = ", which products of TF32 outrun," if device.type == "cuda" and dtype == torch.float32 else ""
-    return Floor(operations, f"{formula} operations{beside}", multiplying(device, dtype))
+    return RooflineWork(operations, f"{formula} operations{beside}", multiply_roofline(device, dtype))
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -23,19 +23,23 @@ from cacl.loaders.backends.dali_views import DaliViews
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """For one setting: another one would count as a second form of the same function, of which torch keeps few."""
+    """The function under torch.compile, for one setting.
+
+    What was compiled before is dropped: another setting would count as a second form of the same function, of which
+    torch keeps few.
+    """
     torch.compiler.reset()
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns that there is no GPU
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # It warns that there is no GPU.
     return torch.compile(function, dynamic=False)
 
 
-# --- Contrast with a queue: anchors [N, D], positives [N, P, D], queue [K, D] to a loss [N, P]
+# --- Contrast with a queue. All take anchors [N, D], positives [N, P, D] and a queue [K, D], and return losses [N, P].
 
 
-def moco(anchors: Tensor, positives: Tensor, queue: Tensor, temperature: float) -> Tensor:
-    """As in the pseudocode of He et al. (2020): the positive and all negatives are classes, and the first is right."""
+def moco_loss(anchors: Tensor, positives: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    """Computes it as the pseudocode of He et al. (2020): the positive and all negatives are classes."""
     negatives = anchors @ queue.T
-    right = torch.zeros(len(anchors), dtype=torch.long, device=anchors.device)
+    right = torch.zeros(len(anchors), dtype=torch.long, device=anchors.device)  # The first class is right.
     losses = []
     for positive in positives.unbind(1):
         logits = torch.cat([(anchors * positive).sum(1, keepdim=True), negatives], dim=1)
@@ -43,14 +47,17 @@ def moco(anchors: Tensor, positives: Tensor, queue: Tensor, temperature: float) 
     return torch.stack(losses, dim=1)
 
 
-def lean(anchors: Tensor, positives: Tensor, queue: Tensor, temperature: float) -> Tensor:
-    """The same without a copy of the logits for each positive."""
+def logsumexp_loss(anchors: Tensor, positives: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    """Computes the same without a copy of the logits for each positive."""
     negatives = torch.logsumexp(anchors @ queue.T / temperature, dim=1, keepdim=True)
     return F.softplus(negatives - torch.einsum("nd,npd->np", anchors, positives) / temperature)
 
 
-def attention(anchors: Tensor, positives: Tensor, queue: Tensor, temperature: float) -> Tensor:
-    """By torch's flash attention in which keys and values are the queue: it returns log-sum-exp and average."""
+def attention_loss(anchors: Tensor, positives: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    """Computes the same by torch's flash attention.
+
+    With the queue as keys and values it returns the log-sum-exp of the similarities and the average of the queue.
+    """
     return _Attention.apply(anchors, positives, queue, temperature)  # pyright: ignore[reportReturnType]
 
 
@@ -63,7 +70,7 @@ class _Attention(torch.autograd.Function):
             if anchors.is_cuda
             else aten._scaled_dot_product_flash_attention_for_cpu
         )
-        # Batch and heads come first.
+        # The dimensions of batch and heads come first.
         query, keys = anchors[None, None], queue[None, None]
         mean, logsumexp, *_ = (x[0, 0] for x in flash(query, keys, keys, scale=1 / temperature)[:2])
         similarity = torch.einsum("nd,npd->np", anchors.float(), positives.float())
@@ -82,11 +89,11 @@ class _Attention(torch.autograd.Function):
         return gradient.to(positives.dtype), None, None, None
 
 
-# --- Contrast of two views with each other: two of [N, D] to a loss [N]
+# --- Contrast of two views with each other, each [N, D]. The loss is [N].
 
 
-def clip(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """As in the pseudocode of Radford et al. (2021)."""
+def clip_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Computes it as the pseudocode of Radford et al. (2021)."""
     logits = first @ second.T / temperature
     right = torch.arange(len(first), device=first.device)
     forward = F.cross_entropy(logits, right, reduction="none")
@@ -94,20 +101,30 @@ def clip(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     return (forward + backward) / 2
 
 
-# --- Edit distance of orders to 0, 1, ..., L - 1: uint8 [B, L] to uint8 [B]
+# --- Edit distances of orders uint8 [B, L] to 0, 1, ..., L - 1. The distances are uint8 [B].
 
 
-def characters(order: Tensor) -> Tensor:
-    """As the release of Guo et al. (CVPR 2022), row by row. The package Levenshtein, which that calls, is by those who
-    made rapidfuzz, and computes with it."""
+def official_edit_distance(order: Tensor) -> Tensor:
+    """Computes them as the release of Guo et al. (CVPR 2022), row by row.
+
+    The release calls the package Levenshtein, which is by those who made rapidfuzz, and computes with it.
+    """
     distance = import_module("rapidfuzz.distance.Levenshtein").distance
     identity = "".join(map(chr, range(order.shape[1])))
     distances = [distance("".join(map(chr, row)), identity) for row in order.tolist()]
     return torch.tensor(distances, dtype=torch.uint8, device=order.device)
 
 
-def rapidfuzz_of_bytes(order: Tensor, workers: int) -> Tensor:
-    """All rows in one call, cut from one string of bytes: the fastest form found. workers: -1 for all cores."""
+def rapidfuzz_batch(order: Tensor, workers: int) -> Tensor:
+    """Computes all rows in one call, cut from one string of bytes: the fastest form found.
+
+    Args:
+        order: uint8 [B, L].
+        workers: Threads; -1 takes all cores.
+
+    Returns:
+        uint8 [B].
+    """
     rapidfuzz = import_module("rapidfuzz")
     length = order.shape[1]
     symbols = order.cpu().numpy().tobytes()
@@ -118,7 +135,7 @@ def rapidfuzz_of_bytes(order: Tensor, workers: int) -> Tensor:
 
 
 def compiled_reference() -> Callable[[Tensor], Tensor]:
-    """Our reference under torch.compile: in parts of one size, since compiling all rows at once takes minutes."""
+    """Our reference under torch.compile, in parts of one size: compiling all rows at once takes minutes."""
     of_part = compiled(to_identity_reference)
 
     def distances(order: Tensor) -> Tensor:
@@ -128,11 +145,11 @@ def compiled_reference() -> Callable[[Tensor], Tensor]:
     return distances
 
 
-# --- Views of clips: B of uint8 [T, H, W, 3] and V of B plans to V of float16 [B, 3, T, size, size]
+# --- Views of B clips uint8 [T, H, W, 3], with B plans for each of V views. The views are V of float16 [B, 3, T, H, W].
 
 
 def torchvision_views(frames: Sequence[Tensor], plans: Sequence[Sequence[ViewPlan]], size: int) -> list[Tensor]:
-    """torchvision.transforms.v2, a clip at a time."""
+    """Makes them with torchvision.transforms.v2, a clip at a time."""
     return [
         torch.stack([_torchvision_view(clip, plan, size) for clip, plan in zip(frames, view, strict=True)])
         for view in plans
@@ -153,20 +170,24 @@ def _torchvision_view(frames: Tensor, plan: ViewPlan, size: int) -> Tensor:
 def dali_views(
     frames: Sequence[Tensor], plans: Sequence[Sequence[ViewPlan]], size: int
 ) -> Callable[[], Sequence[Tensor]]:
-    """The operators of our `dali` backend, in a graph that is fed with frames as they are, where they are."""
+    """Makes them with the operators of our `dali` backend, in a graph that is fed with the frames where they are.
+
+    Returns:
+        A call that makes the views.
+    """
     from nvidia.dali import fn
     from nvidia.dali.pipeline import Pipeline
 
     views, device = DaliViews(size), frames[0].device
     inputs = [column for view in plans for column in views.view_inputs(view)]
-    # Not torch's own tensors on a CPU: DALI would ask the CUDA driver for the stream that they belong to.
+    # Tensors of torch on a CPU would not do: DALI would ask the CUDA driver for the stream that they belong to.
     clips = list(frames) if device.type == "cuda" else [clip.numpy() for clip in frames]
     graph = Pipeline(
         batch_size=len(frames), num_threads=torch.get_num_threads(), device_id=device.index, prefetch_queue_depth=1
     )
     with graph:
-        place = "gpu" if device.type == "cuda" else "cpu"
-        shown = fn.external_source(lambda: clips, batch=True, device=place, layout="FHWC", no_copy=True)
+        where = "gpu" if device.type == "cuda" else "cpu"
+        shown = fn.external_source(lambda: clips, batch=True, device=where, layout="FHWC", no_copy=True)
         nodes = fn.external_source(lambda: inputs, num_outputs=len(inputs))
         graph.set_outputs(*views.graph_outputs(shown, nodes))
     graph.build()

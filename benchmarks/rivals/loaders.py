@@ -1,7 +1,7 @@
 """The loaders that people write today, tuned as well as they can be: what `cacl bench-loader` measures ours against.
 
-Each is a torch DataLoader with one worker per core. They differ in how a worker decodes a clip, and in how it makes
-views of it. All follow the same plans as the backends of `cacl.loaders`.
+Each of them is a torch DataLoader with one worker per core. They differ in how a worker decodes a clip, and in how it
+makes views of it. All of them follow the same plans as the backends of `cacl.loaders`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from itertools import islice
 
 import numpy as np
@@ -27,31 +26,31 @@ from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.decode.raw import open_video, select_video_stream
 
 Load = Callable[[str, VideoRecord, ClipPlan, Config], tuple[Tensor, ...]]
-"""(file, record, plan, configuration) to one [3, T, size, size] per view; more may follow these."""
+"""Takes (file, record, plan, configuration), and returns one [3, T, H, W] per view; more may follow these."""
 Decode = Callable[[str, VideoRecord, ClipPlan], Tensor]
-"""(file, record, plan) to the frames of the clip: uint8 RGB [T, 3, H, W], with the channels last in memory."""
+"""Takes (file, record, plan), and returns the frames of the clip: RGB uint8 [T, 3, H, W], channels last in memory."""
 
 
-def cores(config: Config) -> int:
-    """Threads or worker processes of a contender."""
+def worker_count(config: Config) -> int:
+    """The number of threads or worker processes of a loader."""
     return config.loader.threads or os.cpu_count() or 1
 
 
-class Rival:
-    """A DataLoader whose workers stay from call to call; torch gives each one thread of its own."""
+class DataLoaderBackend:
+    """A DataLoader whose workers stay from call to call; torch gives each worker one thread."""
 
     def __init__(self, load: Load, catalog: Catalog, config: Config) -> None:
         self.plans: list[Sequence[ClipPlan]] = []
         self.loader = DataLoader(
-            _Clips(load, catalog, config),
-            batch_sampler=self.plans,  # pyright: ignore[reportArgumentType]  # what it samples are plans, not numbers
-            num_workers=cores(config),
+            _ClipDataset(load, catalog, config),
+            batch_sampler=self.plans,  # pyright: ignore[reportArgumentType]  # What it samples are plans, not numbers.
+            num_workers=worker_count(config),
             prefetch_factor=config.loader.prefetch,
             persistent_workers=True,
         )
 
     def batches(self, plans: Iterable[Sequence[ClipPlan]]) -> Iterator[ClipBatch]:
-        """One batch for each sequence of plans, in order."""
+        """Yields one batch for each sequence of plans, in order."""
         self.plans[:] = plans
         for batch, views in zip(self.plans, self.loader, strict=True):
             yield ClipBatch(
@@ -62,7 +61,7 @@ class Rival:
             )
 
 
-class _Clips(Dataset[tuple[Tensor, ...]]):
+class _ClipDataset(Dataset[tuple[Tensor, ...]]):
     def __init__(self, load: Load, catalog: Catalog, config: Config) -> None:
         self.load, self.catalog, self.config = load, catalog, config
 
@@ -71,23 +70,12 @@ class _Clips(Dataset[tuple[Tensor, ...]]):
         return self.load(str(self.catalog.location(video)), video, plan, self.config)
 
 
-def unavailable_reason(module: str, package: str) -> str:
-    """Why a decoder is not at hand, in words; empty if it is."""
-    if not find_spec(module):
-        return f"{package} is not installed (pip install {package})"
-    try:
-        import_module(module)
-    except Exception as error:  # TorchCodec raises RuntimeError where FFmpeg's libraries are missing
-        return f"{package} cannot be imported ({str(error).splitlines()[0]})"
-    return ""
-
-
 # --- Decoding ---
 
 
 def pyav_frames(file: str, video: VideoRecord, plan: ClipPlan) -> Tensor:
-    """From the nearest key frame to the last frame needed; only the needed ones become RGB."""
-    times, numbers = _times(file), plan.frame_numbers
+    """Decodes from the nearest key frame to the last frame needed, and converts only the needed frames to RGB."""
+    times, numbers = _frame_times(file), plan.frame_numbers
     with open_video(file) as container:
         stream = select_video_stream(container)
         if times:
@@ -102,11 +90,11 @@ def pyav_frames(file: str, video: VideoRecord, plan: ClipPlan) -> Tensor:
 
 
 @cache
-def _times(file: str) -> list[int]:
-    """The time of every frame, in order of display; empty where the file cannot be trusted to tell them.
+def _frame_times(file: str) -> list[int]:
+    """The presentation time of every frame, in order of display; empty where the file cannot be trusted to tell them.
 
     AVI stores no such times, and what FFmpeg guesses where there are B-frames is wrong: in files like those of UCF101 a
-    seek ends on another frame. Whoever knows decodes these from their start. Each worker looks at a file once, in the
+    seek ends on another frame. Such files are decoded from their start. Each worker looks at a file once, in the
     warm-up.
     """
     with open_video(file) as container:
@@ -118,7 +106,8 @@ def _times(file: str) -> list[int]:
 
 
 def torchcodec_frames(file: str, video: VideoRecord, plan: ClipPlan) -> Tensor:
-    # "exact" looks through the whole file first; prepared videos are of constant rate and do not need that.
+    """Decodes with TorchCodec, which seeks by itself."""
+    # "exact" looks through the whole file first. Prepared videos are of constant rate and do not need that.
     mode = "approximate" if video.fragments else "exact"
     decoder = import_module("torchcodec.decoders").VideoDecoder(
         file, seek_mode=mode, num_ffmpeg_threads=1, dimension_order="NCHW"
@@ -127,6 +116,7 @@ def torchcodec_frames(file: str, video: VideoRecord, plan: ClipPlan) -> Tensor:
 
 
 def decord_frames(file: str, video: VideoRecord, plan: ClipPlan) -> Tensor:
+    """Decodes with decord, which seeks by itself."""
     reader = import_module("decord").VideoReader(file, num_threads=1)
     return _channels_last(reader.get_batch(list(plan.frame_numbers)).asnumpy())
 
@@ -138,24 +128,38 @@ def _channels_last(images: np.ndarray) -> Tensor:
 # --- Making views ---
 
 
-def tuned(decode: Decode, file: str, video: VideoRecord, plan: ClipPlan, config: Config) -> tuple[Tensor, ...]:
-    """All frames at once, as bytes up to the colours, which are one matrix product: the fastest form found."""
+def tuned_views(decode: Decode, file: str, video: VideoRecord, plan: ClipPlan, config: Config) -> tuple[Tensor, ...]:
+    """Makes views of all frames at once, as bytes up to the colours, which are one matrix product.
+
+    This is the fastest form that was found.
+
+    Returns:
+        One float16 [3, T, H, W] per view.
+    """
     frames = decode(file, video, plan)
-    return tuple(_mixed(_cropped(frames, view, config.clip.size), view) for view in plan.views)
+    return tuple(_with_colors(_cropped(frames, view, config.clip.size), view) for view in plan.views)
 
 
-def usual(decode: Decode, file: str, video: VideoRecord, plan: ClipPlan, config: Config) -> tuple[Tensor, ...]:
-    """The same with torchvision's ColorJitter and RandomGrayscale, which draw colours of their own, once per view."""
+def color_jitter_views(
+    decode: Decode, file: str, video: VideoRecord, plan: ClipPlan, config: Config
+) -> tuple[Tensor, ...]:
+    """Makes the same views with torchvision's ColorJitter and RandomGrayscale, which draw colours of their own.
+
+    Returns:
+        One float16 [3, T, H, W] per view, with the same colours for all frames of it.
+    """
     frames, jitter = decode(file, video, plan), _jitter(config.augment)
     views = (jitter(_cropped(frames, view, config.clip.size)) for view in plan.views)
     return tuple(v2.functional.to_dtype(view, torch.float16, scale=True).transpose(0, 1) for view in views)
 
 
-def authors(file: str, video: VideoRecord, plan: ClipPlan, config: Config) -> tuple[Tensor, ...]:
-    """As the release of Guo et al. (CVPR 2022): the whole file to PIL images, and these one by one to four stacks.
+def official_release_views(file: str, video: VideoRecord, plan: ClipPlan, config: Config) -> tuple[Tensor, ...]:
+    """Loads as the release of Guo et al. (CVPR 2022): the whole file to PIL images, these one by one to four stacks.
 
-    These are both views of the clip, and both of its shuffled copy. The colours take less time than theirs, which go
-    through HSV: Pillow applies the matrix.
+    The colours take less time than in the release, where they go through HSV: here Pillow applies the matrix.
+
+    Returns:
+        Four float32 [3, T, H, W]: both views of the clip, and both views of its shuffled copy.
     """
     with open_video(file) as container:
         images = [frame.to_image(threads=1) for frame in container.decode(select_video_stream(container))]
@@ -165,14 +169,14 @@ def authors(file: str, video: VideoRecord, plan: ClipPlan, config: Config) -> tu
 
 
 def _cropped(frames: Tensor, view: ViewPlan, size: int) -> Tensor:
-    """uint8 [T, 3, size, size]. As bytes with the channels last, resizing takes torchvision's fastest way."""
+    """Crops, resizes and flips to uint8 [T, 3, H, W]. Of bytes with the channels last, torchvision resizes fastest."""
     images = v2.functional.crop(frames, view.top, view.left, view.side, view.side)
     images = v2.functional.resize(images, [size, size], antialias=True)
     return v2.functional.horizontal_flip(images) if view.flip else images
 
 
-def _mixed(images: Tensor, view: ViewPlan) -> Tensor:
-    """float16 [3, T, size, size]."""
+def _with_colors(images: Tensor, view: ViewPlan) -> Tensor:
+    """Applies the colours of a view to uint8 [T, 3, H, W], and returns float16 [3, T, H, W]."""
     planes = images.transpose(0, 1)
     matrix = torch.from_numpy(view.color)
     mixed = torch.addmm(matrix[:, 3:], matrix[:, :3] / 255, planes.reshape(3, -1).float())
@@ -185,7 +189,7 @@ def _jitter(augment: AugmentConfig) -> Callable[[Tensor], Tensor]:
 
 
 def _stack(images: Iterable[Image], view: ViewPlan, size: int) -> Tensor:
-    """float32 [3, T, size, size]."""
+    """Makes a view of PIL images: float32 [3, T, H, W]."""
     box = (view.left, view.top, view.left + view.side, view.top + view.side)
     matrix = tuple((view.color * [1, 1, 1, 255]).ravel().tolist())
     frames = []

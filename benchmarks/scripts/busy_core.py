@@ -2,10 +2,11 @@
 
     python benchmarks/scripts/busy_core.py > benchmarks/results/busy_core.json
 
-`cacl train` with cacl/recipes/demo.toml, on videos of `cacl data synth`: alone and beside one busy process of the lowest
-priority, with threads that wait asleep (as the command line sets it) and with threads that spin (as OpenMP does when
-it is not told). The four runs take turns, each in a process of its own; ratios are taken within a repeat. A table goes
-to stderr. It takes about ten minutes on two cores, which should have nothing else to do; `--steps 2` less than half.
+The script runs `cacl train` with cacl/recipes/demo.toml on videos of `cacl data synth`: alone and beside one busy
+process of the lowest priority, with threads that wait asleep (as the command line sets it) and with threads that spin
+(as OpenMP does when it is not told). The four runs take turns, each in a process of its own, and ratios are taken
+within a repeat. A table goes to stderr. All of it takes about ten minutes on two cores, which should have nothing else
+to do; with `--steps 2` it takes less than half.
 """
 
 from __future__ import annotations

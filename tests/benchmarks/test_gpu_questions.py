@@ -89,8 +89,8 @@ def test_pixels_are_those_of_the_other_backends(result: dict[str, Any]) -> None:
 
 def test_loaders_are_compared_only_when_they_show_the_same(result: dict[str, Any]) -> None:
     rows = result["questions"]["loaders"]["rows"]
-    assert {(row["loader"], row["files"]) for row in rows} >= {
+    assert {(row["contender"], row["files"]) for row in rows} >= {
         (loader, files) for loader in ("cacl cpu", "cacl dali") for files in ("raw", "prepared")
     }
     for row in rows:
-        assert row["figures"] or row["reason"].startswith("skipped: torchcodec"), row
+        assert row["stats"] or row["reason"].startswith("skipped: torchcodec"), row

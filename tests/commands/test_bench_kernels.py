@@ -16,13 +16,15 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cacl.benchmarks.harness import timing
-from cacl.benchmarks.harness.trial import COMPILED, OURS, Floor, Problem, Task, Way
-from cacl.benchmarks.kernels import command
-from cacl.benchmarks.kernels import problems as kernel_problems
-from cacl.benchmarks.kernels.command import OPERATIONS, Result, bench_kernels
+from cacl.benchmarks.kernels import command, output
+from cacl.benchmarks.kernels import edit_distance_problem as edit_distance
+from cacl.benchmarks.kernels.augment_problem import augment_problem
+from cacl.benchmarks.kernels.command import OPERATIONS, KernelBenchmark, bench_kernels
 from cacl.benchmarks.kernels.contrast_problems import contrast_problem, symmetric_problem
+from cacl.benchmarks.kernels.edit_distance_problem import edit_distance_problem, wagner_fischer
 from cacl.benchmarks.kernels.launches import LAUNCHES
-from cacl.benchmarks.kernels.problems import augment_problem, edit_distance_problem, problems, wagner_fischer
+from cacl.benchmarks.kernels.problems import problems
+from cacl.benchmarks.kernels.run import BASELINE, COMPILED, OFFICIAL, KernelContender, Problem, RooflineWork, Task
 from cacl.errors import CaclError
 from cacl.reporting.console import Console
 from tests.launch import ROOT
@@ -53,18 +55,18 @@ def tiny(device: torch.device) -> Iterator[Problem]:
     yield augment_problem(device, 2, 3, (20, 26), 10, 10)
 
 
-WAYS = {
+CONTENDERS = {
     "contrast": ["eager MoCo", "lean eager", "torch.compile", "flash attention"],
     "symmetric": ["eager CLIP", "torch.compile"],
-    "edit-distance": ["authors' way", "rapidfuzz, 1 worker", "rapidfuzz, all cores", "torch.compile"],
+    "edit-distance": [OFFICIAL, "rapidfuzz, 1 worker", "rapidfuzz, all cores", "torch.compile"],
     "augment": ["DALI", "torchvision"],
 }
-OF_PACKAGES = {"authors' way", "rapidfuzz, 1 worker", "rapidfuzz, all cores", "DALI"}
+OF_PACKAGES = {OFFICIAL, "rapidfuzz, 1 worker", "rapidfuzz, all cores", "DALI"}
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "bench_kernels", partial(bench_kernels, of_device=tiny))
+    monkeypatch.setattr(command, "bench_kernels", partial(bench_kernels, list_problems=tiny))
 
 
 @pytest.mark.usefixtures("small")
@@ -76,33 +78,33 @@ def test_every_way_of_every_operation(cacl: Run, tmp_path: Path) -> None:
     result = json.loads(done.stdout)
     assert json.loads((out / "bench_kernels.json").read_text()) == result
 
-    assert [block["operation"] for block in result["blocks"]] == [problem.operation for problem in tiny(CPU)]
-    for block in result["blocks"]:
-        assert block["floor_seconds"] > 0
-        assert block["floor"]
-        assert block["error_unit"]
-        ours, *others = block["rows"]
-        assert ours["way"] == OURS
-        assert ours["figures"]["ratio"] == 1
-        ways = [row["way"] for row in others if row["way"] != "cacl, always the kernel"]
-        assert ways == [way for way in WAYS[block["operation"]] if way != COMPILED]
-        for row in block["rows"]:
-            if row["way"] in OF_PACKAGES and not row["figures"]:
+    assert [problem["operation"] for problem in result["problems"]] == [problem.operation for problem in tiny(CPU)]
+    for problem in result["problems"]:
+        assert problem["roofline_seconds"] > 0
+        assert problem["roofline"]
+        assert problem["error_unit"]
+        ours, *others = problem["rows"]
+        assert ours["contender"] == BASELINE
+        assert ours["ratio"] == 1
+        contenders = [row["contender"] for row in others if row["contender"] != "cacl, always the kernel"]
+        assert contenders == [name for name in CONTENDERS[problem["operation"]] if name != COMPILED]
+        for row in problem["rows"]:
+            if row["contender"] in OF_PACKAGES and not row["stats"]:
                 assert row["reason"].startswith("skipped: ")
                 continue
             assert row["reason"] == "", row
             assert row["limits"].keys() <= row["errors"].keys()
             assert all(row["errors"][name] <= limit for name, limit in row["limits"].items())
-            figures = row["figures"]
-            each, spread = figures["each_seconds"], figures["seconds"]
+            stats = row["stats"]
+            each, spread = stats["each_seconds"], stats["seconds"]
             assert len(each) == 2
             assert 0 < min(each) == spread["min"] <= spread["median"] == pytest.approx(median(each))
             assert max(each) == spread["max"]
-            of_each = zip(each, ours["figures"]["each_seconds"], strict=True)
-            assert figures["ratio"] == pytest.approx(median(seconds / base for seconds, base in of_each))
-            assert figures["floor_share"] == pytest.approx(block["floor_seconds"] / spread["median"])
-            assert figures["calls"] >= 1
-            assert figures["memory_bytes"] is None or row["way"] != "DALI"
+            of_each = zip(each, ours["stats"]["each_seconds"], strict=True)
+            assert row["ratio"] == pytest.approx(median(seconds / base for seconds, base in of_each))
+            assert stats["roofline_share"] == pytest.approx(problem["roofline_seconds"] / spread["median"])
+            assert stats["calls"] >= 1
+            assert stats["memory_bytes"] is None or row["contender"] != "DALI"
 
     (used,) = result["resources"]
     assert (used["operation"], used["kernel"]) == ("augment", "augment_kernel")
@@ -121,7 +123,7 @@ def test_torch_compile_is_right(operation: str) -> None:
         "edit-distance": edit_distance_problem(CPU, 5, 4),
     }[operation]
     task = tiniest.make()
-    (compiled,) = (way for way in task.ways if way.name == COMPILED)
+    (compiled,) = (each for each in task.contenders if each.name == COMPILED)
     errors = task.errors(compiled.prepare()())
     assert compiled.limits.keys() <= errors.keys()
     assert all(errors[name] <= limit for name, limit in compiled.limits.items()), errors
@@ -129,14 +131,14 @@ def test_torch_compile_is_right(operation: str) -> None:
 
 def test_what_there_is_so_far_is_told_after_every_problem() -> None:
     told: list[int] = []
-    with Console(enabled=False) as report:
+    with Console(enabled=False) as console:
         result = bench_kernels(
             ["augment"],
             repeats=1,
             device="cpu",
-            report=report,
-            of_device=tiny,
-            so_far=lambda result: told.append(len(result.blocks)),
+            console=console,
+            list_problems=tiny,
+            so_far=lambda result: told.append(len(result.problems)),
         )
     assert told == [1, 2]
     assert result.left_out == ()
@@ -144,11 +146,11 @@ def test_what_there_is_so_far_is_told_after_every_problem() -> None:
 
 
 def test_nothing_is_begun_without_time(capsys: pytest.CaptureFixture[str]) -> None:
-    with Console(enabled=False) as report:
-        result = bench_kernels(["augment"], repeats=1, device="cpu", report=report, of_device=tiny, seconds=-1)
-    assert (result.blocks, result.resources) == ((), ())
+    with Console(enabled=False) as console:
+        result = bench_kernels(["augment"], repeats=1, device="cpu", console=console, list_problems=tiny, seconds=-1)
+    assert (result.problems, result.resources) == ((), ())
     assert list(result.left_out) == [f"augment: {p.setting}" for p in tiny(CPU) if p.operation == "augment"]
-    command.show(result)
+    output.show(result)
     out = capsys.readouterr().out
     assert all(f"no time for {name}\n" in out for name in result.left_out)
     assert "no time left, and none was compiled ahead of time" in out
@@ -171,11 +173,11 @@ def test_the_report_names_no_folder_and_no_machine(cacl: Run, tmp_path: Path) ->
         assert image.format == "PNG"
         assert image.width == 1600
     settings = [problem.setting for problem in tiny(CPU) if problem.operation in ("edit-distance", "augment")]
-    assert [block["setting"] for block in json.loads(report)["blocks"]] == settings
+    assert [problem["setting"] for problem in json.loads(report)["problems"]] == settings
     assert len(done.stderr.splitlines()) == len(settings) + 1
     for operation in ("edit-distance", "augment"):
-        for way in (OURS, *WAYS[operation]):
-            assert (f"{operation}, {way}: " in done.stdout) == (way != COMPILED)
+        for name in (BASELINE, *CONTENDERS[operation]):
+            assert (f"{operation}, {name}: " in done.stdout) == (name != COMPILED)
     assert "augment_kernel" in done.stdout
 
 
@@ -207,20 +209,22 @@ def test_a_gpu_that_is_not_there(cacl: Run) -> None:
 # --- Ways that are wrong
 
 
-def way(name: str, call: Callable[[], Any], **changes: Any) -> Way:
-    return Way(name=name, how="", prepare=lambda: call, limits={"value": 0.1}, **changes)
+def contender(name: str, call: Callable[[], Any], **changes: Any) -> KernelContender:
+    return KernelContender(name=name, description="", prepare=lambda: call, limits={"value": 0.1}, **changes)
 
 
-def problem(*ways: Way) -> Problem:
+def problem(*contenders: KernelContender) -> Problem:
     """Whose solution is 1."""
-    floor = Floor(1, "nothing", timing.Roofline("none", 1, lambda: None))
-    task = Task(ways, lambda found: {"value": abs(found - 1)}, "the difference", floor)
+    work = RooflineWork(1, "nothing", timing.Roofline("none", 1, lambda: None))
+    task = Task(contenders, lambda found: {"value": abs(found - 1)}, "the difference", work)
     return Problem("contrast", "one", lambda: task)
 
 
-def measured(*ways: Way) -> Result:
-    with Console(enabled=False) as report:
-        return bench_kernels([], repeats=1, device="cpu", report=report, of_device=lambda _: [problem(*ways)])
+def measured(*contenders: KernelContender) -> KernelBenchmark:
+    with Console(enabled=False) as console:
+        return bench_kernels(
+            [], repeats=1, device="cpu", console=console, list_problems=lambda _: [problem(*contenders)]
+        )
 
 
 def breaks() -> float:
@@ -235,17 +239,17 @@ def test_a_way_that_is_wrong_gets_no_figure() -> None:
         return 1 if len(calls) == 1 else breaks()
 
     result = measured(
-        way(OURS, lambda: 1.0),
-        way("far", lambda: 1.2),
-        way("nan", lambda: float("nan")),
-        way("broken", breaks),
-        way("tired", breaks_later),
-        way("missing", lambda: 1.0, unavailable_reason="it is not installed"),
+        contender(BASELINE, lambda: 1.0),
+        contender("far", lambda: 1.2),
+        contender("nan", lambda: float("nan")),
+        contender("broken", breaks),
+        contender("tired", breaks_later),
+        contender("missing", lambda: 1.0, unavailable_reason="it is not installed"),
     )
-    ours, *others = result.blocks[0].rows
-    assert ours.figures
+    ours, *others = result.problems[0].rows
+    assert ours.stats
     assert ours.errors == {"value": 0}
-    assert [row.figures for row in others] == [None] * 5
+    assert [row.stats for row in others] == [None] * 5
     assert [row.reason for row in others] == [
         "refused: value 0.2 away from the truth, 0.1 allowed",
         "refused: value nan away from the truth, 0.1 allowed",
@@ -256,29 +260,31 @@ def test_a_way_that_is_wrong_gets_no_figure() -> None:
     result.check()
 
 
-@pytest.mark.parametrize("wrong", [way(OURS, lambda: 0.0), way(OURS, breaks)])
-def test_ours_must_be_right(cacl: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wrong: Way) -> None:
-    of_device = partial(bench_kernels, of_device=lambda _: [problem(wrong, way("another", lambda: 1.0))])
+@pytest.mark.parametrize("wrong", [contender(BASELINE, lambda: 0.0), contender(BASELINE, breaks)])
+def test_ours_must_be_right(cacl: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wrong: KernelContender) -> None:
+    of_device = partial(bench_kernels, list_problems=lambda _: [problem(wrong, contender("another", lambda: 1.0))])
     monkeypatch.setattr(command, "bench_kernels", of_device)
     done = cacl("bench-kernels", "--repeats", 1, "--device", "cpu", "--out", tmp_path, "--json")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith(f"cacl: contrast, one: {OURS} ")
-    _, another = json.loads(done.stdout)["blocks"][0]["rows"]
-    assert another["figures"]["ratio"] is None
+    assert done.stderr.splitlines()[-1].startswith(f"cacl: contrast, one: {BASELINE} ")
+    _, another = json.loads(done.stdout)["problems"][0]["rows"]
+    assert another["ratio"] is None
 
 
 def test_our_own_operations_are_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel that is off by little, found by the real check."""
-    right = kernel_problems.edit_distance_to_identity
+    right = edit_distance.edit_distance_to_identity
 
     def off(order: Tensor) -> Tensor:
         distances = right(order)
         distances[0] += 1
         return distances
 
-    monkeypatch.setattr(kernel_problems, "edit_distance_to_identity", off)
-    with Console(enabled=False) as report:
-        result = bench_kernels(["edit-distance"], repeats=1, device="cpu", report=report, compile=False, of_device=tiny)
+    monkeypatch.setattr(edit_distance, "edit_distance_to_identity", off)
+    with Console(enabled=False) as console:
+        result = bench_kernels(
+            ["edit-distance"], repeats=1, device="cpu", console=console, compile=False, list_problems=tiny
+        )
     with pytest.raises(CaclError, match="edit-distance, 50 orders of 9 frames: cacl refused: differing 1 away"):
         result.check()
 
@@ -287,12 +293,14 @@ def test_our_own_operations_are_refused_too(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_without_rapidfuzz_the_recurrence_is_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_problems, "unavailable_reason", lambda module, package: f"{package} is not installed")
-    with Console(enabled=False) as report:
-        result = bench_kernels(["edit-distance"], repeats=1, device="cpu", report=report, compile=False, of_device=tiny)
-    reasons = {row.way: row.reason for row in result.blocks[0].rows}
-    assert reasons[OURS] == ""
-    assert reasons["authors' way"] == "skipped: rapidfuzz is not installed"
+    monkeypatch.setattr(edit_distance, "unavailable_reason", lambda module, package: f"{package} is not installed")
+    with Console(enabled=False) as console:
+        result = bench_kernels(
+            ["edit-distance"], repeats=1, device="cpu", console=console, compile=False, list_problems=tiny
+        )
+    reasons = {row.contender: row.reason for row in result.problems[0].rows}
+    assert reasons[BASELINE] == ""
+    assert reasons[OFFICIAL] == "skipped: rapidfuzz is not installed"
 
 
 def test_the_recurrence() -> None:
@@ -303,10 +311,11 @@ def test_the_recurrence() -> None:
 def test_in_the_interpreter_nothing_is_compiled(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "INTERPRETED", True)
-    result = measured(way(OURS, lambda: 1.0))
+    for module in (command, output):
+        monkeypatch.setattr(module, "INTERPRETED", True)
+    result = measured(contender(BASELINE, lambda: 1.0))
     assert result.resources == ()
-    command.show(result)
+    output.show(result)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "TRITON_INTERPRET=1" in line]
     assert "none was compiled" in line
 
@@ -340,7 +349,7 @@ def test_the_time_of_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(0.25)
     monkeypatch.setattr(timing, "time", clock)
     monkeypatch.setattr(timing, "MEASUREMENT", 1.1)
-    assert timing.calls_of(clock.call, CPU) == 5
+    assert timing.warm_up(clock.call, CPU) == 5
     assert timing.seconds_of(clock.call, 5, CPU) == 0.25
 
 
@@ -365,13 +374,13 @@ class Work(TorchDispatchMode):
 @pytest.mark.parametrize(
     ("roofline", "cores"),
     [
-        (timing.multiplying(CPU, torch.float32), 1),
-        (timing.copying(CPU), 1),
-        *((timing.computing(CPU, bits), torch.get_num_threads()) for bits in (8, 64)),  # a core each
+        (timing.multiply_roofline(CPU, torch.float32), 1),
+        (timing.copy_roofline(CPU), 1),
+        *((timing.integer_roofline(CPU, bits), torch.get_num_threads()) for bits in (8, 64)),  # a core each
     ],
-    ids=lambda value: getattr(value, "what", ""),
+    ids=lambda value: getattr(value, "description", ""),
 )
-def test_a_yardstick_does_the_work_that_it_says(roofline: timing.Roofline, cores: int) -> None:
+def test_a_roofline_does_the_work_that_it_says(roofline: timing.Roofline, cores: int) -> None:
     with Work() as work:
         roofline.call()
     assert roofline.work == cores * work.done > 0

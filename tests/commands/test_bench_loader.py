@@ -16,8 +16,9 @@ import torch
 from av.video.frame import PictureType
 from PIL import Image
 
-from cacl.benchmarks.harness.contest import Contender
-from cacl.benchmarks.loader.command import BASELINE, Result, bench_loader
+from cacl.benchmarks.loader.command import LoaderBenchmark, bench_loader
+from cacl.benchmarks.loader.contenders import BASELINE, OFFICIAL
+from cacl.benchmarks.loader.run import LoaderContender
 from cacl.clips import ClipBatch, ClipPlan
 from cacl.config import Config, load
 from cacl.errors import CaclError
@@ -63,34 +64,34 @@ def test_every_loader_on_raw_and_on_prepared_videos(cacl: Run, raw: Path, prepar
     result = json.loads(done.stdout)
     assert json.loads((out / "bench_loader.json").read_text()) == result
 
-    rows = {(row["loader"], row["files"]): row for row in result["rows"]}
+    rows = {(row["contender"], row["files"]): row for row in result["rows"]}
     both = [(loader, files) for loader in ON_BOTH for files in ("raw", "prepared")]
-    assert list(rows) == [*both, ("authors' way", "raw")]
+    assert list(rows) == [*both, (OFFICIAL, "raw")]
     for (loader, _), row in rows.items():
-        if loader in ("cacl dali", "TorchCodec + DataLoader", "decord2 + DataLoader") and not row["figures"]:
+        if loader in ("cacl dali", "TorchCodec + DataLoader", "decord2 + DataLoader") and not row["stats"]:
             assert row["reason"].startswith(("skipped: ", "refused: "))
             continue
         assert row["reason"] == ""
         assert row["difference"] is None if loader in PARTS else row["difference"] <= row["tolerance"]
-        figures = row["figures"]
-        each, spread = figures["each_clips_per_second"], figures["clips_per_second"]
+        stats = row["stats"]
+        each, spread = stats["each_clips_per_second"], stats["clips_per_second"]
         assert len(each) == 2
         assert 0 < min(each) == spread["min"] <= spread["median"] == pytest.approx(np.mean(each))
         assert max(each) == spread["max"]
-        assert figures["returned_frames_per_second"] == pytest.approx(4 * spread["median"])
-        assert figures["dropped_clips"] == 0
-        assert 0 < figures["wait_ms_p50"] <= figures["wait_ms_p99"]
-        assert figures["first_batch_seconds"] > 0
+        assert stats["returned_frames_per_second"] == pytest.approx(4 * spread["median"])
+        assert stats["dropped_clips"] == 0
+        assert 0 < stats["wait_ms_p50"] <= stats["wait_ms_p99"]
+        assert stats["first_batch_seconds"] > 0
 
-    host, file = rows[BASELINE, "prepared"], rows["authors' way", "raw"]
-    assert host["ratio"] == 1
-    of_each = zip(*(row["figures"]["each_clips_per_second"] for row in (file, host)), strict=True)
+    cpu, file = rows[BASELINE, "prepared"], rows[OFFICIAL, "raw"]
+    assert cpu["ratio"] == 1
+    of_each = zip(*(row["stats"]["each_clips_per_second"] for row in (file, cpu)), strict=True)
     assert file["ratio"] == pytest.approx(np.median([speed / base for speed, base in of_each]))
-    assert file["figures"]["decoded_frames_per_second"] == pytest.approx(FRAMES * _speed(file))
+    assert file["stats"]["decoded_frames_per_second"] == pytest.approx(FRAMES * _speed(file))
     # A clip spans seven frames, and begins at one of the eight of a group.
-    assert 7 <= host["figures"]["decoded_frames_per_second"] / _speed(host) <= 14
+    assert 7 <= cpu["stats"]["decoded_frames_per_second"] / _speed(cpu) <= 14
 
-    assert result["settings"] | {"batch": 2, "clips": 6, "repeats": 2, "threads": 2} == result["settings"]
+    assert result["settings"] | {"batch_size": 2, "clips": 6, "repeats": 2, "threads": 2} == result["settings"]
     assert result["stages"]["raw"]["read"] is None
     # The other two are differences of timings, which for clips as small as these may come out on either side of 0.
     of_prepared = result["stages"]["prepared"]
@@ -99,12 +100,12 @@ def test_every_loader_on_raw_and_on_prepared_videos(cacl: Run, raw: Path, prepar
     files = result["files"]["prepared"]
     assert files["codecs"] == {"h264": 3}
     assert files["bytes"] == sum(file.stat().st_size for file in prepared.rglob("*.mp4"))
-    assert files["frames_from_entry_to_entry"] == 8
+    assert files["frames_between_seek_points"] == 8
     assert {"cpu", "cores", "python", "torch", "torchvision", "av", "commit"} <= set(result["machine"])
 
 
 def _speed(row: dict) -> float:
-    return row["figures"]["clips_per_second"]["median"]
+    return row["stats"]["clips_per_second"]["median"]
 
 
 def test_the_report_names_no_folder_and_no_machine(cacl: Run, raw: Path, tmp_path: Path) -> None:
@@ -120,7 +121,7 @@ def test_the_report_names_no_folder_and_no_machine(cacl: Run, raw: Path, tmp_pat
         assert image.format == "PNG"
         assert image.width == 1600
     assert {row["files"] for row in json.loads(report)["rows"]} == {"raw"}
-    for loader in (*ON_BOTH, "authors' way"):
+    for loader in (*ON_BOTH, OFFICIAL):
         assert f"{loader}: " in done.stdout
     assert "0 clips dropped" in done.stdout
     assert done.stderr.splitlines() == ["warm-up", "repeat 1 of 1"]
@@ -156,7 +157,7 @@ def test_wrong_input_is_one_line_with_a_way_out(
 
 
 class _Bent:
-    """The host backend with something wrong about its plans or its batches."""
+    """The cpu backend with something wrong about its plans or its batches."""
 
     def __init__(
         self,
@@ -165,14 +166,14 @@ class _Bent:
         plan: Callable[[ClipPlan], ClipPlan] = lambda plan: plan,
         batch: Callable[[ClipBatch], ClipBatch] = lambda batch: batch,
     ) -> None:
-        self.host, self.plan, self.batch = _host(catalog, config), plan, batch
+        self.cpu, self.plan, self.batch = _cpu(catalog, config), plan, batch
 
     def batches(self, plans: Iterable[Sequence[ClipPlan]]) -> Iterator[ClipBatch]:
-        for batch in self.host.batches([[self.plan(plan) for plan in batch] for batch in plans]):
+        for batch in self.cpu.batches([[self.plan(plan) for plan in batch] for batch in plans]):
             yield self.batch(batch)
 
 
-def _host(catalog: Catalog, config: Config) -> Backend:
+def _cpu(catalog: Catalog, config: Config) -> Backend:
     return build_backend("cpu", catalog, config, torch.device("cpu"))
 
 
@@ -192,28 +193,30 @@ def _broken(batch: ClipBatch) -> ClipBatch:
     raise RuntimeError("Caught in a worker\nout of luck")
 
 
-def _measured(raw: Path, *entrants: Contender) -> Result:
+def _bench(raw: Path, *contenders: LoaderContender) -> LoaderBenchmark:
     config = load(overrides=SMALL)
-    with Console(enabled=False) as report:
-        return bench_loader(raw, None, config, clips=4, repeats=1, report=report, entrants=lambda _: entrants)
+    with Console(enabled=False) as console:
+        return bench_loader(
+            raw, None, config, clips=4, repeats=1, console=console, list_contenders=lambda _: contenders
+        )
 
 
-OURS = Contender(name=BASELINE, how="as it is", build=_host)
+OURS = LoaderContender(name=BASELINE, description="as it is", prepare=_cpu)
 
 
 def test_a_contender_that_is_wrong_gets_no_figure(raw: Path) -> None:
-    result = _measured(
+    result = _bench(
         raw,
         OURS,
-        Contender(name="late", how="", build=partial(_Bent, plan=_earlier)),
-        Contender(name="dark", how="", build=partial(_Bent, batch=_brighter)),
-        Contender(name="broken", how="", build=partial(_Bent, batch=_broken)),
-        Contender(name="missing", how="", build=_host, unavailable_reason="it is not installed"),
+        LoaderContender(name="late", description="", prepare=partial(_Bent, plan=_earlier)),
+        LoaderContender(name="dark", description="", prepare=partial(_Bent, batch=_brighter)),
+        LoaderContender(name="broken", description="", prepare=partial(_Bent, batch=_broken)),
+        LoaderContender(name="missing", description="", prepare=_cpu, unavailable_reason="it is not installed"),
     )
     ours, late, dark, broken, missing = result.rows
-    assert ours.figures
+    assert ours.stats
     assert ours.ratio == 1
-    assert [row.figures for row in (late, dark, broken, missing)] == [None] * 4
+    assert [row.stats for row in (late, dark, broken, missing)] == [None] * 4
     assert late.reason.startswith("refused: shows earlier frames than asked for in ")
     assert dark.reason.startswith("refused: is ")
     assert "of 255 away from the reference in" in dark.reason
@@ -224,15 +227,17 @@ def test_a_contender_that_is_wrong_gets_no_figure(raw: Path) -> None:
 
 def test_clips_that_do_not_come_are_counted(raw: Path) -> None:
     """Of those that nobody looks at while they are timed."""
-    (row,) = _measured(raw, Contender(name="lossy", how="", build=partial(_Bent, batch=_half), tolerance=None)).rows
-    assert row.figures
-    assert row.figures.dropped_clips == 2
+    (row,) = _bench(
+        raw, LoaderContender(name="lossy", description="", prepare=partial(_Bent, batch=_half), tolerance=None)
+    ).rows
+    assert row.stats
+    assert row.stats.dropped_clips == 2
 
 
 def test_without_ours_there_is_nothing_to_compare_with(raw: Path) -> None:
-    wrong = replace(OURS, build=partial(_Bent, plan=_earlier))
-    result = _measured(raw, wrong, replace(OURS, name="another"))
-    assert result.rows[1].figures
+    wrong = replace(OURS, prepare=partial(_Bent, plan=_earlier))
+    result = _bench(raw, wrong, replace(OURS, name="another"))
+    assert result.rows[1].stats
     assert result.rows[1].ratio is None
     with pytest.raises(CaclError, match="cacl cpu, raw videos: refused"):
         result.check()
@@ -246,7 +251,7 @@ def test_videos_without_motion_are_no_reason_to_refuse(tmp_path: Path) -> None:
         for _ in range(FRAMES):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
         container.mux(stream.encode())
-    (row,) = _measured(tmp_path, replace(OURS, tolerance=255.0)).rows
+    (row,) = _bench(tmp_path, replace(OURS, tolerance=255.0)).rows
     assert row.reason == ""
 
 
@@ -260,7 +265,7 @@ def test_the_corpus_is_like_ucf101(make_video: Callable[..., Path], tmp_path: Pa
     make_video(footage / "run/one.mp4", frames=length, size=(320, 240))
     make_video(footage / "walk/two.avi", frames=length, size=(480, 240), codec="mpeg4")
     make_video(footage / "walk/tiny.mp4", frames=length, size=(64, 48))
-    script = ROOT / "benchmarks" / "make_corpus.py"
+    script = ROOT / "benchmarks" / "scripts" / "make_corpus.py"
     subprocess.run([sys.executable, script, footage, out, "--videos", "3", "--codec", codec], check=True, timeout=120)
 
     catalog = scan(replace(load().data, root=str(out)))
