@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -163,6 +163,25 @@ class ClipBatch:
     @property
     def key(self) -> Tensor:
         return self.views[1]
+
+    def to(self, device: torch.device) -> ClipBatch:
+        """Copies the tensors to a device, which is not waited for.
+
+        Args:
+            device: The device.
+
+        Returns:
+            The batch with its tensors on the device; this batch itself where the device is the CPU.
+        """
+        if device.type == "cpu":
+            return self
+        return replace(
+            self,
+            views=tuple(to_device(view, device) for view in self.views),
+            order=to_device(self.order, device),
+            video=to_device(self.video, device),
+            index=to_device(self.index, device),
+        )
 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:

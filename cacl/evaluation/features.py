@@ -163,7 +163,7 @@ def mark_finished(folder: Path) -> None:
 
 def _plan_batches(catalog: Catalog, config: Config) -> list[list[ClipPlan]]:
     """The clips of this rank's videos, a video's clips one after the other, in batches."""
-    own_videos = range(distributed.rank(), len(catalog.videos), distributed.world())
+    own_videos = range(distributed.rank(), len(catalog.videos), distributed.world_size())
     settings = config.retrieval
     plans = list(
         evaluation_plans(

@@ -166,7 +166,7 @@ def _video_features(
         log.info("features of an earlier evaluation, from %s", folder / key)
         return cached
     log.info("loader: %s, %s", choice.name, choice.reason)
-    backend = build_backend(choice.name, catalog, config, device, distributed.local_world())
+    backend = build_backend(choice.name, catalog, config, device, distributed.local_world_size())
     on_progress = partial(console.progress, "features")
     arrays = features.extract(functions, catalog, backend, config, device, folder / key, on_progress)
     if distributed.rank() == 0:

@@ -1,9 +1,10 @@
-"""One step of the method: queries, keys, losses; then the momentum copies and the queue."""
+"""The method as one module that is trained: `forward` computes the losses of a batch, `update` ends the step."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,27 @@ from cacl.method.key_queue import KeyQueue
 from cacl.method.losses import LossParts, contrast_loss, order_loss
 
 
+class CACLOutput(NamedTuple):
+    """What the method computes of one batch."""
+
+    losses: LossParts
+    """The losses of this rank's clips."""
+    keys: Tensor
+    """float32 [N, D], unit vectors without a gradient: the new keys of all clips, of all ranks and encoders."""
+
+
 class CACL(nn.Module):
-    """The whole method. Its state dict is everything that learning changes, apart from the optimiser."""
+    """Cross-architecture contrastive learning: query encoders, their momentum copies, and the queue of keys.
+
+    Its parameters and buffers are everything that training changes, apart from the state of the optimiser.
+    """
 
     def __init__(self, config: Config) -> None:
+        """Draws the weights and the first queue from torch's random state.
+
+        Args:
+            config: The configuration of the run.
+        """
         super().__init__()
         self.config = config
         self.query = DualEncoder(config)
@@ -30,21 +48,27 @@ class CACL(nn.Module):
 
     @property
     def min_clips_per_rank(self) -> int:
-        """Of a rank, in a step: two for every batch that is normalised, as one has no statistics."""
+        """The least number of clips that one rank needs in a step.
+
+        Every batch-normalised group needs two, since a single clip has no variance.
+        """
         return 2 * (1 if self.config.contrast.pairs == "none" else self.config.contrast.shuffle_bn_groups)
 
-    def loss(
-        self, query: nn.Module, batch: ClipBatch, step: int, counts: Sequence[int] | None = None
-    ) -> tuple[LossParts, Tensor]:
-        """The losses of one batch, and the new keys [N, D] of all ranks for `update`.
+    def forward(self, batch: ClipBatch, step: int, counts: Sequence[int] | None = None) -> CACLOutput:
+        """Computes the losses of one batch. Neither the queue nor the momentum copies change.
 
-        `query` is self.query or a wrapper of it (data parallel, compiled). counts: clips of each rank; None: all
-        have as many.
+        Args:
+            batch: The clips of this rank, on the device of the module.
+            step: The number of the step, which decides the permutation of shuffled batch norm.
+            counts: The number of clips of each rank; None: all have as many.
+
+        Returns:
+            The losses, and the new keys for `update`.
         """
         contrast, order = self.config.contrast, self.config.order
-        counts = counts or [len(batch)] * distributed.world()
+        counts = counts or [len(batch)] * distributed.world_size()
         # Views travel in half precision; networks take fp32, or what autocast makes of it.
-        encoded = query(batch.query.float(), batch.order)
+        encoded = self.query(batch.query.float(), batch.order)
         total, metrics = torch.zeros((), device=batch.order.device), {}
         all_keys = self.queue.keys[:0]
         if contrast.pairs != "none":
@@ -57,7 +81,7 @@ class CACL(nn.Module):
                     contrast.temperature,
                     contrast.pairs,
                     contrast.negatives,
-                    gather=partial(distributed.gather, counts=counts),
+                    gather=partial(distributed.all_gather, counts=counts),
                     rank_offset=sum(counts[: distributed.rank()]),
                 )
             total = total + contrast.weight * value
@@ -66,39 +90,46 @@ class CACL(nn.Module):
             value, order_metrics = order_loss(encoded["order"], batch.order)
             total = total + order.weight * value
             metrics |= order_metrics | {"order": value.detach()}
-        return LossParts(total=total, metrics=metrics), all_keys
+        return CACLOutput(LossParts(total=total, metrics=metrics), all_keys)
 
     def update(self, keys: Tensor) -> None:
-        """After an optimiser step: the momentum copies follow, the new keys enter the queue."""
-        trained = dict(self.query.named_parameters())
-        moving = [name for name, p in self.key.named_parameters() if trained[name].requires_grad]
-        targets = dict(self.key.named_parameters())
-        ema_update([targets[n] for n in moving], [trained[n] for n in moving], self.config.contrast.momentum)
+        """Ends a step after the optimiser: the momentum copies follow the query encoders, the keys enter the queue.
+
+        Args:
+            keys: float32 [N, D], the keys that `forward` returned.
+        """
+        sources, targets = dict(self.query.named_parameters()), dict(self.key.named_parameters())
+        moving = [name for name in targets if sources[name].requires_grad]
+        ema_update(
+            [targets[name] for name in moving], [sources[name] for name in moving], self.config.contrast.momentum
+        )
         self.queue.enqueue(keys)
 
     @torch.no_grad()
     def _encode_keys(
         self, clips: Tensor, order: Tensor, step: int, counts: Sequence[int]
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """The keys of this rank's clips by encoder, and those of all ranks and encoders in one tensor.
+        """Returns the keys of this rank's clips by encoder, and those of all ranks and encoders in one tensor.
 
         Shuffled batch norm (He et al., MoCo, section 3.3): clips are permuted over all ranks and normalised in other
         company than their queries, so that batch statistics do not give a pair away.
         """
-        batch, groups = len(clips), self.config.contrast.shuffle_bn_groups
+        num_clips, groups = len(clips), self.config.contrast.shuffle_bn_groups
         if self.config.contrast.key_batch_order == "reversed":
             # The shuffled copy takes the place of the clip; its frames in the inverse order are the true clip.
             clips, order = shuffle_frames(clips, order), order.argsort(1).to(order.dtype)
-        if distributed.world() * groups == 1:
+        if distributed.world_size() * groups == 1:
             keys = self.key(clips, order)
             return keys, torch.cat(list(keys.values()))
         first = sum(counts[: distributed.rank()])
-        clips, order = distributed.gather(clips, counts), distributed.gather(order, counts)
+        clips, order = distributed.all_gather(clips, counts), distributed.all_gather(order, counts)
         # Every rank draws the same permutation.
         generator = torch.Generator().manual_seed(step)
         permutation = to_device(torch.randperm(len(clips), generator=generator), clips.device)
-        mine = permutation[first : first + batch]
+        mine = permutation[first : first + num_clips]
         parts = [self.key(clips[group], order[group]) for group in mine.tensor_split(groups)]
-        shuffled = {name: distributed.gather(torch.cat([part[name] for part in parts]), counts) for name in parts[0]}
+        shuffled = {
+            name: distributed.all_gather(torch.cat([part[name] for part in parts]), counts) for name in parts[0]
+        }
         keys = {name: torch.empty_like(x).index_copy_(0, permutation, x) for name, x in shuffled.items()}
-        return {name: x[first : first + batch] for name, x in keys.items()}, torch.cat(list(keys.values()))
+        return {name: x[first : first + num_clips] for name, x in keys.items()}, torch.cat(list(keys.values()))

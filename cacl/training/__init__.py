@@ -1,1 +1,7 @@
-"""."""
+"""Training, from a configuration to a finished run folder: `train` in `trainer` sets a run up, and `fit` is its loop.
+
+`train_state` holds the state of a run and takes its single step. Each of the others has one job: `training_videos`
+chooses the videos, `run_manifest` keeps which ones a run began with, `optim` makes the optimiser and the learning rate,
+`checkpointer` saves and resumes, `failure_log` accounts for clips that are not trained on, `scalar_averages` averages
+what is logged, and `stop_signals` hears of Ctrl-C.
+"""

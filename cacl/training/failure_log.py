@@ -3,68 +3,103 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cacl.clips import Failure
+from cacl import distributed
+from cacl.clips import ClipBatch, Failure
 from cacl.config import Config
 from cacl.errors import DataError
+from cacl.files import atomic_write
 from cacl.loaders.catalog.catalog import Catalog
 
-NAME = "failures.jsonl"
-IN_A_ROW = 100
+log = logging.getLogger(__name__)
+
+FAILURE_LOG_NAME = "skipped_clips.jsonl"
+"""The name of the file in a run folder."""
+MAX_FAILURES_IN_A_ROW = 100
 """So many clips of the stream do not fail one after the other because of bad files: a disk or a network went away."""
-NAMED = 3
-"""Failures that the last message names."""
+REASONS_SHOWN = 3
+"""How many failures the message names that ends a run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """A clip that was not trained on: one line of the account."""
+class SkippedClip:
+    """A clip that was not trained on: one line of the file."""
 
     step: int
+    """The step that it belonged to, counted from 1."""
     index: int
     """See ClipPlan.index."""
     path: str
-    """Of the video, as in the catalog."""
+    """The path of the video, as in the catalog."""
     reason: str | None
-    """Why it failed; None: it loaded, but too few others of its step did."""
+    """Why it failed; None if it loaded, but too few others of its step did."""
 
 
 class FailureLog:
-    """Kept by all ranks alike, from the failures of all of them, so that they go on or stop together."""
+    """Counts and writes down the clips that are not trained on, and ends the run when too many fail.
 
-    clips: int
-    """How many were not trained on, from the first step of the run."""
-    files: Counter[str]
-    """How many clips of each file failed."""
+    All ranks keep the same account, of the failures of all of them, so that they go on or stop together.
+    """
 
-    def __init__(
-        self, catalog: Catalog, config: Config, step: int, say: Callable[[str], None], *, writes: bool
-    ) -> None:
-        """step: the one that the run goes on from; entries of later ones, from an attempt that was cut off, are
-        dropped. writes: for one of the ranks, which keeps the account in the folder of the run.
+    clips_skipped: int
+    """How many clips were not trained on, from the first step of the run."""
+    files_failed: Counter[str]
+    """How many clips of each file failed, by the path in the catalog."""
+
+    def __init__(self, catalog: Catalog, config: Config, step: int, *, writes: bool) -> None:
+        """Reads what an earlier attempt at the run wrote down.
+
+        Args:
+            catalog: The training videos.
+            config: The configuration of the run.
+            step: The number of steps after which the run goes on. Clips of later steps, from an attempt that was cut
+                off, are dropped.
+            writes: Whether this rank writes the file in the run folder. One rank does.
         """
-        self.catalog, self.config, self.say, self.writes = catalog, config, say, writes
-        self.file = Path(config.run) / NAME
-        self.clips, self.files = 0, Counter()
-        self.told: set[int] = set()
+        self.catalog, self.config, self.writes = catalog, config, writes
+        self.file = Path(config.run) / FAILURE_LOG_NAME
+        self.clips_skipped, self.files_failed = 0, Counter()
+        self.videos_named: set[int] = set()
         self.recent: dict[int, Failure] = {}  # by index
         if self.file.exists():
             self._go_on_from(step)
 
-    def enter(self, step: int, failures: Sequence[Failure], unused: Sequence[tuple[int, int]] = ()) -> None:
-        """Accounts for the clips of a step, in rising order, that are not trained on.
+    def record_batch(self, step: int, batch: ClipBatch, *, skipped: bool) -> None:
+        """Exchanges and records the clips of all ranks that a step is not trained on. All ranks call it.
 
-        unused: index and video of those that loaded, if the step is passed over. Raises DataError at the first failure
-        if `loader.on_failure` says so, or when too many failed.
+        Args:
+            step: The number of the step, counted from 1.
+            batch: The batch of this rank.
+            skipped: Whether the step is skipped, so that the clips that loaded are not trained on either.
+
+        Raises:
+            DataError: As in `record`.
+        """
+        unused = list(zip(batch.index.tolist(), batch.video.tolist(), strict=True)) if skipped else []
+        ranks = distributed.all_gather_objects((batch.failures, unused))
+        failures = [failure for failures, _ in ranks for failure in failures]
+        self.record(step, failures, [clip for _, unused in ranks for clip in unused])
+
+    def record(self, step: int, failures: Sequence[Failure], unused: Sequence[tuple[int, int]] = ()) -> None:
+        """Records the clips of a step that are not trained on.
+
+        Args:
+            step: The number of the step, counted from 1. It rises from call to call.
+            failures: The clips that did not load, in rising order of their index.
+            unused: The index and the video of each clip that loaded, if the step is skipped.
+
+        Raises:
+            DataError: A clip failed and `loader.on_failure` is "fail", or too many clips failed.
         """
         clips = [(f.index, f.video, f.reason) for f in failures] + [(*clip, None) for clip in unused]
         entries = [
-            Entry(step=step, index=index, path=self.catalog.videos[video].path, reason=reason)
+            SkippedClip(step=step, index=index, path=self.catalog.videos[video].path, reason=reason)
             for index, video, reason in clips
         ]
         self._count(entries)
@@ -76,39 +111,43 @@ class FailureLog:
         if self.config.loader.on_failure == "fail":
             raise DataError(f'{failures[0].reason}; loader.on_failure = "skip" goes on without it')
         for failure in failures:
-            if failure.video not in self.told:
-                self.told.add(failure.video)
-                self.say(f"step {step}: skipping clip {failure.index}: {failure.reason}")
+            if failure.video not in self.videos_named:
+                self.videos_named.add(failure.video)
+                log.info("step %s: skipping clip %s: %s", step, failure.index, failure.reason)
         if unused:
-            self.say(f"step {step}: passed over, too few of its clips loaded")
+            log.info("step %s: skipped, too few of its clips loaded", step)
         self._check(step, failures)
 
     def _check(self, step: int, failures: Sequence[Failure]) -> None:
-        """Raises DataError if more than `data.max_rejected` of the videos, or all of them, failed within the last epoch
-        (and as much before it as makes whole steps), or many clips in a row.
+        """Raises DataError if more than `data.max_rejected` of the videos, or all, or many clips in a row failed.
 
-        What failed before the run was resumed does not count: it may have been mended.
+        Videos count that failed within the last epoch, and as much before it as makes whole steps. What failed before
+        the run was resumed does not count: it may have been mended.
         """
-        videos, batch, allowed = len(self.catalog.videos), self.config.train.batch_size, self.config.data.max_rejected
-        end = step * batch  # of the stream so far
+        num_videos, batch_size = len(self.catalog.videos), self.config.train.batch_size
+        allowed = self.config.data.max_rejected
+        end = step * batch_size  # of the stream so far
+        remembered = max(num_videos + batch_size, MAX_FAILURES_IN_A_ROW)
         self.recent |= {failure.index: failure for failure in failures}
-        self.recent = {i: failure for i, failure in self.recent.items() if i >= end - max(videos + batch, IN_A_ROW)}
-        failing = {failure.video: failure for i, failure in self.recent.items() if i >= end - videos - batch}
-        if all(i in self.recent for i in range(end - IN_A_ROW, end)):
-            what = f"the last {IN_A_ROW} clips all failed"
-        elif len(failing) == videos:
-            what = f"all {videos} training videos fail"
-        elif len(failing) / videos > allowed:
-            what = f"{len(failing)} of {videos} training videos fail, more than data.max_rejected = {allowed} allows"
+        self.recent = {index: failure for index, failure in self.recent.items() if index >= end - remembered}
+        failing = {f.video: f for index, f in self.recent.items() if index >= end - num_videos - batch_size}
+        if all(index in self.recent for index in range(end - MAX_FAILURES_IN_A_ROW, end)):
+            what = f"the last {MAX_FAILURES_IN_A_ROW} clips all failed"
+        elif len(failing) == num_videos:
+            what = f"all {num_videos} training videos fail"
+        elif len(failing) / num_videos > allowed:
+            what = (
+                f"{len(failing)} of {num_videos} training videos fail, more than data.max_rejected = {allowed} allows"
+            )
         else:
             return
-        reasons = "; ".join(failure.reason for failure in list(failing.values())[:NAMED])
-        reasons += f"; and {len(failing) - NAMED} more" if len(failing) > NAMED else ""
+        reasons = "; ".join(failure.reason for failure in list(failing.values())[:REASONS_SHOWN])
+        reasons += f"; and {len(failing) - REASONS_SHOWN} more" if len(failing) > REASONS_SHOWN else ""
         raise DataError(f"data.root = {self.catalog.root}: {what}: {reasons}. Mend that, and go on with --resume")
 
-    def _count(self, entries: Sequence[Entry]) -> None:
-        self.clips += len(entries)
-        self.files.update(entry.path for entry in entries if entry.reason is not None)
+    def _count(self, entries: Sequence[SkippedClip]) -> None:
+        self.clips_skipped += len(entries)
+        self.files_failed.update(entry.path for entry in entries if entry.reason is not None)
 
     def _go_on_from(self, step: int) -> None:
         kept = []
@@ -116,12 +155,11 @@ class FailureLog:
             for line in lines:
                 if not line.endswith("}\n"):
                     break  # torn when the machine went down, and so written after the checkpoint
-                entry = Entry(**json.loads(line))
+                entry = SkippedClip(**json.loads(line))
                 if entry.step > step:
                     break
                 kept.append(line)
                 self._count([entry])
         if self.writes:
-            temporary = self.file.with_name(f".{NAME}.writing")
-            temporary.write_text("".join(kept))
-            os.replace(temporary, self.file)
+            with atomic_write(self.file) as temporary:
+                temporary.write_text("".join(kept))

@@ -9,12 +9,23 @@ import timm.optim
 from torch import nn
 from torch.optim import Optimizer
 
-from cacl.config import OptimConfig
+from cacl.config import Config, OptimConfig
 from cacl.errors import ConfigError
 
 
 def create_optimizer(module: nn.Module, config: OptimConfig) -> Optimizer:
-    """Any optimiser that timm knows by this name, over the parameters that are trained."""
+    """Creates any optimiser that timm knows by name.
+
+    Args:
+        module: The module whose parameters that require a gradient are optimised.
+        config: The section `optim` of the configuration.
+
+    Returns:
+        The optimiser.
+
+    Raises:
+        ConfigError: There is no optimiser of this name, or the library that it comes from is not installed.
+    """
     names = [str(name) for name in timm.optim.list_optimizers()]
     if config.name not in names:
         near = difflib.get_close_matches(config.name, names, 1)
@@ -33,13 +44,48 @@ def create_optimizer(module: nn.Module, config: OptimConfig) -> Optimizer:
         raise ConfigError(f"optim.name = {config.name!r} cannot be made here: {error}") from None
 
 
-def learning_rate_of_epoch(epoch: int, epochs: float, peak: float) -> float:
-    """The cosine in steps of whole epochs, which count from 1: a little below `peak` in the first, 0 in the last."""
+class LearningRateSchedule:
+    """The number of steps of a run, and the learning rate of each of them."""
+
+    def __init__(self, config: Config, num_videos: int) -> None:
+        """Derives the schedule from the sections `optim` and `train`.
+
+        Args:
+            config: The configuration of the run.
+            num_videos: The number of training videos, which is how many clips an epoch has.
+        """
+        self.optim, self.train, self.num_videos = config.optim, config.train, num_videos
+        self.num_steps = math.ceil(config.train.epochs * num_videos / config.train.batch_size)
+        self.warmup_steps = round(config.optim.warmup_epochs * num_videos / config.train.batch_size)
+
+    def at(self, step: int) -> float:
+        """Returns the learning rate that applies in the step after `step` steps were taken."""
+        if self.optim.schedule_per == "epoch":
+            epoch = step * self.train.batch_size // self.num_videos + 1
+            return cosine_by_epoch(epoch, self.train.epochs, self.optim.lr)
+        return cosine_with_warmup(step, self.num_steps, self.warmup_steps, self.optim.lr)
+
+
+def cosine_by_epoch(epoch: int, epochs: float, peak: float) -> float:
+    """Returns the learning rate of a cosine that goes down once per epoch.
+
+    Args:
+        epoch: The number of the epoch, which counts from 1.
+        epochs: The number of epochs of the run. The last has the rate 0.
+        peak: The rate that the cosine comes down from. The first epoch has a little less.
+    """
     return peak * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
 
 
-def learning_rate(step: int, steps: int, warmup_steps: int, peak: float) -> float:
-    """Linear from 0 to `peak` over the warm-up, then a cosine to 0 at `steps` (Loshchilov and Hutter, 2017)."""
+def cosine_with_warmup(step: int, steps: int, warmup_steps: int, peak: float) -> float:
+    """Returns the learning rate of a linear warm-up that a cosine follows (Loshchilov and Hutter, 2017).
+
+    Args:
+        step: The number of steps taken so far.
+        steps: The number of steps of the run, at which the cosine reaches 0.
+        warmup_steps: The number of steps in which the rate rises from 0 to `peak`.
+        peak: The highest rate.
+    """
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, steps - warmup_steps)

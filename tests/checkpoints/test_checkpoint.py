@@ -18,7 +18,7 @@ from cacl.checkpoints.encoders import EncoderWeights
 from cacl.config import Config
 from cacl.errors import CheckpointError
 from cacl.models.frame_embedders import TimmEmbedder
-from cacl.training.trainer import Trainer
+from cacl.training.train_state import TrainState
 from tests.tiny import tiny_batch, tiny_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -29,10 +29,10 @@ CONFIG = tiny_config("never written", {"augment": {"crop": [0.5, 0.75]}})
 @pytest.fixture(scope="module")
 def state() -> Checkpoint:
     """After two steps, in which the optimiser gathers a state."""
-    trainer = Trainer(CONFIG, 8, torch.device("cpu"))
+    train_state = TrainState(CONFIG, 8, torch.device("cpu"))
     for step in range(2):
-        trainer.train_step(tiny_batch(4, seed=step), sync=True)
-    return trainer.checkpoint("fingerprint")
+        train_state.train_step(tiny_batch(4, seed=step), sync=True)
+    return train_state.make_checkpoint("fingerprint")
 
 
 @pytest.fixture

@@ -34,7 +34,8 @@ from cacl.errors import CaclError
 from cacl.evaluation import retrieval
 from cacl.loaders.backends.select import Backend
 from cacl.models.cnn3d import CNN3D
-from cacl.training.trainer import Trainer, train
+from cacl.training.train_state import TrainState
+from cacl.training.trainer import train
 from tests import launch
 from tests.tiny import tiny_config
 
@@ -73,10 +74,10 @@ def observed(config: Config, *, resume: bool = False, dies: bool = False) -> dic
     """Trains, and returns the samples and the dropout masks of each step and the state of this rank after the last."""
     samples, masks, last = [], [], []
 
-    class Observed(Trainer):
+    class Observed(TrainState):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
-            drops = (module for module in self.learner.query.modules() if isinstance(module, nn.Dropout))
+            drops = (module for module in self.model.query.modules() if isinstance(module, nn.Dropout))
             (dropout,) = (module for module in drops if module.p > 0)
             dropout.register_forward_pre_hook(lambda _, inputs: masks.append(mask_of(dropout, inputs[0])))
 
@@ -89,18 +90,18 @@ def observed(config: Config, *, resume: bool = False, dies: bool = False) -> dic
             return metrics
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "Trainer", Observed)
+        patch.setattr(training, "TrainState", Observed)
         try:
             train(config, resume=resume)
         except Died:
             assert dies
-    (trainer,) = last
-    weights = {name: p.detach() for name, p in trainer.learner.named_parameters()}
-    return {"samples": samples, "masks": masks, "weights": weights, "queue": trainer.learner.queue.state_dict()}
+    (train_state,) = last
+    weights = {name: p.detach() for name, p in train_state.model.named_parameters()}
+    return {"samples": samples, "masks": masks, "weights": weights, "queue": train_state.model.queue.state_dict()}
 
 
 def calm(folder: Path, groups: int) -> dict[str, Any]:
-    """Three steps on the same clips, in whatever number of processes, of a learner without dropout and with batch norm
+    """Three steps on the same clips, in whatever number of processes, of a model without dropout and with batch norm
     in evaluation mode: then nothing depends on which clips share a process."""
     config = configured(
         folder,
@@ -109,9 +110,9 @@ def calm(folder: Path, groups: int) -> dict[str, Any]:
         train={"device": "cpu", "batch_size": CALM_BATCH, "epochs": 10.0},
     )
     with distributed.process_group("cpu") as device:
-        trainer = Trainer(config, VIDEOS, device)
-        trainer.learner.eval()
-        share = CALM_BATCH // distributed.world()
+        train_state = TrainState(config, VIDEOS, device)
+        train_state.model.eval()
+        share = CALM_BATCH // distributed.world_size()
         mine = slice(distributed.rank() * share, (distributed.rank() + 1) * share)
         keys, similarity = [], []
         for step in range(CALM_STEPS):
@@ -120,26 +121,26 @@ def calm(folder: Path, groups: int) -> dict[str, Any]:
             order = torch.stack([torch.randperm(4, generator=generator) for _ in range(CALM_BATCH)]).byte()
             number = torch.arange(CALM_BATCH)
             batch = ClipBatch(views=tuple(views[:, mine]), order=order[mine], video=number[mine], index=number[mine])
-            keys.append(trainer.learner.loss(trainer.learner.query, batch, trainer.step)[1])
-            metrics = trainer.train_step(batch, sync=True)
-            similarity.append(distributed.gather(metrics["similarity/f_q.f_k"][None]).mean())
-        state = {name: x.clone() for name, x in trainer.learner.state_dict().items()}
+            keys.append(train_state.model(batch, train_state.step)[1])
+            metrics = train_state.train_step(batch, sync=True)
+            similarity.append(distributed.all_gather(metrics["similarity/f_q.f_k"][None]).mean())
+        state = {name: x.clone() for name, x in train_state.model.state_dict().items()}
     return {"keys": torch.stack(keys), "similarity": torch.stack(similarity), "state": state}
 
 
 def tools(folder: Path) -> dict[str, Any]:
     """`gather` and `main_first`: the later ranks find what the first one left."""
     with distributed.process_group("cpu"):
-        rank, mark = distributed.rank(), folder / f"mark of {distributed.world()}"
+        rank, mark = distributed.rank(), folder / f"mark of {distributed.world_size()}"
         gathered = {
-            "bytes": distributed.gather(torch.full((2, 3), rank, dtype=torch.uint8)),
-            "strided": distributed.gather(torch.arange(6.0).view(2, 3).T + 10 * rank),
-            "graph": distributed.gather(torch.ones(1, requires_grad=True)).requires_grad,
+            "bytes": distributed.all_gather(torch.full((2, 3), rank, dtype=torch.uint8)),
+            "strided": distributed.all_gather(torch.arange(6.0).view(2, 3).T + 10 * rank),
+            "graph": distributed.all_gather(torch.ones(1, requires_grad=True)).requires_grad,
         }
         with distributed.main_first():
             found = mark.exists()
             mark.touch()
-        world = (rank, distributed.world(), distributed.local_world())
+        world = (rank, distributed.world_size(), distributed.local_world_size())
     return {"gathered": gathered, "found": found, "world": world}
 
 
@@ -154,14 +155,14 @@ def failure(config: Config) -> str:
 def stopped(config: Config) -> str:
     """A signal reaches the last rank alone, in step 3; those of a cluster never come at the same time."""
 
-    class Observed(Trainer):
+    class Observed(TrainState):
         def train_step(self, batch: ClipBatch, **options: Any) -> dict[str, Tensor]:
             if self.step == 2 and distributed.rank() == 1:
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().train_step(batch, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "Trainer", Observed)
+        patch.setattr(training, "TrainState", Observed)
         return failure(config)
 
 

@@ -23,7 +23,8 @@ from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.errors import CaclError
 from cacl.loaders.sampling.sampler import epoch_order
-from cacl.training.trainer import Trainer, train
+from cacl.training.train_state import TrainState
+from cacl.training.trainer import train
 from tests import launch
 from tests.damage import deleted, overwritten, truncated
 from tests.tiny import tiny_config
@@ -56,10 +57,10 @@ class Died(BaseException):
 def observed(config: Config, *, damages: bool = True, dies: bool = False, resume: bool = False) -> dict[str, Any]:
     """Trains on videos of which some are damaged when all ranks have scanned them."""
     clips: dict[int, list[tuple[int, int]]] = {}
-    last: list[Trainer] = []
+    last: list[TrainState] = []
     summary: dict[str, Any] = {}
 
-    class Observed(Trainer):
+    class Observed(TrainState):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             last[:] = [self]
@@ -83,13 +84,13 @@ def observed(config: Config, *, damages: bool = True, dies: bool = False, resume
                 raise Died
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "Trainer", Observed)
+        patch.setattr(training, "TrainState", Observed)
         try:
             summary = train(config, resume=resume)
         except Died:
             assert dies
-    learner = last[0].learner
-    state = {name: p.detach() for name, p in learner.named_parameters()} | {"queue": learner.queue.state_dict()}
+    model = last[0].model
+    state = {name: p.detach() for name, p in model.named_parameters()} | {"queue": model.queue.state_dict()}
     return {"summary": summary, "clips": clips, "state": state}
 
 
@@ -106,12 +107,12 @@ CALM = 8
 
 
 def calm(folder: Path, counts: Sequence[Sequence[int]], groups: int = 1) -> dict[str, Any]:
-    """Steps on the same clips, dealt out to the ranks by the counts of each step, of a learner whose batch norm is in
+    """Steps on the same clips, dealt out to the ranks by the counts of each step, of a model whose batch norm is in
     evaluation mode: then it does not matter which clips share a process."""
     config = configured(folder, "calm", contrast={"queue_size": 40, "momentum": 0.5, "shuffle_bn_groups": groups})
     with distributed.process_group("cpu") as device:
-        trainer = Trainer(config, VIDEOS, device)
-        trainer.learner.eval()
+        train_state = TrainState(config, VIDEOS, device)
+        train_state.model.eval()
         keys, norms = [], []
         for step, dealt in enumerate(counts):
             generator = torch.Generator().manual_seed(step)
@@ -120,20 +121,20 @@ def calm(folder: Path, counts: Sequence[Sequence[int]], groups: int = 1) -> dict
             first = sum(dealt[: distributed.rank()])
             mine, number = slice(first, first + dealt[distributed.rank()]), torch.arange(CALM)
             batch = ClipBatch(views=tuple(views[:, mine]), order=order[mine], video=number[mine], index=number[mine])
-            keys.append(trainer.learner.loss(trainer.learner.query, batch, trainer.step, dealt)[1])
-            norms.append(trainer.train_step(batch, sync=True, counts=dealt)["gradient_norm"])
-        state = {name: x.clone() for name, x in trainer.learner.state_dict().items()}
+            keys.append(train_state.model(batch, train_state.step, dealt)[1])
+            norms.append(train_state.train_step(batch, sync=True, counts=dealt)["gradient_norm"])
+        state = {name: x.clone() for name, x in train_state.model.state_dict().items()}
     return {"keys": torch.stack(keys), "norms": torch.stack(norms), "state": state}
 
 
 def tools(folder: Path) -> dict[str, Any]:
     with distributed.process_group("cpu"):
         rank, counts = distributed.rank(), (2, 0, 3)
-        rows = distributed.gather(torch.full((counts[rank], 2), rank, dtype=torch.uint8), counts)
+        rows = distributed.all_gather(torch.full((counts[rank], 2), rank, dtype=torch.uint8), counts)
         return {
             "rows": rows.tolist(),
-            "numbers": distributed.exchange(rank, 10 * rank),
-            "objects": distributed.gather_objects(["no"] * rank),
+            "numbers": distributed.all_gather_numbers(rank, 10 * rank),
+            "objects": distributed.all_gather_objects(["no"] * rank),
         }
 
 
@@ -182,7 +183,7 @@ def left_by(folder: Path, name: str) -> list[Any]:
 
 def account(folder: Path, run: str) -> list[tuple[int, int, str, bool]]:
     """Step, index, path, and whether the clip failed."""
-    lines = [json.loads(line) for line in (folder / run / "failures.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / run / "skipped_clips.jsonl").read_text().splitlines()]
     return [(line["step"], line["index"], line["path"], line["reason"] is not None) for line in lines]
 
 
@@ -253,7 +254,7 @@ def test_ranks_end_alike_and_say_so_once(folder: Path) -> None:
     assert first["summary"]["files_failed"].keys() == {f"{video}.mp4" for video in FAILING}
     told = [(folder / f"whole.{rank}.err").read_text() for rank in range(2)]
     assert [text.count("skipping clip") for text in told] == [3, 0]
-    assert "passed over" in told[0]
+    assert "too few of its clips loaded" in told[0]
 
 
 def test_one_process_loads_the_same_clips(folder: Path) -> None:

@@ -20,16 +20,16 @@ from torch import Tensor
 from cacl import distributed
 from cacl.clips import ClipBatch
 from cacl.method.losses import contrast_loss
-from cacl.training.trainer import Trainer
+from cacl.training.train_state import TrainState
 from tests import launch
-from tests.method.test_losses import (
-    METHOD,
+from tests.method.contrast_truth import (
+    PUBLISHED_PAIRS,
     SMALL_GRADIENT,
     SMALL_LOSS,
     assert_metrics,
-    drawn,
-    in_numpy,
-    in_torch,
+    contrast_in_numpy,
+    contrast_in_torch,
+    random_embeddings,
 )
 from tests.tiny import tiny_config
 
@@ -52,10 +52,10 @@ def losses(_: Path) -> dict[tuple[str, str], Any]:
     """Of the embeddings of this rank's clips, weighted as the trainer does."""
     results = {}
     with distributed.process_group("cpu"):
-        counts = COUNTS[distributed.world()]
+        counts = COUNTS[distributed.world_size()]
         own = mine(counts)
-        for pairs, negatives in product(METHOD, NEGATIVES):
-            whole, queue = drawn((CLIPS, 65, 33))
+        for pairs, negatives in product(PUBLISHED_PAIRS, NEGATIVES):
+            whole, queue = random_embeddings((CLIPS, 65, 33))
             embeddings = {name: x.detach()[own].requires_grad_(x.requires_grad) for name, x in whole.items()}
             loss, metrics = contrast_loss(
                 embeddings,
@@ -63,7 +63,7 @@ def losses(_: Path) -> dict[tuple[str, str], Any]:
                 TEMPERATURE,
                 pairs,
                 negatives,
-                gather=partial(distributed.gather, counts=counts),
+                gather=partial(distributed.all_gather, counts=counts),
                 rank_offset=own.start,
             )
             (loss * len(embeddings["f_q"]) / CLIPS).backward()
@@ -73,7 +73,7 @@ def losses(_: Path) -> dict[tuple[str, str], Any]:
 
 
 def steps(folder: Path, negatives: str) -> dict[str, Any]:
-    """Some steps on the same clips, in whatever number of processes, of a learner without dropout and with batch norm
+    """Some steps on the same clips, in whatever number of processes, of a model without dropout and with batch norm
     in evaluation mode: then nothing but the contrast depends on which clips share a process."""
     config = tiny_config(
         folder / "never written",
@@ -85,9 +85,9 @@ def steps(folder: Path, negatives: str) -> dict[str, Any]:
         },
     )
     with distributed.process_group("cpu") as device:
-        trainer = Trainer(config, CLIPS, device)
-        trainer.learner.eval()
-        counts = COUNTS.get(distributed.world(), (CLIPS,))
+        train_state = TrainState(config, CLIPS, device)
+        train_state.model.eval()
+        counts = COUNTS.get(distributed.world_size(), (CLIPS,))
         own = mine(counts)
         seen = []
         for step in range(STEPS):
@@ -96,8 +96,8 @@ def steps(folder: Path, negatives: str) -> dict[str, Any]:
             order = torch.stack([torch.randperm(4, generator=generator) for _ in range(CLIPS)]).byte()
             number = torch.arange(CLIPS)
             batch = ClipBatch(views=tuple(views[:, own]), order=order[own], video=number[own], index=number[own])
-            seen.append(trainer.train_step(batch, sync=True, counts=counts))
-        state = {name: x.clone() for name, x in trainer.learner.state_dict().items()}
+            seen.append(train_state.train_step(batch, sync=True, counts=counts))
+        state = {name: x.clone() for name, x in train_state.model.state_dict().items()}
     return {"metrics": seen, "state": state}
 
 
@@ -138,18 +138,18 @@ def joined(parts: Sequence[dict[str, Tensor]], counts: Sequence[int]) -> dict[st
     return {name: torch.stack([part[name] * count for part, count in pairs]).sum() / CLIPS for name in parts[0]}
 
 
-@pytest.mark.parametrize("pairs", METHOD)
+@pytest.mark.parametrize("pairs", PUBLISHED_PAIRS)
 @pytest.mark.parametrize("negatives", NEGATIVES)
 @pytest.mark.parametrize("world", COUNTS)
 def test_losses_and_gradients_are_those_of_one_batch(folder: Path, world: int, negatives: str, pairs: str) -> None:
     """In float64, of the formula: loss and metrics over all clips, and every rank's part of the gradients."""
     results = [result[pairs, negatives] for result in launch.left_by(LAUNCHES, f"losses of {world}", folder)]
-    embeddings, queue = drawn((CLIPS, 65, 33))
-    expected, metrics = in_numpy(embeddings, queue, TEMPERATURE, pairs, negatives)
+    embeddings, queue = random_embeddings((CLIPS, 65, 33))
+    expected, metrics = contrast_in_numpy(embeddings, queue, TEMPERATURE, pairs, negatives)
     found = joined([result["metrics"] | {"contrast/mean": result["loss"]} for result in results], COUNTS[world])
     assert_metrics(found, metrics | {"contrast/mean": expected}, SMALL_LOSS / TEMPERATURE)
 
-    _, gradients = in_torch(embeddings, queue, TEMPERATURE, pairs, torch.float64, negatives)
+    _, gradients = contrast_in_torch(embeddings, queue, TEMPERATURE, pairs, torch.float64, negatives)
     for result in results:
         assert result["gradients"].keys() == gradients.keys()
     for name, gradient in gradients.items():

@@ -21,7 +21,9 @@ from cacl.checkpoints import checkpoint
 from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.errors import CaclError
-from cacl.training.trainer import Interrupted, Trainer, train
+from cacl.training.stop_signals import Interrupted
+from cacl.training.train_state import TrainState
+from cacl.training.trainer import train
 from tests.tiny import tiny_config
 
 training = import_module("cacl.training.trainer")
@@ -30,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 VIDEOS, BATCH = 7, 4
 LONG, RARELY = 70, 34  # steps of the runs that are killed from outside, and steps between their checkpoints
-WRITTEN = ("config.toml", "videos.jsonl", "checkpoint.pt", "encoders.safetensors", "events.out.tfevents")
+WRITTEN = ("config.toml", "manifest.jsonl", "checkpoint.pt", "encoders.safetensors", "events.out.tfevents")
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +101,7 @@ class Died(BaseException):
 
 
 class Step(NamedTuple):
-    """What the learner was shown."""
+    """What the model was shown."""
 
     indices: list[int]
     video: list[int]
@@ -111,7 +113,7 @@ def observed(config: Config, *, resume: bool = False, at: int = 0, event: Callab
     """Runs `train`, and returns what each step was shown; `event` happens in step `at`, before its checkpoint."""
     steps: list[Step] = []
 
-    class Observed(Trainer):
+    class Observed(TrainState):
         def train_step(self, batch: ClipBatch, **options: Any) -> dict[str, Tensor]:
             digest = hashlib.sha256(b"".join(view.numpy().tobytes() for view in batch.views)).hexdigest()
             steps.append(Step(batch.index.tolist(), batch.video.tolist(), batch.order.tolist(), digest))
@@ -121,7 +123,7 @@ def observed(config: Config, *, resume: bool = False, at: int = 0, event: Callab
             return metrics
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "Trainer", Observed)
+        patch.setattr(training, "TrainState", Observed)
         try:
             train(config, resume=resume)
         except (Died, Interrupted):

@@ -24,7 +24,8 @@ from cacl.errors import CaclError
 from cacl.loaders.backends.select import build_backend
 from cacl.loaders.catalog.scan import scan
 from cacl.loaders.sampling.sampler import ClipSampler
-from cacl.training.trainer import Trainer, train
+from cacl.training.train_state import TrainState
+from cacl.training.trainer import train
 from tests.tiny import tiny_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -94,8 +95,8 @@ def batches(config: Config, steps: int) -> Iterator[ClipBatch]:
 
 def losses(config: Config, steps: int) -> dict[str, list[float]]:
     """The metrics of the first steps."""
-    trainer = Trainer(config, VIDEOS, torch.device("cpu"))
-    taken = [trainer.train_step(batch, sync=True) for batch in batches(config, steps)]
+    train_state = TrainState(config, VIDEOS, torch.device("cpu"))
+    taken = [train_state.train_step(batch, sync=True) for batch in batches(config, steps)]
     return {name: [metrics[name].item() for metrics in taken] for name in taken[0]}
 
 
@@ -186,8 +187,8 @@ def test_contrast_tells_sixteen_videos_apart(configured: Callable[..., Config]) 
 def test_order_is_learnt_by_heart(configured: Callable[..., Config]) -> None:
     config = configured(steps=40, batch=8, contrast={"pairs": "none"}, model={"dropout": 0.0}, optim={"lr": 0.05})
     (batch,) = batches(config, 1)
-    trainer = Trainer(config, VIDEOS, torch.device("cpu"))
-    taken = [trainer.train_step(batch, sync=True) for _ in range(40)]
+    train_state = TrainState(config, VIDEOS, torch.device("cpu"))
+    taken = [train_state.train_step(batch, sync=True) for _ in range(40)]
     assert taken[0]["order"].item() > 1
     assert taken[-1]["order"].item() < 0.1
     assert taken[-1]["order_accuracy"].item() == 1
@@ -203,44 +204,44 @@ def poison(state: dict[str, Tensor], value: float) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_before_the_update(configured: Callable[..., Config], value: float) -> None:
     config = configured()
-    trainer = Trainer(config, VIDEOS, torch.device("cpu"))
+    train_state = TrainState(config, VIDEOS, torch.device("cpu"))
     first, second = batches(config, 2)
-    trainer.train_step(first, sync=True)
-    poison(trainer.learner.state_dict(), value)
-    before = {name: x.clone() for name, x in trainer.learner.named_parameters()}
-    queue = trainer.learner.queue.keys.clone()
+    train_state.train_step(first, sync=True)
+    poison(train_state.model.state_dict(), value)
+    before = {name: x.clone() for name, x in train_state.model.named_parameters()}
+    queue = train_state.model.queue.keys.clone()
     with pytest.raises(CaclError, match=r"step 2\b.* not finite") as caught:
-        trainer.train_step(second, sync=True)
+        train_state.train_step(second, sync=True)
     assert "\n" not in str(caught.value)
-    assert torch.equal(trainer.learner.queue.keys, queue)
-    assert trainer.step == 1
-    for name, x in trainer.learner.named_parameters():
+    assert torch.equal(train_state.model.queue.keys, queue)
+    assert train_state.step == 1
+    for name, x in train_state.model.named_parameters():
         assert torch.equal(x.nan_to_num(), before[name].nan_to_num()), name
 
 
 def test_a_step_that_was_not_finite_is_seen_at_the_next_look(configured: Callable[..., Config]) -> None:
     """On a GPU only some steps look; the steps between them are not forgotten, even if all is well again."""
     config = configured()
-    trainer = Trainer(config, VIDEOS, torch.device("cpu"))
+    train_state = TrainState(config, VIDEOS, torch.device("cpu"))
     first, second = batches(config, 2)
-    clean = trainer.checkpoint("")
+    clean = train_state.make_checkpoint("")
     clean = dataclasses.replace(clean, model={name: x.clone() for name, x in clean.model.items()})
-    poison(trainer.learner.state_dict(), math.nan)
-    trainer.train_step(first, sync=False)
-    trainer.learner.load_state_dict(clean.model)
+    poison(train_state.model.state_dict(), math.nan)
+    train_state.train_step(first, sync=False)
+    train_state.model.load_state_dict(clean.model)
     with pytest.raises(CaclError, match="not finite"):
-        trainer.train_step(second, sync=True)
+        train_state.train_step(second, sync=True)
 
 
 def test_nothing_is_saved_after_a_loss_that_is_not_finite(configured: Callable[..., Config], tmp_path: Path) -> None:
     """A run whose checkpoint is poisoned, as if the weights had left their range in the step after it."""
     config = configured(tmp_path / "run")
-    trainer = Trainer(config, VIDEOS, torch.device("cpu"))
+    train_state = TrainState(config, VIDEOS, torch.device("cpu"))
     for batch in batches(config, 3):
-        trainer.train_step(batch, sync=True)
-    poison(trainer.learner.state_dict(), math.nan)
+        train_state.train_step(batch, sync=True)
+    poison(train_state.model.state_dict(), math.nan)
     (tmp_path / "run").mkdir()
-    checkpoint.save(tmp_path / "run/checkpoint.pt", trainer.checkpoint(scan(config.data).fingerprint))
+    checkpoint.save(tmp_path / "run/checkpoint.pt", train_state.make_checkpoint(scan(config.data).fingerprint))
     content = (tmp_path / "run/checkpoint.pt").read_bytes()
     with pytest.raises(CaclError, match=r"step 4\b.* not finite"):
         train(config, resume=True)

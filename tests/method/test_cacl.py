@@ -160,11 +160,11 @@ def test_momentum_copy_shares_what_is_frozen_and_nothing_else() -> None:
 
 
 def test_the_key_encoders_have_no_order_head() -> None:
-    learner = CACL(tiny())
-    assert learner.query.order_head is not None
-    assert learner.key.order_head is None
-    names = {name for name, _ in learner.query.named_parameters() if not name.startswith("order_head.")}
-    assert {name for name, _ in learner.key.named_parameters()} == names
+    model = CACL(tiny())
+    assert model.query.order_head is not None
+    assert model.key.order_head is None
+    names = {name for name, _ in model.query.named_parameters() if not name.startswith("order_head.")}
+    assert {name for name, _ in model.key.named_parameters()} == names
 
 
 # ------------------------------------------------------------------------------------------ the exact savings
@@ -228,22 +228,22 @@ def assert_same_rows(actual: Tensor, expected: Tensor) -> None:
 @pytest.mark.parametrize(("pairs", "order_weight"), LOSSES)
 def test_loss_reaches_all_of_the_query_and_nothing_else(pairs: str, order_weight: float, negatives: str) -> None:
     """A trained parameter without a gradient would stop data parallel training."""
-    learner = CACL(tiny(pairs=pairs, order_weight=order_weight, negatives=negatives))
-    key, queue = parameters(learner.key), copy.deepcopy(learner.queue.state_dict())
-    parts, keys = learner.loss(learner.query, a_batch(), step=0)
+    model = CACL(tiny(pairs=pairs, order_weight=order_weight, negatives=negatives))
+    key, queue = parameters(model.key), copy.deepcopy(model.queue.state_dict())
+    parts, keys = model(a_batch(), step=0)
     assert parts.total.isfinite()
     assert all(value.isfinite() and not value.requires_grad for value in parts.metrics.values())
     parts.total.backward()
 
-    for name, p in learner.query.named_parameters():
+    for name, p in model.query.named_parameters():
         assert p.grad is not None, name
         assert p.grad.isfinite().all(), name
         assert p.grad.any(), name
-    assert all(p.grad is None for p in learner.key.parameters())
+    assert all(p.grad is None for p in model.key.parameters())
     assert not keys.requires_grad
-    assert not learner.queue.keys.requires_grad
-    assert all(torch.equal(p, key[name]) for name, p in learner.key.named_parameters())
-    assert all(torch.equal(value, queue[name]) for name, value in learner.queue.state_dict().items())
+    assert not model.queue.keys.requires_grad
+    assert all(torch.equal(p, key[name]) for name, p in model.key.named_parameters())
+    assert all(torch.equal(value, queue[name]) for name, value in model.queue.state_dict().items())
 
 
 @pytest.mark.parametrize("negatives", NEGATIVES)
@@ -251,15 +251,15 @@ def test_loss_reaches_all_of_the_query_and_nothing_else(pairs: str, order_weight
 def test_loss_is_made_of_its_parts(pairs: str, order_weight: float, negatives: str) -> None:
     """Queries see the first view, keys the second, both with the same order."""
     config = tiny(pairs=pairs, order_weight=order_weight, weight=0.7, negatives=negatives)
-    learner, batch = CACL(config), a_batch()
-    query, key = copy.deepcopy(learner.query), copy.deepcopy(learner.key)
-    parts, keys = learner.loss(learner.query, batch, step=0)
+    model, batch = CACL(config), a_batch()
+    query, key = copy.deepcopy(model.query), copy.deepcopy(model.key)
+    parts, keys = model(batch, step=0)
 
     q, k = query(batch.views[0].float(), batch.order), key(batch.views[1].float(), batch.order)
     total, metrics = torch.zeros(()), {}
     if pairs != "none":
         embeddings = {f"{n}_q": q[n] for n in "ft" if n in q} | {f"{n}_k": k[n] for n in "ft" if n in k}
-        contrast, metrics = contrast_loss(embeddings, learner.queue.keys, 0.07, pairs, negatives)
+        contrast, metrics = contrast_loss(embeddings, model.queue.keys, 0.07, pairs, negatives)
         total, metrics["contrast"] = total + 0.7 * contrast, contrast
         assert_same_rows(keys, torch.cat([k[n] for n in "ft" if n in k]))
     if order_weight:
@@ -274,18 +274,18 @@ def test_loss_is_made_of_its_parts(pairs: str, order_weight: float, negatives: s
 @pytest.mark.parametrize("negatives", ["batch", "both"])
 def test_videos_of_a_batch_are_learnt_by_heart(negatives: str) -> None:
     """Each has a colour. Chance is the logarithm of 6, 1.79."""
-    learner, batch = CACL(tiny(pairs="cnn", negatives=negatives, order_weight=0.0)), a_batch()
+    model, batch = CACL(tiny(pairs="cnn", negatives=negatives, order_weight=0.0)), a_batch()
     colours = torch.rand(6, 3, 1, 1, 1).half()
     batch = dataclasses.replace(batch, views=tuple(view * colours for view in batch.views))
-    optimizer = torch.optim.Adam(learner.query.parameters(), lr=0.01)
+    optimizer = torch.optim.Adam(model.query.parameters(), lr=0.01)
     seen = []
     for step in range(40):
-        parts, keys = learner.loss(learner.query, batch, step)
+        parts, keys = model(batch, step)
         seen.append(parts.metrics["contrast" if negatives == "batch" else "contrast/batch"].item())
         optimizer.zero_grad()
         parts.total.backward()
         optimizer.step()
-        learner.update(keys)
+        model.update(keys)
     assert seen[0] > math.log(6)
     assert sum(seen[-5:]) / 5 < 0.2
 
@@ -294,44 +294,44 @@ def test_videos_of_a_batch_are_learnt_by_heart(negatives: str) -> None:
     ("pairs", "rows"), [("cross", 12), ("official", 12), ("within", 12), ("cnn", 6), ("transformer", 6), ("none", 0)]
 )
 def test_all_keys_of_a_batch_enter_the_queue(pairs: str, rows: int) -> None:
-    learner = CACL(tiny(pairs=pairs, order_weight=float(pairs == "none")))
-    old = learner.queue.keys.clone()
-    _, keys = learner.loss(learner.query, a_batch(), step=0)
+    model = CACL(tiny(pairs=pairs, order_weight=float(pairs == "none")))
+    old = model.queue.keys.clone()
+    _, keys = model(a_batch(), step=0)
     assert keys.shape == (rows, DIM)
-    learner.update(keys)
-    assert torch.equal(learner.queue.keys, torch.cat([keys, old[rows:]]))
-    _, keys = learner.loss(learner.query, a_batch(), step=1)
-    learner.update(keys)
-    assert learner.queue.pointer.item() == 2 * rows % 13
-    torch.testing.assert_close(learner.queue.keys.norm(dim=1), torch.ones(13))
+    model.update(keys)
+    assert torch.equal(model.queue.keys, torch.cat([keys, old[rows:]]))
+    _, keys = model(a_batch(), step=1)
+    model.update(keys)
+    assert model.queue.pointer.item() == 2 * rows % 13
+    torch.testing.assert_close(model.queue.keys.norm(dim=1), torch.ones(13))
 
 
 @pytest.mark.parametrize("embedder", ["light", "test_resnet"])
 def test_update_moves_the_keys_by_the_formula(embedder: str) -> None:
-    learner = CACL(tiny(embedder=embedder, momentum=0.8))
-    expected = {name: p.double() for name, p in parameters(learner.key).items()}
-    frozen = {name for name, p in learner.query.named_parameters() if not p.requires_grad}
+    model = CACL(tiny(embedder=embedder, momentum=0.8))
+    expected = {name: p.double() for name, p in parameters(model.key).items()}
+    frozen = {name for name, p in model.query.named_parameters() if not p.requires_grad}
     assert bool(frozen) == (embedder != "light")
     for _ in range(3):
         with torch.no_grad():
-            for p in learner.query.parameters():
+            for p in model.query.parameters():
                 if p.requires_grad:
                     p += torch.randn_like(p)  # in place of an optimiser
-        query = {name: p.double() for name, p in parameters(learner.query).items()}
-        learner.update(learner.queue.keys[:0])
+        query = {name: p.double() for name, p in parameters(model.query).items()}
+        model.update(model.queue.keys[:0])
         for name in expected.keys() - frozen:
             expected[name] = 0.8 * expected[name] + 0.2 * query[name]
-        assert all(torch.equal(p, query[name].float()) for name, p in learner.query.named_parameters())
-    for name, p in learner.key.named_parameters():
+        assert all(torch.equal(p, query[name].float()) for name, p in model.query.named_parameters())
+    for name, p in model.key.named_parameters():
         torch.testing.assert_close(p.double(), expected[name], rtol=1e-6, atol=1e-6)
         assert p.requires_grad is False
 
 
 def test_a_learner_goes_on_from_its_state() -> None:
     old, new, batch = CACL(tiny()), CACL(tiny()), a_batch()
-    old.update(old.loss(old.query, batch, step=0)[1])
+    old.update(old(batch, step=0)[1])
     new.load_state_dict(old.state_dict())
-    (one, one_keys), (two, two_keys) = (learner.loss(learner.query, batch, step=1) for learner in (old, new))
+    (one, one_keys), (two, two_keys) = (model(batch, step=1) for model in (old, new))
     assert torch.equal(one.total, two.total)
     assert torch.equal(one_keys, two_keys)
 
@@ -339,11 +339,11 @@ def test_a_learner_goes_on_from_its_state() -> None:
 # ------------------------------------------------------------------------------------------- shuffled batch norm
 
 
-def groups_seen(learner: CACL, batch: ClipBatch, step: int) -> tuple[list[list[int]], dict[str, Tensor], Tensor]:
+def groups_seen(model: CACL, batch: ClipBatch, step: int) -> tuple[list[list[int]], dict[str, Tensor], Tensor]:
     """Which clips of the batch the key encoders got together, and the metrics and keys of that step."""
     seen: list[tuple[Tensor, Tensor]] = []
-    handle = learner.key.register_forward_pre_hook(lambda module, inputs: seen.append(inputs))
-    parts, keys = learner.loss(learner.query, batch, step)
+    handle = model.key.register_forward_pre_hook(lambda module, inputs: seen.append(inputs))
+    parts, keys = model(batch, step)
     handle.remove()
     groups = []
     for clips, order in seen:
@@ -355,10 +355,10 @@ def groups_seen(learner: CACL, batch: ClipBatch, step: int) -> tuple[list[list[i
 
 @pytest.mark.parametrize("groups", [2, 3])
 def test_keys_are_normalised_in_groups_and_come_back_in_order(groups: int) -> None:
-    learner, batch = CACL(tiny(shuffle_bn_groups=groups)), a_batch()
-    query, key = copy.deepcopy(learner.query), copy.deepcopy(learner.key)
+    model, batch = CACL(tiny(shuffle_bn_groups=groups)), a_batch()
+    query, key = copy.deepcopy(model.query), copy.deepcopy(model.key)
     assert key.training
-    seen, metrics, keys = groups_seen(learner, batch, step=3)
+    seen, metrics, keys = groups_seen(model, batch, step=3)
     assert [len(group) for group in seen] == [6 // groups] * groups
     assert sorted(itertools.chain(*seen)) == list(range(6))
 
@@ -371,7 +371,7 @@ def test_keys_are_normalised_in_groups_and_come_back_in_order(groups: int) -> No
     assert_same_rows(keys, torch.cat([by_hand["f"], by_hand["t"]]))
     assert (by_hand["f"] - together["f"]).abs().max() > 0.01  # the company matters
     embeddings = {f"{n}_q": q[n] for n in "ft"} | {f"{n}_k": by_hand[n] for n in "ft"}
-    _, expected = contrast_loss(embeddings, learner.queue.keys, 0.07, "cross")
+    _, expected = contrast_loss(embeddings, model.queue.keys, 0.07, "cross")
     assert len(expected) == 8
     for name, value in expected.items():
         torch.testing.assert_close(metrics[name], value, msg=lambda m, name=name: f"{name}: {m}")
@@ -379,21 +379,21 @@ def test_keys_are_normalised_in_groups_and_come_back_in_order(groups: int) -> No
 
 @pytest.mark.parametrize(("clips", "groups", "sizes"), [(7, 3, [3, 2, 2]), (6, 3, [2, 2, 2]), (5, 2, [3, 2])])
 def test_no_group_of_a_short_batch_has_a_single_clip(clips: int, groups: int, sizes: list[int]) -> None:
-    learner, batch = CACL(tiny(shuffle_bn_groups=groups)), a_batch(clips)
-    assert clips >= learner.min_clips_per_rank == 2 * groups
-    seen, _, keys = groups_seen(learner, batch, step=3)
+    model, batch = CACL(tiny(shuffle_bn_groups=groups)), a_batch(clips)
+    assert clips >= model.min_clips_per_rank == 2 * groups
+    seen, _, keys = groups_seen(model, batch, step=3)
     assert [len(group) for group in seen] == sizes
     assert sorted(itertools.chain(*seen)) == list(range(clips))
     assert len(keys) == 2 * clips
 
 
 def test_the_step_decides_the_groups() -> None:
-    learner, batch = CACL(tiny(shuffle_bn_groups=2)), a_batch()
-    first, again, *others = (groups_seen(learner, batch, step)[0] for step in (3, 3, 4, 5, 6))
+    model, batch = CACL(tiny(shuffle_bn_groups=2)), a_batch()
+    first, again, *others = (groups_seen(model, batch, step)[0] for step in (3, 3, 4, 5, 6))
     assert first == again
     assert any(other != first for other in others)
 
 
 def test_one_group_is_not_permuted() -> None:
-    learner, batch = CACL(tiny()), a_batch()
-    assert groups_seen(learner, batch, step=3)[0] == [[0, 1, 2, 3, 4, 5]]
+    model, batch = CACL(tiny()), a_batch()
+    assert groups_seen(model, batch, step=3)[0] == [[0, 1, 2, 3, 4, 5]]

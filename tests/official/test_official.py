@@ -45,8 +45,9 @@ from cacl.models.cnn3d import C3D
 from cacl.models.registry import create_model
 from cacl.models.video_transformer import VideoTransformer
 from cacl.reporting.console import Console
-from cacl.training.optim import learning_rate_of_epoch
-from cacl.training.trainer import Trainer, training_videos
+from cacl.training.optim import cosine_by_epoch
+from cacl.training.train_state import TrainState
+from cacl.training.training_videos import find_training_videos
 from tests.launch import ROOT
 from tests.official import release
 
@@ -194,9 +195,9 @@ def test_the_transformer_reads_both_clips_behind_cls_with_a_position_each(revers
 def test_the_recipe_draws_weights_as_torch_does() -> None:
     """All within 1 / sqrt(fan in): a normal distribution of the same deviation would leave it. So do the untrained
     encoders that an evaluation shows beside the trained ones."""
-    trainer = Trainer(small(), 6, torch.device("cpu"))
-    weights = EncoderWeights.of_checkpoint(trainer.checkpoint(""), "here")
-    query = trainer.learner.query
+    train_state = TrainState(small(), 6, torch.device("cpu"))
+    weights = EncoderWeights.of_checkpoint(train_state.make_checkpoint(""), "here")
+    query = train_state.model.query
     for cnn, transformer in (
         (query.cnn, query.transformer),
         (weights.build_untrained("cnn"), weights.build_untrained("transformer")),
@@ -264,15 +265,15 @@ def test_steps_are_those_of_the_release(name: str, monkeypatch: pytest.MonkeyPat
     """
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     config = small(f"model.cnn={name}")
-    trainer = Trainer(config, 6, torch.device("cpu"))
-    learner = trainer.learner.double()
-    query, key = learner.query, learner.key
-    theirs = release.Training(second(query, config).double(), learner.queue.keys)
-    assert trainer.steps == 3
+    train_state = TrainState(config, 6, torch.device("cpu"))
+    model = train_state.model.double()
+    query, key = model.query, model.key
+    theirs = release.Training(second(query, config).double(), model.queue.keys)
+    assert train_state.num_steps == 3
     for step, epoch in enumerate((1, 1, 2)):
         batch = a_batch(step)
         before = [p.clone() for p in query.parameters()]
-        metrics = trainer.train_step(batch, sync=True)
+        metrics = train_state.train_step(batch, sync=True)
         rate = release.learning_rate(epoch, epochs=2)
         loss = theirs.loss(batch.query.double(), batch.key.double(), batch.order.tolist())
         theirs.step(loss, rate)
@@ -284,8 +285,8 @@ def test_steps_are_those_of_the_release(name: str, monkeypatch: pytest.MonkeyPat
         assert_same(trained, theirs.query.parameters(), "weights")
         assert_same(running(query), running(theirs.query), "statistics of queries")
         assert_same(running(key), running(theirs.key), "statistics of keys")
-        assert_same([learner.queue.keys], [theirs.queue], "queue")
-        assert learner.queue.pointer.item() == theirs.pointer == (step + 1) * 2 * CLIP % 16
+        assert_same([model.queue.keys], [theirs.queue], "queue")
+        assert model.queue.pointer.item() == theirs.pointer == (step + 1) * 2 * CLIP % 16
         still = all(torch.equal(*pair) for pair in zip(before, query.parameters(), strict=True))
         assert still == (epoch == 2)
     theirs.follow()  # at the beginning of the next step, where we do it at the end of this one
@@ -295,10 +296,10 @@ def test_steps_are_those_of_the_release(name: str, monkeypatch: pytest.MonkeyPat
 
 def test_the_order_of_keys_in_the_queue() -> None:
     """All of the CNN, then all of the transformer, each in the order of the clips."""
-    learner = CACL(small())
+    model = CACL(small())
     batch = a_batch()
-    _, keys = learner.loss(learner.query, batch, step=0)
-    theirs = release.Training(second(learner.query, learner.config), learner.queue.keys)
+    _, keys = model(batch, step=0)
+    theirs = release.Training(second(model.query, model.config), model.queue.keys)
     copies = torch.stack([release.shuffled(c, o) for c, o in zip(batch.key, batch.order.tolist(), strict=True)])
     f, t = theirs.key(copies, batch.key)
     torch.testing.assert_close(keys, torch.cat([f, t]), rtol=0, atol=1e-5)
@@ -306,10 +307,10 @@ def test_the_order_of_keys_in_the_queue() -> None:
 
 def test_batch_norm_is_shuffled_in_groups() -> None:
     """Keys of a batch that was permuted and normalised in two parts, back in their places."""
-    learner = CACL(small("contrast.shuffle_bn_groups=2"))
+    model = CACL(small("contrast.shuffle_bn_groups=2"))
     batch, step = a_batch(), 5
-    _, keys = learner.loss(learner.query, batch, step=step)
-    theirs = release.Training(second(learner.query, learner.config), learner.queue.keys)
+    _, keys = model(batch, step=step)
+    theirs = release.Training(second(model.query, model.config), model.queue.keys)
     copies = torch.stack([release.shuffled(c, o) for c, o in zip(batch.key, batch.order.tolist(), strict=True)])
     drawn = torch.randperm(CLIP, generator=torch.Generator().manual_seed(step)).tolist()
     assert drawn != sorted(drawn)
@@ -322,7 +323,7 @@ def test_batch_norm_is_shuffled_in_groups() -> None:
 
 def test_rates_of_all_epochs() -> None:
     config = recipe()
-    rates = [learning_rate_of_epoch(e, config.train.epochs, config.optim.lr) for e in range(1, 301)]
+    rates = [cosine_by_epoch(e, config.train.epochs, config.optim.lr) for e in range(1, 301)]
     assert rates == pytest.approx([release.learning_rate(e) for e in range(1, 301)], abs=1e-15)
     assert rates[0] < 0.01
     assert abs(rates[-1]) < 1e-15
@@ -397,7 +398,7 @@ def test_shorter_videos_are_left_out(make_video: Callable[..., Path], tmp_path: 
         make_video(tmp_path / f"videos/{length}.mp4", frames=length, size=(32, 32))
     settings = {"root": tmp_path / "videos", "cache": tmp_path / "cache", "layout": "folder", "max_rejected": 0.5}
     config = recipe(*(f"data.{key}={value}" for key, value in settings.items()))
-    found = training_videos(config, Console(enabled=False), None)
+    found = find_training_videos(config, Console(enabled=False), None)
     assert [video.path for video in found.videos] == [f"{n}.mp4" for n in lengths if release.starts(n)]
 
 

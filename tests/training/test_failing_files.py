@@ -25,7 +25,8 @@ from cacl.errors import CaclError, CheckpointError, DataError
 from cacl.evaluation import retrieval
 from cacl.loaders.prepared.prepare import prepare
 from cacl.loaders.prepared.transcode import TranscodeSettings
-from cacl.training.trainer import Trainer, train
+from cacl.training.train_state import TrainState
+from cacl.training.trainer import train
 from tests.damage import DAMAGES, deleted, overwritten, rotten, truncated
 from tests.tiny import tiny_config
 
@@ -86,7 +87,7 @@ def observed(
     """Trains. damages: what happens to these videos when step `at` is done; dies: after which step the process ends."""
     seen = Seen()
 
-    class Observed(Trainer):
+    class Observed(TrainState):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             if at == 0:
@@ -112,7 +113,7 @@ def observed(
                 raise Died
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "Trainer", Observed)
+        patch.setattr(training, "TrainState", Observed)
         try:
             seen.summary = train(config, resume=resume)
         except Died:
@@ -127,7 +128,7 @@ def damage(config: Config, damages: dict[int, Damage]) -> None:
 
 
 def account(config: Config) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (Path(config.run) / "failures.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (Path(config.run) / "skipped_clips.jsonl").read_text().splitlines()]
 
 
 def assert_accounted(config: Config, seen: Seen) -> None:
@@ -175,7 +176,7 @@ def test_every_clip_is_trained_on_or_accounted_for(
     expected, seen = observed(whole), observed(config, {1: deleted, 4: overwritten, 6: truncated})
     assert expected.summary["clips_skipped"] == 0
     assert expected.summary["clips_trained"] == STEPS * BATCH
-    assert not (Path(whole.run) / "failures.jsonl").exists()
+    assert not (Path(whole.run) / "skipped_clips.jsonl").exists()
 
     assert_accounted(config, seen)
     assert seen.summary["files_failed"].keys() == {"1.mp4", "4.mp4", "6.mp4"}
@@ -219,7 +220,7 @@ def test_a_step_with_too_few_clips_is_passed_over(
     lines = account(config)
     assert len(lines) == BATCH * (STEPS - len(without))
     assert {line["path"] for line in lines if line["reason"] is not None} == {"3.mp4"}
-    assert capfd.readouterr().err.count("passed over") == STEPS - len(without)
+    assert capfd.readouterr().err.count("too few of its clips loaded") == STEPS - len(without)
 
 
 # ------------------------------------------------------------------------------------------------------ stopping
@@ -244,13 +245,13 @@ def test_a_disk_that_went_away_ends_the_run(configured: Callable[..., Config], a
     config = configured("damaged", data={"max_rejected": allowed})
     root = Path(config.data.root)
 
-    class Gone(Trainer):
+    class Gone(TrainState):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             root.rename(root.with_name("elsewhere"))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "Trainer", Gone)
+        patch.setattr(training, "TrainState", Gone)
         with pytest.raises(DataError, match=f"data.root = {root}: .* of 7 |all 7 training videos fail"):
             train(config)
     assert {line["step"] for line in account(config)} == ({1} if allowed == 0.1 else {1, 2})

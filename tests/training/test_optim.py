@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from cacl.config import OptimConfig
 from cacl.errors import ConfigError
-from cacl.training.optim import create_optimizer, learning_rate
+from cacl.training.optim import cosine_with_warmup, create_optimizer
 
 # ------------------------------------------------------------------------------------------------ learning rate
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(1, 0), (1, 1), (7, 0), (100, 10), (101, 1), (50, 50)])
 def test_learning_rate_rises_to_its_peak_and_falls_to_nothing(steps: int, warmup: int) -> None:
-    rates = [learning_rate(step, steps, warmup, 0.3) for step in range(steps)]
+    rates = [cosine_with_warmup(step, steps, warmup, 0.3) for step in range(steps)]
     expected = [
         0.3 * (s + 1) / warmup if s < warmup else 0.15 * (1 + math.cos(math.pi * (s - warmup) / (steps - warmup)))
         for s in range(steps)
@@ -32,9 +32,9 @@ def test_learning_rate_rises_to_its_peak_and_falls_to_nothing(steps: int, warmup
     assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
     assert np.allclose(np.diff(rates[:warmup]), 0.3 / max(1, warmup), rtol=1e-9)
     if warmup < steps:
-        assert learning_rate(steps, steps, warmup, 0.3) == pytest.approx(0, abs=1e-12)
+        assert cosine_with_warmup(steps, steps, warmup, 0.3) == pytest.approx(0, abs=1e-12)
         middle = warmup + (steps - warmup) / 2
-        assert learning_rate(int(middle), steps, warmup, 0.3) >= 0.15 - 1e-12
+        assert cosine_with_warmup(int(middle), steps, warmup, 0.3) >= 0.15 - 1e-12
 
 
 # --------------------------------------------------------------------------------------------------- optimisers

@@ -9,7 +9,7 @@ import pytest
 
 from cacl.clips import SeekPoint, VideoRecord
 from cacl.loaders.catalog.catalog import Catalog
-from cacl.training import run_manifest
+from cacl.training.run_manifest import RunManifest
 
 
 def record(number: int, split: str | None = "train") -> VideoRecord:
@@ -42,13 +42,13 @@ BEGUN = catalog(*VIDEOS)
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """The folder of a run that began with VIDEOS."""
-    run_manifest.write(tmp_path, BEGUN)
+    RunManifest(tmp_path).write(BEGUN)
     return tmp_path
 
 
 def found_now(run: Path, *videos: VideoRecord) -> Catalog | None:
     found = catalog(*videos)
-    return run_manifest.read(run, BEGUN.fingerprint, found, found.only("train"))
+    return RunManifest(run).read(BEGUN.fingerprint, found, found.only("train"))
 
 
 def test_all_that_it_began_with(run: Path) -> None:
@@ -91,9 +91,9 @@ def test_a_video_that_is_held_out_by_now(run: Path) -> None:
 def test_the_list_of_another_run(run: Path) -> None:
     """Which began with more videos, or in another order: other samples."""
     for others in ([*VIDEOS, record(6)], VIDEOS[::-1], VIDEOS[1:]):
-        run_manifest.write(run, catalog(*others))
+        RunManifest(run).write(catalog(*others))
         assert found_now(run, *VIDEOS[1:]) is None
-    run_manifest.write(run, BEGUN)
+    RunManifest(run).write(BEGUN)
     assert found_now(run, *VIDEOS[1:]) is not None
-    (run / run_manifest.NAME).unlink()
+    RunManifest(run).file.unlink()
     assert found_now(run, *VIDEOS[1:]) is None

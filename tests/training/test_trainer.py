@@ -24,7 +24,9 @@ from cacl.checkpoints.encoders import ENCODERS_NAME
 from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.errors import CaclError, CheckpointError
-from cacl.training.trainer import Trainer, train
+from cacl.training import scalar_averages
+from cacl.training.train_state import TrainState
+from cacl.training.trainer import train
 from tests.keys import another, changed, keys, value_of
 from tests.tiny import tiny_batch, tiny_config
 
@@ -43,9 +45,9 @@ def config_of(steps: int = 3, run: str | Path = "never written", **sections: dic
     return tiny_config(run, own, sections)
 
 
-def weights(trainer: Trainer) -> Tensor:
+def weights(train_state: TrainState) -> Tensor:
     """All trained weights in one vector, in double precision."""
-    return torch.cat([p.detach().double().flatten() for p in trainer.learner.query.parameters() if p.requires_grad])
+    return torch.cat([p.detach().double().flatten() for p in train_state.model.query.parameters() if p.requires_grad])
 
 
 # ------------------------------------------------------------------------------------------------- what a step does
@@ -53,43 +55,45 @@ def weights(trainer: Trainer) -> Tensor:
 
 @pytest.mark.parametrize("max_grad_norm", [0.0, 0.25, 1e6], ids=["no limit", "beyond it", "within it"])
 def test_a_step_follows_the_gradient_no_further_than_its_limit(max_grad_norm: float) -> None:
-    trainer = Trainer(config_of(optim=PLAIN | {"lr": 0.125, "max_grad_norm": max_grad_norm}), VIDEOS, CPU)
-    before = weights(trainer)
-    metrics = trainer.train_step(tiny_batch(BATCH), sync=True)
-    gradient, taken = metrics["gradient_norm"].item(), (weights(trainer) - before).norm().item() / 0.125
+    train_state = TrainState(config_of(optim=PLAIN | {"lr": 0.125, "max_grad_norm": max_grad_norm}), VIDEOS, CPU)
+    before = weights(train_state)
+    metrics = train_state.train_step(tiny_batch(BATCH), sync=True)
+    gradient, taken = metrics["gradient_norm"].item(), (weights(train_state) - before).norm().item() / 0.125
     assert gradient > 1  # that of the loss, whatever the limit
     assert taken == pytest.approx(min(gradient, max_grad_norm or math.inf), rel=1e-4)
 
 
 def test_the_rate_warms_up_over_epochs() -> None:
     """Two epochs of ten videos are five steps of four."""
-    trainer = Trainer(config_of(12, optim={"lr": 0.5, "warmup_epochs": 2.0}), VIDEOS, CPU)
-    rates = [trainer.train_step(tiny_batch(BATCH, seed=step), sync=True)["learning_rate"].item() for step in range(12)]
+    train_state = TrainState(config_of(12, optim={"lr": 0.5, "warmup_epochs": 2.0}), VIDEOS, CPU)
+    rates = [
+        train_state.train_step(tiny_batch(BATCH, seed=step), sync=True)["learning_rate"].item() for step in range(12)
+    ]
     rising = [0.5 * step / 5 for step in (1, 2, 3, 4, 5)]
     falling = [0.25 * (1 + math.cos(math.pi * step / 7)) for step in range(7)]
     assert rates == pytest.approx(rising + falling, rel=1e-6)
 
 
 def test_the_logged_rate_is_the_one_applied() -> None:
-    trainer = Trainer(config_of(12, optim=PLAIN | {"lr": 0.5, "warmup_epochs": 2.0}), VIDEOS, CPU)
+    train_state = TrainState(config_of(12, optim=PLAIN | {"lr": 0.5, "warmup_epochs": 2.0}), VIDEOS, CPU)
     for step in range(8):
-        before = weights(trainer)
-        metrics = trainer.train_step(tiny_batch(BATCH, seed=step), sync=True)
-        taken = (weights(trainer) - before).norm().item()
+        before = weights(train_state)
+        metrics = train_state.train_step(tiny_batch(BATCH, seed=step), sync=True)
+        taken = (weights(train_state) - before).norm().item()
         assert taken == pytest.approx(metrics["learning_rate"].item() * metrics["gradient_norm"].item(), rel=1e-3)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_gradient_that_is_not_finite_stops_a_run_whose_loss_is(value: float) -> None:
-    trainer = Trainer(config_of(), VIDEOS, CPU)
-    before = weights(trainer)
-    parts, _ = trainer.learner.loss(trainer.query, tiny_batch(BATCH), 0)
+    train_state = TrainState(config_of(), VIDEOS, CPU)
+    before = weights(train_state)
+    parts, _ = train_state.model(tiny_batch(BATCH), 0)
     assert parts.total.isfinite()
-    next(trainer.learner.query.parameters()).register_hook(lambda gradient: gradient * value)
+    next(train_state.model.query.parameters()).register_hook(lambda gradient: gradient * value)
     with pytest.raises(CaclError, match=r"step 1: the loss or its gradient is not finite"):
-        trainer.train_step(tiny_batch(BATCH), sync=True)
-    assert torch.equal(weights(trainer), before)
-    assert trainer.step == 0
+        train_state.train_step(tiny_batch(BATCH), sync=True)
+    assert torch.equal(weights(train_state), before)
+    assert train_state.step == 0
 
 
 DECIDES = {
@@ -124,10 +128,10 @@ DECIDES = {
 
 def learnt(config: Config) -> dict[str, Tensor]:
     """The trained weights after three steps on the same clips; the schedule is that of the configuration."""
-    trainer = Trainer(config, VIDEOS, CPU)
+    train_state = TrainState(config, VIDEOS, CPU)
     for step in range(3):
-        trainer.train_step(tiny_batch(BATCH, seed=step), sync=True)
-    return dict(trainer.learner.query.named_parameters())
+        train_state.train_step(tiny_batch(BATCH, seed=step), sync=True)
+    return dict(train_state.model.query.named_parameters())
 
 
 @pytest.fixture(scope="module")
@@ -193,17 +197,17 @@ def configured(videos: Path, tmp_path: Path) -> Callable[..., Config]:
     return make
 
 
-def trained(config: Config, after_step: Callable[[Trainer], None], *, resume: bool = False) -> dict[str, Any]:
+def trained(config: Config, after_step: Callable[[TrainState], None], *, resume: bool = False) -> dict[str, Any]:
     """What `train` returns; `after_step` is called when a step is taken and before it is logged or saved."""
 
-    class Observed(Trainer):
+    class Observed(TrainState):
         def train_step(self, batch: ClipBatch, **options: Any) -> dict[str, Tensor]:
             metrics = super().train_step(batch, **options)
             after_step(self)
             return metrics
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "Trainer", Observed)
+        patch.setattr(training, "TrainState", Observed)
         return train(config, resume=resume)
 
 
@@ -214,8 +218,8 @@ def test_a_signal_that_comes_as_the_last_step_ends_interrupts_nothing(
     """In the last step, and in the one before, after which the loop notices it."""
     config = configured(3)
 
-    def ask_to_stop(trainer: Trainer) -> None:
-        if trainer.step == 3 - before_the_end:
+    def ask_to_stop(train_state: TrainState) -> None:
+        if train_state.step == 3 - before_the_end:
             signal.raise_signal(signal.SIGTERM)
 
     assert trained(config, ask_to_stop)["steps_taken"] == 3
@@ -237,7 +241,7 @@ def own_handlers() -> Iterator[dict[signal.Signals, Any]]:
 def test_signals_are_handled_as_before_when_training_ends(
     configured: Callable[..., Config], own_handlers: dict[signal.Signals, Any], ending: str
 ) -> None:
-    def after_step(trainer: Trainer) -> None:
+    def after_step(train_state: TrainState) -> None:
         assert all(signal.getsignal(number) is not handler for number, handler in own_handlers.items())
         if ending == "stopped":
             signal.raise_signal(signal.SIGINT)
@@ -267,11 +271,12 @@ def test_speed_and_the_wait_for_data_are_those_of_the_steps_logged(
                 clock.now += 3
                 yield batch
 
-    def take_a_second(trainer: Trainer) -> None:
+    def take_a_second(train_state: TrainState) -> None:
         clock.now += 1
 
     monkeypatch.setattr(training, "build_backend", Slow)
     monkeypatch.setattr(training, "time", clock)
+    monkeypatch.setattr(scalar_averages, "time", clock)
     summary = trained(configured(5, train={"log_every": 2}), take_a_second)
     assert summary["seconds"] == 20
     assert summary["scalars"]["data_wait_share"] == 0.75
@@ -309,12 +314,12 @@ def test_nothing_that_is_not_finite_is_saved_by_steps_that_do_not_look(
 ) -> None:
     """On a device that is only waited for where it must be; the CPU plays it, which would look at every step."""
     config = configured(steps, train={"device": "cpu", **settings})
-    monkeypatch.setattr(training, "_to", lambda batch, device: batch)
+    monkeypatch.setattr(ClipBatch, "to", lambda batch, device: batch)
 
-    def after_step(trainer: Trainer) -> None:
-        trainer.device = SimpleNamespace(type="other")  # type: ignore[assignment]
-        if trainer.step == poisoned:
-            trainer.learner.state_dict()["query.cnn.layers.0.weight"].view(-1)[0] = math.nan
+    def after_step(train_state: TrainState) -> None:
+        train_state.device = SimpleNamespace(type="other")  # type: ignore[assignment]
+        if train_state.step == poisoned:
+            train_state.model.state_dict()["query.cnn.layers.0.weight"].view(-1)[0] = math.nan
 
     with pytest.raises(CaclError, match=rf"step {poisoned + 1}: .* not finite"):
         trained(config, after_step)

@@ -1,0 +1,63 @@
+"""Which videos a run is trained on."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from pathlib import Path
+
+from cacl import distributed
+from cacl.checkpoints.checkpoint import Checkpoint
+from cacl.config import Config
+from cacl.errors import CaclError, CheckpointError, ConfigError
+from cacl.loaders.catalog.catalog import Catalog
+from cacl.loaders.catalog.scan import scan
+from cacl.reporting.console import Console, log_catalog
+from cacl.training.run_manifest import RunManifest
+
+log = logging.getLogger(__name__)
+
+
+def find_training_videos(config: Config, console: Console, saved: Checkpoint | None) -> Catalog:
+    """Scans the data set and takes the videos of its training split, or all of them where nothing is said of splits.
+
+    Args:
+        config: The configuration of the run.
+        console: The console that shows the progress of the scan.
+        saved: The checkpoint of the run that goes on; None for a new run.
+
+    Returns:
+        The training videos. A run that goes on keeps those that it began with, of which some may be gone or damaged.
+
+    Raises:
+        ConfigError: `data.root` is not set.
+        DataError: The data set cannot be scanned, or too many of its files cannot be used.
+        CaclError: No video belongs to the training split.
+        CheckpointError: The run that goes on began with other training videos.
+    """
+    if not config.data.root:
+        raise ConfigError("data.root is not set: give a folder of videos, as in --set data.root=path/to/videos")
+    with distributed.main_first():  # the other ranks find its scan in the cache
+        found = scan(config.data, min_frames=config.clip.min_frames, progress=partial(console.progress, "scanning"))
+    found.check(config.data.max_rejected)
+    log_catalog(found)
+    chosen = found.only("train") if found.has_splits else found
+    log.info(
+        "%s training videos of %s in %s (layout %s)", len(chosen.videos), len(found.videos), found.root, found.layout
+    )
+    if not chosen.videos:
+        others = ", ".join(sorted({video.split for video in found.videos if video.split}))
+        raise CaclError(
+            f"{found.root}: none of its {len(found.videos)} videos belongs to train; their splits are {others}"
+        )
+    if saved is None or saved.data_fingerprint == chosen.fingerprint:
+        return chosen
+    # Files that are gone or damaged by now are left to fail, as they would have without the interruption.
+    begun = RunManifest(Path(config.run)).read(saved.data_fingerprint, found, chosen)
+    if begun is None or 1 - len(chosen.videos) / len(begun.videos) > config.data.max_rejected:
+        raise CheckpointError(
+            f"{config.run} was begun with other training videos than {found.root} holds now: begin another run"
+        )
+    lost = len(begun.videos) - len(chosen.videos)
+    log.info("%s training videos are gone or damaged since the run began", lost)
+    return begun
