@@ -29,10 +29,12 @@ class LossParts:
     """Scalars by name. `<pair>` is "anchor.positive", as in "f_q.t_k".
 
     `contrast` and `order` are the losses before they are weighted.
-    `contrast/queue` and `contrast/batch` are the contrast by kind of negatives, present where both kinds count.
+    `contrast/queue` and `contrast/batch` are the contrast by kind of negatives. They are there if both kinds count.
     `similarity/<pair>` is the mean cosine of the two sides of the pair.
-    `top1/<pair>` is the share of videos whose positive is at least as similar as every key of the queue.
-    `batch_top1/<pair>` is the share of videos whose positive is at least as similar as those of the rest of the batch.
+    `top1/<pair>` is the share of videos whose two sides are at least as similar to each other as the queue anchor is to
+    any key of the queue.
+    `batch_top1/<pair>` is the share of videos whose anchor is at least as similar to its own positive as to any other
+    positive of the batch.
     `order_accuracy` is the share of clips whose class of frame orders is predicted."""
 
 
