@@ -28,7 +28,7 @@ from cacl.benchmarks.harness import machine
 from cacl.config import Config, DataConfig
 from cacl.loaders.backends.select import build_backend
 from cacl.loaders.catalog.catalog import Catalog
-from cacl.loaders.catalog.index import IndexWriter, Prepared
+from cacl.loaders.catalog.index_writer import IndexWriter, PreparedVideo
 from cacl.loaders.catalog.layouts.listing import VideoEntry
 from cacl.loaders.catalog.prepared_files import INDEX_NAME
 from cacl.loaders.catalog.scan import scan
@@ -60,7 +60,9 @@ def multiplied(source: Catalog, folder: Path, count: int, *, link: bool) -> None
         entry = VideoEntry(name, video.label, "train")
         size = int(video.fragments.offset[-1]) if video.fragments else 0
         writer.add(
-            Prepared(video=replace(video, path=path), entry=entry, splits={1: "train"}, size=size, source=video.content)
+            PreparedVideo(
+                video=replace(video, path=path), entry=entry, splits={1: "train"}, size=size, source=video.content
+            )
         )
         if link:
             os.link(file, folder / path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from cacl.clips import SeekPoint, VideoRecord
 from cacl.files import atomic_write
 from cacl.loaders.catalog.catalog import Catalog
-from cacl.loaders.catalog.index import PreparedVideos
+from cacl.loaders.catalog.prepared_videos import PreparedVideos
 
 MANIFEST_NAME = "manifest.jsonl"
 """The name of the file in a run folder."""

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from cacl.clips import VideoRecord
 from cacl.errors import DataError
-from cacl.loaders.catalog.index import PreparedVideos
+from cacl.loaders.catalog.prepared_videos import PreparedVideos
 from cacl.loaders.decode.storage import Location
 
 NAMED_REASONS = 3

@@ -18,10 +18,11 @@ from cacl.clips import VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError
 from cacl.files import FileStamp
-from cacl.loaders.catalog import index
 from cacl.loaders.catalog.catalog import Catalog, Rejected
+from cacl.loaders.catalog.index_reader import PreparedIndex, open_remote_index
 from cacl.loaders.catalog.layouts.discover import discover_videos
 from cacl.loaders.catalog.prepared_files import CONVERSION_LOG_NAME, INDEX_NAME
+from cacl.loaders.catalog.prepared_videos import PreparedVideos
 from cacl.loaders.catalog.quirks import find_quirks, find_slow_seeking, summarize_quirks
 from cacl.loaders.catalog.scan_cache import ProbedFile, ProbeOutcome, ScanCache, cache_folder
 from cacl.loaders.decode.probe import probe
@@ -91,16 +92,16 @@ def scan(
 def _open_prepared(config: DataConfig, min_frames: int) -> Catalog:
     if is_remote(config.root):
         root: Location = config.root.rstrip("/")
-        opened = index.fetched(root, cache_folder(config.cache), f"data.root = {root}")
+        opened = open_remote_index(root, cache_folder(config.cache), f"data.root = {root}")
     else:
         root = _local(config.root)
-        opened = index.Index(root / INDEX_NAME, f"data.root = {root}")
+        opened = PreparedIndex(root / INDEX_NAME, f"data.root = {root}")
     layout, rejected = opened.about["layout"], [Rejected(*pair) for pair in opened.about["rejected"]]
     if config.layout not in ("auto", layout):
         raise DataError(
             f"data.root = {root}: was prepared from layout {layout}; data.layout = {config.layout} is not it"
         )
-    videos = index.PreparedVideos(opened, config.fold, config.test_share)
+    videos = PreparedVideos(opened, config.fold, config.test_share)
     usable, short = videos.at_least(min_frames), videos.shorter_than(min_frames)
     if not usable:
         _refuse_if_all_too_short(root, short, min_frames)

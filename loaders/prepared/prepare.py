@@ -25,7 +25,7 @@ from cacl.clips import VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError, UsageError, reason_of
 from cacl.loaders.catalog.catalog import Catalog, Rejected
-from cacl.loaders.catalog.index import IndexWriter, Prepared
+from cacl.loaders.catalog.index_writer import IndexWriter, PreparedVideo
 from cacl.loaders.catalog.layouts.discover import discover_videos, official_folds
 from cacl.loaders.catalog.layouts.listing import Listing
 from cacl.loaders.catalog.prepared_files import CONVERSION_LOG_NAME, INDEX_NAME
@@ -265,7 +265,7 @@ def _finish(
             continue
         done.append(outcome)
         writer.add(
-            Prepared(
+            PreparedVideo(
                 video=_with_head(target, outcome),
                 entry=entry,
                 splits={fold: paths.get(entry.path) for fold, paths in splits.items()},

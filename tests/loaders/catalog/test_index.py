@@ -21,11 +21,14 @@ from safetensors.numpy import save_file
 from cacl.clips import Fragments, VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError
-from cacl.loaders.catalog import index
-from cacl.loaders.catalog.index import Index, IndexWriter, Prepared, PreparedVideos
+from cacl.loaders.catalog import index_reader
+from cacl.loaders.catalog.index_format import FORMAT
+from cacl.loaders.catalog.index_reader import PreparedIndex
+from cacl.loaders.catalog.index_writer import IndexWriter, PreparedVideo
 from cacl.loaders.catalog.layouts.hold_out import hold_out
 from cacl.loaders.catalog.layouts.listing import VideoEntry
 from cacl.loaders.catalog.prepared_files import INDEX_NAME
+from cacl.loaders.catalog.prepared_videos import PreparedVideos
 from cacl.loaders.catalog.scan import scan
 
 ABOUT = {
@@ -62,7 +65,7 @@ SPLITS: list[dict[int, str | None]] = [
 ]
 
 
-def prepared(number: int, entry: VideoEntry, splits: dict[int, str | None] | None = None) -> Prepared:
+def prepared(number: int, entry: VideoEntry, splits: dict[int, str | None] | None = None) -> PreparedVideo:
     draw = np.random.default_rng(number)
     groups = [1, 4, 1, 30, 2][number % 5]
     init = [b"head", b"another head", b"head"][number % 3]
@@ -85,14 +88,14 @@ def prepared(number: int, entry: VideoEntry, splits: dict[int, str | None] | Non
         fragments=fragments,
     )
     size = int(fragments.offset[-1])
-    return Prepared(video=video, entry=entry, splits=splits or {1: None}, size=size, source=draw.bytes(16).hex())
+    return PreparedVideo(video=video, entry=entry, splits=splits or {1: None}, size=size, source=draw.bytes(16).hex())
 
 
 MEMBERS = [prepared(number, entry, SPLITS[number]) for number, entry in enumerate(ENTRIES)]
 UNSPLIT = [prepared(number, entry) for number, entry in enumerate(ENTRIES)]
 
 
-def write(folder: Path, members: Sequence[Prepared] = MEMBERS, about: dict[str, object] = ABOUT) -> Path:
+def write(folder: Path, members: Sequence[PreparedVideo] = MEMBERS, about: dict[str, object] = ABOUT) -> Path:
     folder.mkdir(exist_ok=True)
     writer = IndexWriter(folder)
     for member in members:
@@ -102,10 +105,10 @@ def write(folder: Path, members: Sequence[Prepared] = MEMBERS, about: dict[str, 
 
 
 def opened(folder: Path, split: int = 1, test_share: float = 0.0) -> PreparedVideos:
-    return PreparedVideos(Index(folder / INDEX_NAME, "the set"), split, test_share)
+    return PreparedVideos(PreparedIndex(folder / INDEX_NAME, "the set"), split, test_share)
 
 
-def record(member: Prepared, split: str | None) -> VideoRecord:
+def record(member: PreparedVideo, split: str | None) -> VideoRecord:
     return replace(member.video, label=member.entry.label, split=split, attributes=member.entry.attributes)
 
 
@@ -125,8 +128,8 @@ def test_every_record_comes_back(tmp_path: Path, split: int) -> None:
     wanted = [record(member, splits[split]) for member, splits in zip(MEMBERS, SPLITS, strict=True)]
     assert list(map(facts, found)) == list(map(facts, wanted))
     assert found.has_splits
-    assert found.opened.about == ABOUT
-    assert found.opened.splits == [1, 2, 3]
+    assert found.prepared_index.about == ABOUT
+    assert found.prepared_index.folds == [1, 2, 3]
     with pytest.raises(DataError, match=r"^data\.fold = 4: the set was prepared with fold 1, 2, 3$"):
         opened(tmp_path, 4)
 
@@ -195,7 +198,7 @@ def test_nothing_to_hold_out_of(tmp_path: Path) -> None:
 # --- The fingerprint
 
 
-CHANGES: list[Callable[[Prepared], Prepared]] = [
+CHANGES: list[Callable[[PreparedVideo], PreparedVideo]] = [
     lambda p: replace(p, video=replace(p.video, content="00" * 16)),
     lambda p: replace(p, video=replace(p.video, frames=p.video.frames + 1)),
     lambda p: replace(p, video=replace(p.video, width=2)),
@@ -241,7 +244,13 @@ def test_the_fingerprint_tells_nothing_else(tmp_path: Path) -> None:
 
 def all_of(folder: Path) -> tuple[object, ...]:
     found = opened(folder)
-    return list(map(facts, found)), found.split_names, found.opened.about, found.opened.splits, found.fingerprint
+    return (
+        list(map(facts, found)),
+        found.split_names,
+        found.prepared_index.about,
+        found.prepared_index.folds,
+        found.fingerprint,
+    )
 
 
 def test_damage_is_never_taken_for_a_record(tmp_path: Path) -> None:
@@ -324,7 +333,7 @@ def test_other_files_in_its_place(tmp_path: Path) -> None:
     save_file({"weight": np.zeros(3)}, file, {"cacl": json.dumps({"format": "cacl prepared set 99"})})
     with pytest.raises(DataError, match=r"\(its format is 'cacl prepared set 99', not 'cacl prepared set \d+'\)"):
         opened(tmp_path)
-    save_file({"weight": np.zeros(3)}, file, {"cacl": json.dumps({"format": index.FORMAT})})
+    save_file({"weight": np.zeros(3)}, file, {"cacl": json.dumps({"format": FORMAT})})
     with pytest.raises(DataError, match=r"^the set: its index.* cannot be used \("):
         opened(tmp_path)
     file.unlink()
@@ -345,14 +354,14 @@ def test_a_set_in_use_is_prepared_again(tmp_path: Path) -> None:
 def test_a_set_is_prepared_again_while_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is then the old one or the new one as a whole."""
     file, other = write(tmp_path / "a") / INDEX_NAME, write(tmp_path / "b", UNSPLIT[::-1]) / INDEX_NAME
-    digest = index._digest
+    digest = index_reader.digest_columns
 
     def replacing(*given: Any) -> str:
         if other.exists():
             other.replace(file)
         return digest(*given)
 
-    monkeypatch.setattr(index, "_digest", replacing)
+    monkeypatch.setattr(index_reader, "digest_columns", replacing)
     wanted = [record(member, splits[1]) for member, splits in zip(MEMBERS, SPLITS, strict=True)]
     assert list(map(facts, opened(tmp_path / "a"))) == list(map(facts, wanted))
     assert list(map(facts, opened(tmp_path / "a"))) == [facts(record(member, None)) for member in UNSPLIT[::-1]]

@@ -29,7 +29,7 @@ from cacl.errors import DataError
 from cacl.loaders.backends import cpu
 from cacl.loaders.backends.thread_pool import ThreadPoolBackend
 from cacl.loaders.catalog.catalog import Catalog
-from cacl.loaders.catalog.index import IndexWriter, Prepared
+from cacl.loaders.catalog.index_writer import IndexWriter, PreparedVideo
 from cacl.loaders.catalog.layouts.listing import VideoEntry
 from cacl.loaders.catalog.prepared_files import INDEX_NAME
 from cacl.loaders.catalog.scan import scan
@@ -255,7 +255,7 @@ def write(folder: Path, videos: list[VideoRecord]) -> Path:
     writer = IndexWriter(folder)
     for video in videos:
         entry = VideoEntry(video.path, None, None, {})
-        writer.add(Prepared(video=video, entry=entry, splits={1: None}, size=1, source="00" * 16))
+        writer.add(PreparedVideo(video=video, entry=entry, splits={1: None}, size=1, source="00" * 16))
     writer.save({"layout": "folder", "rejected": [], "missing": []})
     return folder / INDEX_NAME
 

@@ -22,8 +22,8 @@ import pytest
 from cacl.clips import VideoRecord
 from cacl.config import DataConfig
 from cacl.errors import DataError, UsageError
-from cacl.loaders.catalog import index
 from cacl.loaders.catalog.catalog import Catalog
+from cacl.loaders.catalog.index_reader import PreparedIndex
 from cacl.loaders.catalog.prepared_files import CONVERSION_LOG_NAME, INDEX_NAME
 from cacl.loaders.catalog.scan import scan
 from cacl.loaders.decode.raw import decode_frames
@@ -89,7 +89,7 @@ def files(target: Path) -> dict[str, tuple[int, int]]:
 
 def indexed(target: Path) -> tuple[object, ...]:
     """All that the index says."""
-    opened = index.Index(target / INDEX_NAME, "")
+    opened = PreparedIndex(target / INDEX_NAME, "")
     return opened.digest, opened.tables, opened.about
 
 
