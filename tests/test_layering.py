@@ -6,11 +6,10 @@ import sys
 import pytest
 
 from docs import import_graph
-from docs.import_graph import NOT_INSTALLED, ROWS, TOP_LEVEL, folder_graph, folder_of, imported_modules
+from docs.import_graph import NOT_INSTALLED, ROW_OF, ROWS, TOP_LEVEL, folder_graph, folder_of, imported_modules
 from tests.launch import ROOT
 
 GRAPH = import_graph.import_graph()
-ROW_OF = {folder: number for number, row in enumerate(ROWS) for folder in row}
 
 
 def modules_in(folder: str) -> list[str]:
@@ -20,9 +19,9 @@ def modules_in(folder: str) -> list[str]:
 def test_the_graph_is_there() -> None:
     assert {"cacl", "cacl.training.trainer", "cacl.loaders.catalog.scan", "cacl.kernels", "cacl.models"} <= set(GRAPH)
     assert "cacl.loaders.catalog.scan" in GRAPH["cacl.training.trainer"]
-    assert any("cacl.training.trainer" in GRAPH[module] for module in GRAPH if folder_of(module) in ("commands", "cli")), (
-        "imports inside functions are not seen"
-    )
+    assert any(
+        "cacl.training.trainer" in GRAPH[module] for module in GRAPH if folder_of(module) in ("commands", "cli")
+    ), "imports inside functions are not seen"
     unknown = {name for imports in GRAPH.values() for name in imports if name.split(".")[0] == "cacl"} - set(GRAPH)
     assert not unknown, "imports of modules that do not exist"
 
