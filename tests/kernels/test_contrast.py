@@ -14,13 +14,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cacl.kernels import contrast_reference
-from cacl.kernels.common import (
-    CPU_CHUNK_LOGITS,
-    MAX_SPLITS,
-    MIN_TILES_PER_SPLIT,
-    contrast_tile,
-    num_splits_heuristic,
-)
+from cacl.kernels.common import CPU_CHUNK_LOGITS
 from cacl.kernels.contrast import queue_contrast
 from cacl.kernels.contrast_reference import CPU_CHUNK_ANCHORS
 from tests.kernels.contrast_truth import (
@@ -355,36 +349,3 @@ def test_errors_on_a_gpu() -> None:
             queue_contrast(*inputs, torch.tensor(0.07))
         with pytest.raises(ValueError, match=r"anchors torch\.float64: give float32"):
             queue_contrast(inputs[0].double(), inputs[1].double(), inputs[2].double(), 0.07)
-
-
-# --- How the kernels divide the queue
-
-
-@pytest.mark.parametrize("multiprocessors", [1, 8, 108, 132, 148])
-def test_every_part_of_the_queue_has_tiles(multiprocessors: int) -> None:
-    for blocks in (1, 2, 3, 16, 17, 100, 1000):
-        for tiles in (*range(1, 150), 1024, 1093, 4096, 100_003):
-            splits = num_splits_heuristic(blocks, tiles, multiprocessors)
-            assert 1 <= splits <= MAX_SPLITS
-            assert splits == 1 or splits * MIN_TILES_PER_SPLIT <= tiles
-            # This is how `grid_of` deals them out.
-            of_split = -(-tiles // splits)
-            assert -(-tiles // of_split) == splits, (blocks, tiles)
-
-
-@pytest.mark.parametrize("multiprocessors", [1, 8, 108, 132, 148])
-def test_no_other_number_of_parts_is_sooner_done(multiprocessors: int) -> None:
-    def rounds(blocks: int, tiles: int, splits: int) -> int:
-        return -(-blocks * splits // multiprocessors) * -(-tiles // splits)
-
-    for blocks in (1, 16, 17, 131, 133, 1000):
-        for tiles in (1, 7, 64, 1024, 1093):
-            chosen = rounds(blocks, tiles, num_splits_heuristic(blocks, tiles, multiprocessors))
-            for splits in range(1, min(MAX_SPLITS, tiles // MIN_TILES_PER_SPLIT) + 1):
-                assert chosen <= rounds(blocks, tiles, splits)
-
-
-def test_2048_anchors_keep_128_of_132_multiprocessors_busy() -> None:
-    tile = contrast_tile(128, torch.bfloat16)
-    blocks = 2048 // tile.block_n
-    assert blocks * num_splits_heuristic(blocks, 65_536 // tile.block_k, 132) == 128
