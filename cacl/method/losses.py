@@ -91,7 +91,7 @@ def _queue_loss(
     for pair in PAIRS[pairs]:
         if pair.anchor == pair.queue_anchor:
             pairs_by_anchor.setdefault(pair.anchor, []).append(pair)
-    # The anchors of all encoders are rows of one call, which reads the queue once. Each has as many positives.
+    # The anchors of all encoders, which have as many positives each, are rows of one call, which reads the queue once.
     anchors = torch.cat([embeddings[name] for name in pairs_by_anchor])  # [A * B, D]
     positives = torch.cat(
         [torch.stack([embeddings[pair.positive] for pair in own], 1) for own in pairs_by_anchor.values()]
