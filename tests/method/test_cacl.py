@@ -144,7 +144,7 @@ def test_ema_update_is_the_formula(momentum: float) -> None:
     assert not any(target.requires_grad for target in targets)
 
 
-def test_momentum_copy_shares_what_is_frozen_and_nothing_else() -> None:
+def test_ema_copy_shares_what_is_frozen_and_nothing_else() -> None:
     source = VideoTransformer(TransformerConfig(embedder="test_resnet", width=16, depth=1, heads=2), FRAMES)
     target = ema_copy(source)
     theirs = dict(target.named_parameters())
@@ -219,8 +219,8 @@ NEGATIVES = ("queue", "batch", "both")
 def assert_same_rows(actual: Tensor, expected: Tensor) -> None:
     """In any order."""
     assert actual.shape == expected.shape
-    distance, rank_offset = torch.cdist(expected, actual).min(1)
-    assert sorted(rank_offset.tolist()) == list(range(len(actual)))
+    distance, nearest = torch.cdist(expected, actual).min(1)
+    assert sorted(nearest.tolist()) == list(range(len(actual)))
     torch.testing.assert_close(distance, torch.zeros(len(actual)), rtol=0, atol=1e-5)
 
 
@@ -327,7 +327,7 @@ def test_update_moves_the_keys_by_the_formula(embedder: str) -> None:
         assert p.requires_grad is False
 
 
-def test_a_learner_goes_on_from_its_state() -> None:
+def test_the_method_goes_on_from_its_state() -> None:
     old, new, batch = CACL(tiny()), CACL(tiny()), a_batch()
     old.update(old(batch, step=0)[1])
     new.load_state_dict(old.state_dict())
