@@ -1,0 +1,29 @@
+"""Results go to stdout, for people or for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def print_result(result: Any, as_json: bool, print_text: Callable[[], None]) -> None:
+    """Prints the result of a command. With several processes only that of rank 0 prints.
+
+    Args:
+        result: The result as plain values that JSON can hold.
+        as_json: Whether to print one JSON document instead of text.
+        print_text: Prints the result for people.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
+    try:
+        if as_json:
+            print(json.dumps(result, indent=2))
+        else:
+            print_text()
+        sys.stdout.flush()
+    except BrokenPipeError:  # The reader has seen enough, as in `cacl ... | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
