@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 ROWS = (
     ("cli",),
+    ("commands",),
     ("benchmarks",),
     ("training", "evaluation"),
     ("checkpoints", "reporting"),
