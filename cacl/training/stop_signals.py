@@ -9,7 +9,7 @@ from typing import Any
 from cacl.errors import CaclError
 
 
-class Interrupted(CaclError):
+class TrainingInterruptedError(CaclError):
     """The run was stopped by a signal, after it had saved a checkpoint."""
 
     exit_code = 130

@@ -27,7 +27,7 @@ from cacl.training.checkpointer import Checkpointer, load_to_resume
 from cacl.training.failure_log import FailureLog
 from cacl.training.run_manifest import RunManifest
 from cacl.training.scalar_averages import ScalarAverages
-from cacl.training.stop_signals import Interrupted, StopSignals
+from cacl.training.stop_signals import StopSignals, TrainingInterruptedError
 from cacl.training.train_state import TrainState
 from cacl.training.training_videos import find_training_videos
 
@@ -49,7 +49,7 @@ def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
 
     Raises:
         CaclError: Something went wrong that a user can mend. The message is one line.
-        Interrupted: A signal asked the run to stop, and it saved a checkpoint before it did.
+        TrainingInterruptedError: A signal asked the run to stop, and it saved a checkpoint before it did.
     """
     run = _make_run_folder(config, resume=resume)
     with (
@@ -117,7 +117,7 @@ def fit(
 
     Raises:
         CaclError: A loss is not finite, or too many clips failed.
-        Interrupted: A signal asked the run to stop before its last step.
+        TrainingInterruptedError: A signal asked the run to stop before its last step.
     """
     config, averages, scalars = state.config.train, ScalarAverages(), {}
     with StopSignals() as signals:
@@ -144,7 +144,7 @@ def fit(
             if saves:
                 checkpointer.save(state)
             if stop and step < state.num_steps:
-                raise Interrupted(
+                raise TrainingInterruptedError(
                     f"stopped by {signal.Signals(stop).name} after step {step} of {state.num_steps}; --resume goes on"
                 )
     return scalars

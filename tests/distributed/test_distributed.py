@@ -411,7 +411,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(folder: Path) -> Non
     step = checkpoint.load(folder / "stopped").step
     assert step in (3, 4)
     for message in messages:
-        assert message.startswith("Interrupted: stopped by ")
+        assert message.startswith("TrainingInterruptedError: stopped by ")
         assert f"after step {step} of {STEPS}" in message
 
 

@@ -21,7 +21,7 @@ from cacl.checkpoints import checkpoint
 from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.errors import CaclError
-from cacl.training.stop_signals import Interrupted
+from cacl.training.stop_signals import TrainingInterruptedError
 from cacl.training.train_state import TrainState
 from cacl.training.trainer import train
 from tests.tiny import tiny_config
@@ -126,7 +126,7 @@ def observed(config: Config, *, resume: bool = False, at: int = 0, event: Callab
         patch.setattr(training, "TrainState", Observed)
         try:
             train(config, resume=resume)
-        except (Died, Interrupted):
+        except (Died, TrainingInterruptedError):
             assert event is not None
     return steps
 
