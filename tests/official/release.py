@@ -1,7 +1,7 @@
-"""What the release of Guo et al. (CVPR 2022) computes, written from a description of it, as plainly as can be.
+"""What the release of Guo et al. (CVPR 2022) computes, written by hand from a description of it, as plainly as can be.
 
-Nothing of cacl is imported. Whatever is drawn at random is given: which frames, which crop, which factors in which
-order. Networks take the number of channels of their first stage, 64 as published.
+Nothing of cacl is imported. Whatever is random is an argument: which frames, which crop, which factors in which order.
+The 3D CNNs take the number of channels of their first stage, 64 as published.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from torch.nn import functional as F
 
 
 def starts(length: int, frames: int = 16, interval: int = 2) -> list[int]:
-    """All starts that a training clip may have; none in a video that is left out."""
+    """Returns all starts that a training clip may have, and none for a video that is left out."""
     return list(range(length - (frames + interval * (frames - 1)) + 1))
 
 
 def evaluation_frames(length: int, clips: int = 10, frames: int = 16, interval: int = 2) -> list[list[int]]:
-    """The frame numbers of the clips of an evaluation."""
+    """Returns the frame numbers of each clip of an evaluation."""
     found = []
     for start in np.linspace(0, length - frames * interval, clips):
         first = max(int(start), 0)
@@ -48,7 +48,7 @@ def view(
     grey: bool = False,
     flip: bool = False,
 ) -> Tensor:
-    """uint8 [T, H, W, 3] -> float32 [3, T, size, size] in [0, 1]."""
+    """Turns frames, uint8 [T, H, W, 3], into a view, float32 [3, T, size, size] in [0, 1]."""
     seen = []
     for frame in frames:
         image = Image.fromarray(frame)
@@ -78,7 +78,7 @@ def adjusted(image: Image.Image, step: str, factor: float) -> Image.Image:
 
 
 def shuffled(clip: Tensor, order: Sequence[int]) -> Tensor:
-    """[3, T, H, W] with its frames in this order."""
+    """Returns a clip [3, T, H, W] with its frames in this order."""
     return torch.stack([clip[:, frame] for frame in order], 1)
 
 
@@ -106,7 +106,7 @@ class C3D(nn.Module):
 
 
 class Convolution(nn.Module):
-    """A whole one."""
+    """A convolution over time and space at once."""
 
     def __init__(self, inputs: int, outputs: int, kernel: Three, stride: Three) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class Convolution(nn.Module):
 
 
 class FactorisedConvolution(nn.Module):
-    """Over space, then over time."""
+    """A convolution over space, followed by one over time."""
 
     def __init__(self, inputs: int, outputs: int, kernel: Three, stride: Three) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """R3D of whole convolutions, R(2+1)D of factorised ones."""
+    """R3D with whole convolutions, and R(2+1)D with factorised ones."""
 
     def __init__(self, convolution: type[nn.Module], depths: Sequence[int], base: int = 64) -> None:
         super().__init__()
@@ -222,7 +222,7 @@ class TransformerBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """backbone: a frozen image model, frames [N, 3, H, W] -> [N, features]."""
+    """The video transformer. `backbone` is a frozen image model from frames [N, 3, H, W] to [N, features]."""
 
     def __init__(
         self, backbone: nn.Module, features: int, frames: int = 16, width: int = 768, depth: int = 6, heads: int = 6
@@ -236,7 +236,7 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-5)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Clips [B, 3, T, H, W], as they are, without mean and deviation -> [B, width]."""
+        """Embeds two clips [B, 3, T, H, W] as [B, width]. Their pixels are not normalised by mean and deviation."""
         (backbone,) = self.backbone
         backbone.eval()
         outputs = []
@@ -264,7 +264,7 @@ class Encoders(nn.Module):
         self.transformer_head = nn.Linear(width, embedding)
 
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """The two clips of a stack -> unit embeddings of the CNN and of the transformer."""
+        """Returns the unit embeddings of two clips by the CNN and by the transformer."""
         features = torch.cat([self.cnn(first), self.cnn(second)], 1)
         f = self.cnn_head(features)
         t = self.transformer_head(self.transformer(first, second))
@@ -272,7 +272,8 @@ class Encoders(nn.Module):
 
 
 def contrast(f_q: Tensor, t_q: Tensor, f_k: Tensor, t_k: Tensor, queue: Tensor, temperature: float = 0.07) -> Tensor:
-    """Four pairs, all with the negatives of the CNN's query; no positive is in the denominator of another."""
+    """Returns the mean loss of four pairs. All have the negatives of the CNN's query, and no positive is in the
+    denominator of another."""
     losses = []
     for i in range(len(f_q)):
         negatives = sum(torch.exp(f_q[i] @ key / temperature) for key in queue)
@@ -283,29 +284,29 @@ def contrast(f_q: Tensor, t_q: Tensor, f_k: Tensor, t_k: Tensor, queue: Tensor, 
 
 
 def learning_rate(epoch: int, epochs: int = 300, lr: float = 0.01) -> float:
-    """Epochs count from 1."""
+    """Returns the rate of an epoch. Epochs count from 1."""
     return lr * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
 
 
 class Training:
-    """Queries, their momentum copies, the queue, and SGD by hand."""
+    """The query encoders, their momentum copies, the queue, and SGD written by hand."""
 
     def __init__(self, encoders: Encoders, queue: Tensor, momentum: float = 0.999) -> None:
         self.query, self.key = encoders, copy.deepcopy(encoders)
         self.queue, self.pointer, self.momentum = queue.clone(), 0, momentum
         self.velocity: dict[str, Tensor] = {}
 
-    def follow(self) -> None:
-        """At the beginning of each step; in the first one, nothing moves."""
+    def ema_update(self) -> None:
+        """Moves the momentum copies. It runs at the beginning of each step, and changes nothing in the first one."""
         with torch.no_grad():
             for mine, theirs in zip(self.key.parameters(), self.query.parameters(), strict=True):
                 mine.copy_(self.momentum * mine + (1 - self.momentum) * theirs)
 
     def loss(self, query: Tensor, key: Tensor, orders: Sequence[Sequence[int]]) -> Tensor:
-        """Of two views [B, 3, T, H, W] of the same clips; the keys enter the queue."""
+        """Returns the loss of two views [B, 3, T, H, W] of the same clips. The keys enter the queue."""
         query_copy = torch.stack([shuffled(clip, order) for clip, order in zip(query, orders, strict=True)])
         key_copy = torch.stack([shuffled(clip, order) for clip, order in zip(key, orders, strict=True)])
-        self.follow()
+        self.ema_update()
         f_q, t_q = self.query(query, query_copy)
         with torch.no_grad():
             f_k, t_k = self.key(key_copy, key)  # the other way round
