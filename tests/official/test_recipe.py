@@ -40,7 +40,7 @@ def test_dali_refuses_what_it_cannot_do(film: tuple[VideoRecord, np.ndarray], ke
 @pytest.mark.parametrize("keys", [("augment.arithmetic=linear",), ("augment.resize=[0, 0]",)], ids=str)
 def test_loaders_are_not_timed_by_views_that_others_do_not_make(keys: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match=r"augment\.resize and augment\.arithmetic"):
-        bench_loader(Path("no folder"), None, recipe(*keys), clips=64, repeats=1, report=Console(enabled=False))
+        bench_loader(Path("no folder"), None, recipe(*keys), clips=64, repeats=1, console=Console(enabled=False))
 
 
 def test_an_evaluation_says_what_it_does_otherwise() -> None:
