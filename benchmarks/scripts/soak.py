@@ -51,7 +51,7 @@ def descriptors() -> int:
 
 def multiplied(source: Catalog, folder: Path, count: int, *, link: bool) -> None:
     """An index of `count` videos that are those of the source again and again, under names of their own."""
-    videos = [(video, source.file(number)) for number, video in enumerate(source.videos)]
+    videos = [(video, source.location(video)) for video in source.videos]
     (folder / "videos").mkdir(parents=True)
     writer = IndexWriter(folder)
     for number, (video, file) in zip(range(count), cycle(videos), strict=False):
@@ -105,7 +105,7 @@ def million(source: Catalog, folder: Path, config: Config) -> dict[str, Any]:
     gc.collect()
     before = resident_mib()
     started = time.monotonic()
-    catalog = scan(DataConfig(root=str(folder)), min_frames=config.clip.frames).only("train")
+    catalog = scan(DataConfig(root=str(folder)), min_frames=config.clip.frames).of_split("train")
     fingerprint, opened = catalog.fingerprint, time.monotonic()
     sampler = ClipSampler(catalog.videos, config.clip, config.augment, config.seed)
     plans = next(sampler.batches(0, 1, 1024))

@@ -41,7 +41,7 @@ def find_training_videos(config: Config, console: Console, saved: Checkpoint | N
         found = scan(config.data, min_frames=config.clip.min_frames, progress=partial(console.progress, "scanning"))
     found.check(config.data.max_rejected)
     log_catalog(found)
-    chosen = found.only("train") if found.has_splits else found
+    chosen = found.of_split("train") if found.has_splits else found
     log.info(
         "%s training videos of %s in %s (layout %s)", len(chosen.videos), len(found.videos), found.root, found.layout
     )

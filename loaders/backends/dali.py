@@ -214,7 +214,8 @@ class DaliBackend:
         if len(clips) == 1:
             ((batch, slot),) = clips
             plan = batch.plans[slot]
-            reason = f'{self.catalog.file(plan.video)}: DALI fails on it ({reason}); "cpu" may read it'
+            file = self.catalog.location(self.catalog.videos[plan.video])
+            reason = f'{file}: DALI fails on it ({reason}); "cpu" may read it'
             batch.outcomes[slot] = Failure(plan.index, plan.video, reason)
             return
         alone = [PendingBatch([batch.plans[slot]], [batch.outcomes[slot]]) for batch, slot in clips]

@@ -46,10 +46,6 @@ class Catalog:
     """What was guessed, what was found and is not used (`Listing.notes`), and what is unusual about videos that are
     used (`quirks`); one line each."""
 
-    def file(self, video: int) -> Location:
-        """Returns the path or address of the video at this position in `videos`."""
-        return self.location(self.videos[video])
-
     def location(self, video: VideoRecord) -> Location:
         """Returns the path or address of a video of this catalog."""
         if isinstance(self.root, Path):
@@ -61,7 +57,7 @@ class Catalog:
         """Whether any video is known to belong to a split."""
         return self.videos.has_splits if isinstance(self.videos, PreparedVideos) else any(v.split for v in self.videos)
 
-    def only(self, split: str) -> Catalog:
+    def of_split(self, split: str) -> Catalog:
         """Returns a catalog of the videos of one split.
 
         Args:

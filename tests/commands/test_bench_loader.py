@@ -274,7 +274,7 @@ def test_the_corpus_is_like_ucf101(make_video: Callable[..., Path], tmp_path: Pa
     assert codec == "h264" or not any(video.seek_points for video in catalog.videos)
     with av.open(str(footage / "run/one.mp4")) as container:
         source = np.stack([_bars(frame) for frame in container.decode(video=0)])
-    with av.open(str(catalog.file(0))) as container:
+    with av.open(str(catalog.location(catalog.videos[0]))) as container:
         frames = list(container.decode(video=0))
         kinds = {PictureType(frame.pict_type).name for frame in frames}
     shown = [int(np.abs(source - _bars(frame)).sum((1, 2)).argmin()) for frame in frames]

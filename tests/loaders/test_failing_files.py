@@ -77,7 +77,7 @@ def plans_of(videos: Catalog, steps: int, batch: int = BATCH, rank: int = 0, wor
 
 
 def file_of(videos: Catalog, number: int) -> Path:
-    file = videos.file(number)
+    file = videos.location(videos.videos[number])
     assert isinstance(file, Path)
     return file
 
@@ -101,7 +101,7 @@ def check(
         others = [(plan.index, plan.video) for slot, plan in enumerate(wanted) if slot not in rows]
         assert [(failure.index, failure.video) for failure in mine.failures] == others
         for failure in mine.failures:
-            assert failure.reason.startswith(f"{videos.file(failure.video)}: ")
+            assert failure.reason.startswith(f"{videos.location(videos.videos[failure.video])}: ")
             assert "\n" not in failure.reason
         failed += others
     return failed

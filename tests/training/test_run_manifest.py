@@ -48,7 +48,7 @@ def run(tmp_path: Path) -> Path:
 
 def found_now(run: Path, *videos: VideoRecord) -> Catalog | None:
     found = catalog(*videos)
-    return RunManifest(run).read(BEGUN.fingerprint, found, found.only("train"))
+    return RunManifest(run).read(BEGUN.fingerprint, found, found.of_split("train"))
 
 
 def test_all_that_it_began_with(run: Path) -> None:

@@ -56,10 +56,10 @@ def test_lists_reach_the_records(good: Path) -> None:
         ("walk/short.mp4", None, None, {}),
     ]
     assert found.missing == ("x.avi",)
-    assert [v.path for v in found.only("test").videos] == ["run/b.avi"]
-    assert found.notes == found.only("test").notes == ()
-    assert found.only("test").file(0) == good / "run/b.avi"
-    assert found.only("else").videos == ()
+    assert [v.path for v in found.of_split("test").videos] == ["run/b.avi"]
+    assert found.notes == found.of_split("test").notes == ()
+    assert found.location(found.of_split("test").videos[0]) == good / "run/b.avi"
+    assert found.of_split("else").videos == ()
 
 
 def test_one_split_is_without_what_is_not_of_it(root: Path) -> None:
@@ -71,7 +71,7 @@ def test_one_split_is_without_what_is_not_of_it(root: Path) -> None:
     assert found.notes[0] == "list.csv: its column name is taken for the path"
     assert "such as RUN/b.avi for run/b.avi" in found.notes[1]
     for split, path in (("test", "run/a.mp4"), ("val", "run/b.avi")):
-        chosen = found.only(split)
+        chosen = found.of_split(split)
         assert [video.path for video in chosen.videos] == [path]
         assert (chosen.rejected, chosen.missing, chosen.notes) == ((), (), ())
 
@@ -80,7 +80,7 @@ def test_fingerprint(good: Path, tmp_path: Path) -> None:
     found = scan_folder(good)
     first, *others = found.videos
     assert scan_folder(shutil.copytree(good, tmp_path / "moved")).fingerprint == found.fingerprint
-    assert found.only("none").fingerprint != found.fingerprint
+    assert found.of_split("none").fingerprint != found.fingerprint
     decides = {
         "path": "run/z.mp4",
         "frames": 31,

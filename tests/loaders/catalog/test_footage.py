@@ -43,7 +43,7 @@ def test_ut_interaction(footage: Path, tmp_path_factory: pytest.TempPathFactory,
     with (footage / "ut_interaction/labels.csv").open() as file:
         listed = {row["path"]: int(row["frames"]) for row in csv.DictReader(file)}
     assert {video.path: video.frames for video in found.videos} == listed
-    assert (len(found.videos), len(found.only("train").videos), len(found.only("test").videos)) == (120, 83, 37)
+    assert (len(found.videos), len(found.of_split("train").videos), len(found.of_split("test").videos)) == (120, 83, 37)
     assert (found.layout, found.rejected, found.missing) == ("csv", (), ())
     assert len({video.label for video in found.videos}) == 6
     assert found.videos[0].attributes.keys() == {"set", "sequence", "width", "height", "frames", "fps"}

@@ -34,8 +34,8 @@ def test_every_file_is_accepted_or_rejected_with_a_reason(root: Path) -> None:
     assert reasons["run/cut.mp4"].startswith("cannot be opened as a video (")  # its index is at its end
     assert "of 40 frames" in reasons["run/cut_behind_its_index.mp4"]
     assert found.layout == "classes"
-    assert found.file(0) == root / "run/a.mp4"
-    chosen = replace(found, missing=("x.avi",)).only("train")
+    assert found.location(found.videos[0]) == root / "run/a.mp4"
+    chosen = replace(found, missing=("x.avi",)).of_split("train")
     assert (chosen.rejected, chosen.missing) == ((), ())  # a choice of videos is not the place to tell of them
 
 
@@ -61,7 +61,7 @@ def test_file_name_that_is_not_text(good: Path, make_video: MakeVideo) -> None:
     odd = make_video(good / "run/odd.mp4").rename(os.fsdecode(os.fsencode(good / "run/caf") + b"\xe9.mp4"))
     for _ in range(2):  # from the file, then from the cache
         found = scan_folder(good)
-        assert odd in [found.file(video) for video in range(len(found.videos))]
+        assert odd in [found.location(video) for video in found.videos]
         assert found.fingerprint
 
 

@@ -30,11 +30,11 @@ def test_scan_opens_it(tmp_path: Path) -> None:
     assert list(found.rejected) == sorted([*short, ("walk/bad.mp4", "is empty (0 bytes)")])
     assert (found.layout, found.missing, found.root) == ("classes", ("x.mp4",), tmp_path)
     assert found.notes == ("a note",)
-    assert found.only("test").notes == ()
+    assert found.of_split("test").notes == ()
     assert found.location(found.videos[0]) == tmp_path / found.videos[0].path
-    assert list(found.only("test").videos) == [video for video in found.videos if video.split == "test"]
+    assert list(found.of_split("test").videos) == [video for video in found.videos if video.split == "test"]
     assert json.loads(json.dumps(found.to_json()))["videos"][0]["path"] == found.videos[0].path
-    val = scan(DataConfig(root=str(tmp_path), fold=3)).only("val").videos
+    val = scan(DataConfig(root=str(tmp_path), fold=3)).of_split("val").videos
     assert list(val) == [video for video in wanted if video.split == "val"] != []
     assert len(scan(DataConfig(root=str(tmp_path), layout="classes")).videos) == len(wanted)
     older = write(tmp_path / "older", about={name: value for name, value in ABOUT.items() if name != "notes"})
@@ -59,7 +59,7 @@ def resident() -> int:
 scan(DataConfig(root=sys.argv[1]))
 before = resident()
 found = scan(DataConfig(root=sys.argv[2]), min_frames=16)
-train, one = found.only("train"), found.videos[16_000]
+train, one = found.of_split("train"), found.videos[16_000]
 print(resident() - before, len(found.videos), len(train.videos), one.path, found.fingerprint and 1)
 """
 

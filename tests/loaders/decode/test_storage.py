@@ -203,7 +203,7 @@ def test_a_remote_set_is_the_local_one(local: Catalog, server: Server, tmp_path:
     found = remote(server, tmp_path)
     assert list(found.videos) == list(local.videos)
     assert found.fingerprint == local.fingerprint
-    assert found.file(1) == f"{server.root}/{local.videos[1].path}"
+    assert found.location(found.videos[1]) == f"{server.root}/{local.videos[1].path}"
     for ours, theirs in zip(batches(found, plans(found)), batches(local, plans(local)), strict=True):
         assert len(ours) == 4
         assert not ours.failures
@@ -289,8 +289,9 @@ def test_names_of_all_kinds(server: Server, tmp_path: Path, make_video: MakeVide
     found = remote(server, tmp_path)
     assert [video.path for video in found.videos] == NAMES
     true = [frame_checksum(frame) for frame in decode_frames(file, made, range(5, 9))]
-    for number, video in enumerate(found.videos):
-        assert [frame_checksum(frame) for frame in decode_frames(found.file(number), video, range(5, 9))] == true
+    for video in found.videos:
+        frames = decode_frames(found.location(video), video, range(5, 9))
+        assert [frame_checksum(frame) for frame in frames] == true
 
 
 # --- All is not
@@ -434,9 +435,9 @@ def test_clips_of_a_server_in_trouble(
     ((good,), wanted) = batches(local, plans(local, 1)), plans(found, 1)
     server.moods.extend(moods)
     (batch,) = batches(found, wanted)
-    assert [failure.reason.startswith(f"{found.file(failure.video)}: ") for failure in batch.failures] == [
-        True
-    ] * failing
+    assert [
+        failure.reason.startswith(f"{found.location(found.videos[failure.video])}: ") for failure in batch.failures
+    ] == [True] * failing
     kept = [slot for slot, index in enumerate(good.index) if index in batch.index]
     assert len(kept) == len(batch) == 4 - failing
     assert all(torch.equal(ours, theirs[kept]) for ours, theirs in zip(batch.views, good.views, strict=True))
@@ -448,7 +449,9 @@ def test_a_video_that_is_gone_there(local: Catalog, server: Server, tmp_path: Pa
     found = remote(server, tmp_path)
     (server.folder / "set" / found.videos[0].path).unlink()
     (batch,) = batches(found, plans(found, 1))
-    assert {failure.reason for failure in batch.failures} == {f"{found.file(0)}: is not there, or may not be read"}
+    assert {failure.reason for failure in batch.failures} == {
+        f"{found.location(found.videos[0])}: is not there, or may not be read"
+    }
     assert len(batch) == sum(plan.video != 0 for plan in plans(found, 1)[0])
 
 

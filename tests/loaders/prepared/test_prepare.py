@@ -109,10 +109,10 @@ def test_every_source_is_there_or_rejected(whole: Path) -> None:
     assert [path for path, _ in found.rejected] == BAD
     assert found.layout == "classes"
     assert set(files(whole / "target")) == {video.path for video in found.videos}
-    for number, video in enumerate(found.videos):
+    for video in found.videos:
         file = whole / "target" / video.path
         assert video.content == hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
-        frames = list(decode_frames(found.file(number), video, range(video.frames)))
+        frames = list(decode_frames(found.location(video), video, range(video.frames)))
         assert [frame_checksum(frame) for frame in frames] == [
             frame_checksum(frame) for frame in decode_frames(file, replace(video, fragments=None), range(video.frames))
         ]
@@ -244,7 +244,7 @@ def test_odd_names(tmp_path: Path, make_video: MakeVideo) -> None:
     }
     assert len({video.path for video in found.videos}) == 6
     for number in range(len(found.videos)):
-        assert found.file(number).is_file()  # pyright: ignore[reportAttributeAccessIssue]
+        assert found.location(found.videos[number]).is_file()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_files_that_are_no_files(location: Path) -> None:
