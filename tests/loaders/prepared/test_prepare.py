@@ -243,8 +243,8 @@ def test_odd_names(tmp_path: Path, make_video: MakeVideo) -> None:
         7: "videos",
     }
     assert len({video.path for video in found.videos}) == 6
-    for number in range(len(found.videos)):
-        assert found.location(found.videos[number]).is_file()  # pyright: ignore[reportAttributeAccessIssue]
+    for video in found.videos:
+        assert found.location(video).is_file()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_files_that_are_no_files(location: Path) -> None:
