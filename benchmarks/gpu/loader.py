@@ -2,10 +2,10 @@
 
     python -m benchmarks.gpu.loader > benchmarks/results/gpu_loader.json
 
-`--device cpu` is the rehearsal: what DALI can do on a CPU is done (VP9, and frames that PyAV decoded), the rest is told
-as skipped. Each question has a process of its own, so that one which raises, crashes the driver or hangs costs no other
-its answer; `--out FILE` is written after each. Without NVDEC (a container without the driver's video libraries), a GPU
-still answers what it can, over frames that PyAV decoded. Progress goes to stderr.
+`--device cpu` is the rehearsal: what DALI can do on a CPU is done (VP9, and frames that PyAV decoded), and the rest is
+told as skipped. Each question has a process of its own, so that one which raises, crashes the driver or hangs costs no
+other its answer. `--out FILE` is written after each. Without NVDEC (in a container without the driver's video
+libraries), a GPU still answers what it can, over frames that PyAV decoded. Progress goes to stderr.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from typing import Any
 
 import torch
 
-from cacl.benchmarks.gpu.questions import MOST_SECONDS, QUESTIONS, attempt
-from cacl.benchmarks.gpu.setting import CPU, Answer, Setting
+from cacl.benchmarks.gpu.environment import CPU, MAX_SECONDS, Answer, Environment, answer_or_error
+from cacl.benchmarks.gpu.questions import QUESTIONS
 from cacl.benchmarks.harness import machine
 from cacl.benchmarks.loader.command import PACKAGES
 from cacl.config import Config, DataConfig, override
 
-LEAST_SECONDS = 5
-"""Without which no question is begun."""
+MIN_SECONDS = 5
+"""No question is begun when fewer seconds are left."""
 
 
-def _answer(connection: Connection[Any, Any], name: str, s: Setting) -> None:
-    os.dup2(2, 1)  # stdout is for the answers
-    connection.send(attempt(partial(QUESTIONS[name], s)))
+def _answer(connection: Connection[Any, Any], name: str, env: Environment) -> None:
+    os.dup2(2, 1)  # Only the answers go to stdout.
+    connection.send(answer_or_error(partial(QUESTIONS[name], env)))
 
 
-def ask(name: str, s: Setting, limit: float) -> Answer:
-    """In a process of its own, which is ended after so many seconds."""
+def ask(name: str, env: Environment, limit: float) -> Answer:
+    """Asks a question in a process of its own, which is ended after so many seconds."""
     # CUDA and threads do not outlive a fork: this process has imported torch, and never computes with it.
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_answer, args=(theirs, name, s))
+    process = context.Process(target=_answer, args=(theirs, name, env))
     started = time.perf_counter()
     process.start()
     theirs.close()
@@ -63,8 +63,8 @@ def ask(name: str, s: Setting, limit: float) -> Answer:
     return {"question": (QUESTIONS[name].__doc__ or "").strip(), "seconds": time.perf_counter() - started} | answer
 
 
-def gpu() -> str | None:
-    """Name, driver and memory."""
+def describe_gpu() -> str | None:
+    """Name, driver and memory of the GPU; None where nvidia-smi does not tell."""
     query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
     try:
         return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
@@ -73,7 +73,7 @@ def gpu() -> str | None:
 
 
 def without_folders(text: str) -> str:
-    """Absolute paths cut down to the name of the file."""
+    """The text with absolute paths cut down to the name of the file."""
     return re.sub(r"(?<![\w/.])/(?:[^\s/:'\"\\]+/)+", "", text)
 
 
@@ -93,7 +93,7 @@ def main() -> None:
     threads = min(16, len(os.sched_getaffinity(0)))
     config = override(Config(), [f"train.batch_size={batch}", f"loader.threads={threads}", *small])
     result: Answer = {
-        "machine": machine.describe(PACKAGES) | {"cuda": torch.version.cuda, "gpu": gpu()},
+        "machine": machine.describe(PACKAGES) | {"cuda": torch.version.cuda, "gpu": describe_gpu()},
         "settings": {"device": asked.device, "seconds": seconds, "quick": quick, "batch": batch}
         | {"clip": asdict(config.clip), "loader": asdict(config.loader)},
         "questions": {},
@@ -101,7 +101,7 @@ def main() -> None:
     text = ""
     deadline = time.monotonic() + asked.budget
     with tempfile.TemporaryDirectory(prefix="gpu_loader") as folder:
-        s = Setting(
+        env = Environment(
             folder=Path(folder),
             device=torch.device("cuda", 0) if cuda else CPU,
             seconds=seconds,
@@ -111,10 +111,10 @@ def main() -> None:
         wanted = ["videos", *asked.only] if asked.only else list(QUESTIONS)
         for name in dict.fromkeys(wanted):
             left = deadline - time.monotonic()
-            answer = ask(name, s, min(MOST_SECONDS, left)) if left > LEAST_SECONDS else {"skipped": "no time left"}
+            answer = ask(name, env, min(MAX_SECONDS, left)) if left > MIN_SECONDS else {"skipped": "no time left"}
             result["questions"][name] = json.loads(without_folders(json.dumps(answer)))
             if name == "exact" and cuda and "exact" not in answer.get("prepared", {}):
-                s = replace(s, nvdec=False)  # the questions that need it not still have their answer
+                env = replace(env, nvdec=False)  # The questions that do not need it still have their answer.
             print(f"{name}: {json.dumps(result['questions'][name])[:200]}", file=sys.stderr)
             text = json.dumps(result, indent=1)
             if asked.out:

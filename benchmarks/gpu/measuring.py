@@ -1,4 +1,4 @@
-"""How the questions measure, and compare what they are shown."""
+"""How the questions measure, and how they compare what a loader shows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cacl.benchmarks.gpu.setting import Answer, Setting
+from cacl.benchmarks.gpu.environment import Answer, Environment
 from cacl.clips import ClipBatch, ClipPlan
 from cacl.loaders.backends import dali_sources
 from cacl.loaders.backends.reference import decode_rgb
@@ -25,15 +25,25 @@ NEAR = 3
 """Frames before and after the one asked for that a decoded frame is compared with."""
 
 
-def graph_of(
-    s: Setting, outputs: Callable[..., Any], layouts: Sequence[str], batch: int
+def build_graph(
+    env: Environment, outputs: Callable[..., Any], layouts: Sequence[str], batch: int
 ) -> Callable[..., tuple[Any, ...]]:
-    """A function of one batch per layout, run through a DALI graph at once, without anything ahead of it."""
+    """Builds a DALI graph.
+
+    Args:
+        env: Where it runs.
+        outputs: Makes the outputs of the graph from one node per layout.
+        layouts: The layouts of the inputs.
+        batch: Samples of a batch.
+
+    Returns:
+        A function of one batch per layout, which runs them through the graph at once, with nothing prefetched.
+    """
     from nvidia.dali import fn
     from nvidia.dali.pipeline import Pipeline
 
     names = [f"input_{n}" for n in range(len(layouts))]
-    graph = Pipeline(batch_size=batch, num_threads=s.threads, device_id=s.device.index, prefetch_queue_depth=1)
+    graph = Pipeline(batch_size=batch, num_threads=env.threads, device_id=env.device.index, prefetch_queue_depth=1)
     with graph:
         made = outputs(
             *(fn.external_source(name=name, layout=layout) for name, layout in zip(names, layouts, strict=True))
@@ -43,19 +53,20 @@ def graph_of(
 
     def run(*batches: Sequence[np.ndarray]) -> tuple[Any, ...]:
         result = graph.run(**dict(zip(names, map(list, batches), strict=True)))
-        s.wait()
+        env.wait()
         return result
 
     return run
 
 
-def arrays(output: Any) -> list[np.ndarray]:
-    here = output.as_cpu()
-    return [np.array(here[n]) for n in range(len(here))]
+def to_arrays(output: Any) -> list[np.ndarray]:
+    """The samples of an output of a graph."""
+    samples = output.as_cpu()
+    return [np.array(samples[n]) for n in range(len(samples))]
 
 
-def milliseconds(action: Callable[[], object], times: int = 5) -> float:
-    """The median, after a first time."""
+def median_ms(action: Callable[[], object], times: int = 5) -> float:
+    """The median time of an action in milliseconds, after a warm-up."""
     action()
     taken = []
     for _ in range(times):
@@ -66,8 +77,13 @@ def milliseconds(action: Callable[[], object], times: int = 5) -> float:
 
 
 @contextmanager
-def utilisation() -> Iterator[Answer]:
-    """Fills in the mean NVDEC and SM utilisation meanwhile, in percent; None where nvidia-smi does not tell."""
+def gpu_utilisation() -> Iterator[Answer]:
+    """Measures the utilisation of the GPU while the block runs.
+
+    Yields:
+        What is filled in at the end: the mean utilisation of NVDEC and of the SMs in percent, None where nvidia-smi
+        does not tell.
+    """
     shares: Answer = {"nvdec_percent": None, "sm_percent": None}
     query = "--query-gpu=utilization.decoder,utilization.gpu"
     try:
@@ -86,25 +102,32 @@ def utilisation() -> Iterator[Answer]:
         sampler.terminate()
         samples = [line.split(",") for line in sampler.communicate()[0].splitlines()]
         for column, name in enumerate(shares):
-            told = [int(s[column]) for s in samples if len(s) == len(shares) and s[column].strip().isdigit()]
+            told = [int(row[column]) for row in samples if len(row) == len(shares) and row[column].strip().isdigit()]
             shares[name] = statistics.mean(told) if told else None
 
 
-def pace(s: Setting, backend: Backend, plans: Iterable[Sequence[ClipPlan]], ahead: int) -> Answer:
-    """Clips per second and the waits for batches, once the `ahead` batches made in advance are used up."""
+def measure_pace(env: Environment, backend: Backend, plans: Iterable[Sequence[ClipPlan]], ahead: int) -> Answer:
+    """Measures clips per second and the waits for batches.
+
+    Args:
+        env: Where it runs.
+        backend: The loader.
+        plans: The clips, without end.
+        ahead: How many batches are made in advance. They are used up before the measurement begins.
+    """
     batches = backend.batches(plans)
     start = time.perf_counter()
     next(batches)
-    s.wait()
+    env.wait()
     first, failures = time.perf_counter() - start, 0
     for _ in islice(batches, ahead):
-        s.wait()
+        env.wait()
     waits, clips = [], 0
-    with utilisation() as shares:
+    with gpu_utilisation() as shares:
         start = asked = time.perf_counter()
-        while asked - start < s.seconds:
+        while asked - start < env.seconds:
             batch = next(batches)
-            s.wait()
+            env.wait()
             now = time.perf_counter()
             waits.append(1000 * (now - asked))
             asked, clips, failures = now, clips + len(batch), failures + len(batch.failures)
@@ -119,16 +142,16 @@ def pace(s: Setting, backend: Backend, plans: Iterable[Sequence[ClipPlan]], ahea
     }
 
 
-def frames_shown(s: Setting, kind: str) -> Answer:
-    """Frames that DALI decodes of encoded segments, each against PyAV's of the same number and those around it."""
-    catalog = s.catalog(kind)
-    source = dali_sources.EncodedSegments("mixed" if s.cuda else "cpu")
-    plans = next(s.plans(catalog, 4 if s.quick else 16))
+def compare_frames(env: Environment, kind: str) -> Answer:
+    """Compares each frame that DALI decodes of encoded segments with PyAV's of the same number and those around it."""
+    catalog = env.catalog(kind)
+    source = dali_sources.EncodedSegments(env.decoder)
+    plans = next(env.plans(catalog, 4 if env.quick else 16))
     clips = [source.read(catalog.location(v), v, p).inputs for p in plans for v in [catalog.videos[p.video]]]
-    (decoded,) = graph_of(s, source.frames, source.layouts, len(plans))(*zip(*clips, strict=True))
+    (decoded,) = build_graph(env, source.frames, source.layouts, len(plans))(*zip(*clips, strict=True))
     shifts: dict[int, int] = {}
     means, most, nearest_other = [], 0, np.inf
-    for plan, frames in zip(plans, arrays(decoded), strict=True):
+    for plan, frames in zip(plans, to_arrays(decoded), strict=True):
         video, numbers = catalog.videos[plan.video], plan.frame_numbers
         low, high = max(0, plan.start - NEAR), min(video.frames, numbers[-1] + NEAR + 1)
         around = replace(plan, start=low, stride=1, length=high - low)
@@ -150,8 +173,8 @@ def frames_shown(s: Setting, kind: str) -> Answer:
     }
 
 
-def differences(ours: Iterable[ClipBatch], theirs: Iterable[ClipBatch]) -> Answer:
-    """In levels of 255. Without what leaves the range of RGB, which not all keep."""
+def view_differences(ours: Iterable[ClipBatch], theirs: Iterable[ClipBatch]) -> Answer:
+    """Differences of views in levels of 255. Values outside the range of RGB are clipped: not all loaders keep them."""
 
     def values(batch: ClipBatch) -> Tensor:
         return 255 * torch.stack(batch.views).cpu().float().clamp(0, 1)

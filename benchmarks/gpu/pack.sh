@@ -14,7 +14,7 @@ trap 'rm -rf "$work"' EXIT
     --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_17_x86_64 \
     --platform manylinux2014_x86_64 --constraint constraints.txt --dest "$work" \
     nvidia-dali-cuda130 av pydantic pydantic_core annotated-types typing-inspection typing-extensions astunparse gast \
-    optree rapidfuzz
+    optree rapidfuzz tomli-w matplotlib fonttools kiwisolver cycler pyparsing python-dateutil
 rm -rf .parts
 PYTHONPATH=$work/tools nice "$python" benchmarks/gpu/slim_wheels.py pack "$work"/*.whl --out .parts --limit 60 --jobs 2
 du -sh --apparent-size .parts

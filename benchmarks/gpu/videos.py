@@ -1,4 +1,4 @@
-"""Videos that a machine without any makes itself."""
+"""Makes the videos of the questions, on a machine that has none."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ import av
 import numpy as np
 from av.video.stream import VideoStream
 
-from cacl.benchmarks.gpu.setting import Answer, Setting
+from cacl.benchmarks.gpu.environment import Answer, Environment
 from cacl.benchmarks.scripts.make_corpus import FRAMES, HEIGHT, RATE, WIDTH
 from cacl.benchmarks.scripts.make_corpus import encode as encode_corpus
 from cacl.loaders.prepared.prepare import prepare
 from cacl.loaders.prepared.transcode import TranscodeSettings
 
 LONG = 1200
-"""Frames of the video in which late frames are asked for."""
+"""Frames of the video of which late frames are asked for."""
 
 
 def textures(seed: int, frames: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Iterator[np.ndarray]:
-    """uint8 [H, W, 3]: soft noise that moves by a few pixels a frame, so that neighbours differ."""
+    """Yields frames uint8 [H, W, 3] of soft noise that moves by a few pixels a frame, so that neighbours differ."""
     width, height = size
     draws = np.random.default_rng(seed)
-    noise = draws.standard_normal((height, width, 1)) + 0.3 * draws.standard_normal((height, width, 3))  # little colour
+    noise = draws.standard_normal((height, width, 1)) + 0.3 * draws.standard_normal(
+        (height, width, 3)
+    )  # There is little colour.
     y, x = np.fft.fftfreq(height)[:, None, None], np.fft.fftfreq(width)[:, None]
     soft = np.fft.ifft2(np.fft.fft2(noise, axes=(0, 1)) * np.exp(-400 * (x**2 + y**2)), axes=(0, 1)).real
     image = np.clip(127 + 50 * soft / soft.std(), 0, 255).astype(np.uint8)
@@ -38,6 +40,7 @@ def textures(seed: int, frames: int, size: tuple[int, int] = (WIDTH, HEIGHT)) ->
 def encode(
     file: Path, images: Iterator[np.ndarray], codec: str, gop: int, size: tuple[int, int] = (WIDTH, HEIGHT)
 ) -> None:
+    """Encodes frames uint8 [H, W, 3] to a file, with key frames `gop` frames apart."""
     options = {
         "libx264": {"preset": "veryfast", "crf": "23", "sc_threshold": "0", "bf": "0"},
         "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", "crf": "24", "b": "0"},
@@ -53,38 +56,38 @@ def encode(
         container.mux(stream.encode(None))
 
 
-def videos(s: Setting) -> Answer:
+def videos(env: Environment) -> Answer:
     """The videos of the other questions."""
-    count, frames = (3, 60) if s.quick else (2 * s.threads, FRAMES)
-    few = 2 if s.quick else 6
-    long = ("long.mp4", "libx264") if s.cuda else ("long.webm", "libvpx-vp9")
-    with ThreadPoolExecutor(s.threads) as pool:
+    count, frames = (3, 60) if env.quick else (2 * env.threads, FRAMES)
+    few = 2 if env.quick else 6
+    long = ("long.mp4", "libx264") if env.cuda else ("long.webm", "libvpx-vp9")
+    with ThreadPoolExecutor(env.threads) as pool:
         jobs = [
             pool.submit(
-                encode, s.folder / "long" / long[0], textures(0, 150 if s.quick else LONG), codec=long[1], gop=16
+                encode, env.folder / "long" / long[0], textures(0, 150 if env.quick else LONG), codec=long[1], gop=16
             ),
             *(
-                pool.submit(encode_corpus, s.folder / kind / f"{n}.{suffix}", textures(n, frames), kind)
+                pool.submit(encode_corpus, env.folder / kind / f"{n}.{suffix}", textures(n, frames), kind)
                 for kind, suffix, some in (("h264", "mp4", count), ("xvid", "avi", few))
                 for n in range(some)
             ),
             *(
-                pool.submit(encode, s.folder / "vp9" / f"{n}.webm", textures(n, frames), "libvpx-vp9", gop=30)
+                pool.submit(encode, env.folder / "vp9" / f"{n}.webm", textures(n, frames), "libvpx-vp9", gop=30)
                 for n in range(few)
             ),
         ]
         for job in jobs:
             job.result()
-    source = replace(s.config.data, root=str(s.folder / "h264"))
-    workers = 1 if s.quick else s.threads
+    source = replace(env.config.data, root=str(env.folder / "h264"))
+    workers = 1 if env.quick else env.threads
     started = time.perf_counter()
-    prepare(source, s.folder / "prepared", TranscodeSettings(), workers=workers, progress=lambda *_: None)
+    prepare(source, env.folder / "prepared", TranscodeSettings(), workers=workers, progress=lambda *_: None)
     seconds = time.perf_counter() - started
     # 192 x 144 where the others are 170 x 128: both sides are multiples of 16.
-    prepare(source, s.folder / "larger", TranscodeSettings(short_side=144), workers=workers, progress=lambda *_: None)
+    prepare(source, env.folder / "larger", TranscodeSettings(short_side=144), workers=workers, progress=lambda *_: None)
     about = {}
     for kind in ("h264", "prepared", "larger", "xvid", "vp9", "long"):
-        catalog = s.catalog(kind)
+        catalog = env.catalog(kind)
         catalog.check(0)
         video = catalog.videos[0]
         about[kind] = {
