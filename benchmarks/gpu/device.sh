@@ -18,13 +18,13 @@ mkdir -p "$OUT/logs"
 SECONDS_IN_ALL=600
 [[ ${1:-} =~ ^[0-9]+$ ]] && { SECONDS_IN_ALL=$1; shift; }
 
-left() { echo $((SECONDS_IN_ALL - SECONDS)); }
+remaining() { echo $((SECONDS_IN_ALL - SECONDS)); }
 
 # stage NAME LIMIT LINES: runs the function of that name for up to LIMIT seconds, prints the last LINES of its log.
 stage() {
     local name=$1 limit=$2 lines=$3 begun=$SECONDS
-    (($(left) < 20)) && { echo "=== $name: no time left"; return; }
-    ((limit > $(left) - 5)) && limit=$(($(left) - 5))
+    (($(remaining) < 20)) && { echo "=== $name: no time left"; return; }
+    ((limit > $(remaining) - 5)) && limit=$(($(remaining) - 5))
     timeout -k 5 "$limit" bash -c "$(declare -f "$name"); $name" >"$OUT/logs/$name.log" 2>&1
     echo "=== $name: exit $? after $((SECONDS - begun)) s of $limit"
     tail -n "$lines" "$OUT/logs/$name.log" | cut -c1-300
@@ -40,15 +40,15 @@ probe() {
 }
 
 site() {
-    $PYTHON benchmarks/gpu/slim_wheels.py unpack "$SITE" .parts/[0-9]* || return
+    $PYTHON -m benchmarks.gpu.slim_wheels unpack "$SITE" .parts/[0-9]* || return
     $PYTHON -c 'import torch
 from nvidia.dali import backend
-from cacl.loaders import dali
+from cacl.loaders.backends import dali
 print("CUDA of the driver, as DALI sees it:", backend.GetCudaVersion())
-print("what keeps DALI from running:", dali.obstacle(torch.device("cuda", 0)))'
+print("what keeps DALI from running:", dali.unavailable_reason(torch.device("cuda", 0)))'
 }
 
-# In many processes, since compiling takes most of the time; what is timed comes later, alone.
+# Many processes share the work, since compiling takes most of the time. What is timed comes later, alone.
 kernels() { $PYTHON -m pytest -q -p no:cacheprovider -rfE -n 12 tests/kernels/triton --junitxml="$OUT/kernels.xml"; }
 
 dali() { $PYTHON -m pytest -q -p no:cacheprovider -rfE -n 6 -m gpu tests/loaders/backends/test_dali.py; }

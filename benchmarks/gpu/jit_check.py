@@ -1,11 +1,10 @@
-"""Compiles, for a GPU that is not there, what the tests and benchmarks of the kernels would launch on it, and says what
-does not compile or fit.
+"""Compiles the kernels for a GPU that is not there, and says what does not compile or fit.
 
     python -m benchmarks.gpu.jit_check [--capability 90] [--few]
 
-The tests of resources (tests/kernels/test_compiled_*.py) compile a few launches in full. This goes through Triton's
-own launcher, up to the launch: with the sizes that it specialises, 1 and multiples of 16, and for many shapes.
-Not under TRITON_INTERPRET=1.
+These are the launches of the tests and of the benchmarks. The tests of resources (tests/kernels/test_compiled_*.py)
+compile a few launches in full. This goes through Triton's own launcher, up to the launch: with the sizes that it
+specialises, 1 and multiples of 16, and for many shapes. It does not work under TRITON_INTERPRET=1.
 """
 
 from __future__ import annotations
@@ -43,19 +42,25 @@ class AbsentDriver:
         self.target = GPUTarget("cuda", capability, 32)
 
     def get_current_target(self) -> GPUTarget:
+        """The architecture to compile for."""
         return self.target
 
     def get_current_device(self) -> int:
+        """The number of the GPU."""
         return 0
 
     def get_current_stream(self, _device: int) -> int:
+        """The stream of launches."""
         return 0
 
     def get_active_torch_device(self) -> torch.device:
+        """Where the tensors are: there is no GPU for them."""
         return torch.device("cpu")
 
 
 class Case(NamedTuple):
+    """A launch to compile."""
+
     name: str
     launch: Callable[[], object]
 
@@ -74,6 +79,7 @@ LENGTHS = [1, 2, 3, 15, 16, 18, 31, 32, 33, 63, 64]
 
 
 def contrast_both_ways(n: int, p: int, k: int, d: int, dtype: torch.dtype) -> None:
+    """Launches the kernels of the contrast with a queue, forward and backward."""
     anchors, positives = torch.empty(n, d, dtype=dtype), torch.empty(n, p, d, dtype=dtype)
     temperature = torch.tensor(0.07)
     outputs = launch_forward(anchors, positives, torch.empty(k, d, dtype=dtype), temperature)
@@ -83,25 +89,28 @@ def contrast_both_ways(n: int, p: int, k: int, d: int, dtype: torch.dtype) -> No
 
 
 def symmetric_both_ways(n: int, m: int, d: int, dtype: torch.dtype, rank_offset: int) -> None:
+    """Launches the kernels of the symmetric contrast, forward and backward."""
     rows, columns, temperature = torch.empty(n, d, dtype=dtype), torch.empty(m, d, dtype=dtype), torch.tensor(0.07)
     launch_logsumexp(rows, columns, temperature, rank_offset)
     launch_gradient(rows, columns, temperature, rank_offset, torch.ones(n, 2), torch.ones(m, 2))
 
 
 def pairs(batch: int, dtype: torch.dtype) -> None:
+    """Launches the kernel of the edit distance of two sequences."""
     lengths = torch.ones(batch, dtype=torch.int32)
     first, second = (torch.zeros(batch, length, dtype=dtype) for length in (66, 9))
     launch_sequences(first, second, lengths, lengths)
 
 
 def views(count: int, clips: int, length: int, side: int, size: int) -> None:
+    """Launches the kernel that makes views of clips."""
     frames = [torch.zeros(length, side + 4, side + 9, 3, dtype=torch.uint8)] * clips
     crops = torch.tensor([[[1, 2, side, 0]] * clips] * count, dtype=torch.int32)
     launch_augment(frames, crops, torch.zeros(count, clips, 3, 4), size)
 
 
 def cases(few: bool) -> Iterator[Case]:
-    """few: the last of each kind."""
+    """Yields the launches; with `few`, only the last of each kind."""
     some: Callable[[list[Any]], list[Any]] = lambda listed: listed[-1:] if few else listed  # noqa: E731
     for size in some(CONTRASTS):
         for dtype in some(list(DTYPES)):
@@ -124,6 +133,7 @@ def cases(few: bool) -> Iterator[Case]:
 
 
 def main() -> None:
+    """Compiles all cases and prints what fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--capability", type=int, choices=list(MULTIPROCESSORS), default=90)
     parser.add_argument("--few", action="store_true", help="one shape of each kernel")

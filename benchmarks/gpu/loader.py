@@ -78,6 +78,7 @@ def without_folders(text: str) -> str:
 
 
 def main() -> None:
+    """Asks the questions and prints the answers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--seconds", type=float, default=2.5, help="for each timing")

@@ -16,5 +16,5 @@ trap 'rm -rf "$work"' EXIT
     nvidia-dali-cuda130 av pydantic pydantic_core annotated-types typing-inspection typing-extensions astunparse gast \
     optree rapidfuzz tomli-w matplotlib fonttools kiwisolver cycler pyparsing python-dateutil
 rm -rf .parts
-PYTHONPATH=$work/tools nice "$python" benchmarks/gpu/slim_wheels.py pack "$work"/*.whl --out .parts --limit 60 --jobs 2
+PYTHONPATH=$work/tools nice "$python" -m benchmarks.gpu.slim_wheels pack "$work"/*.whl --out .parts --limit 60 --jobs 2
 du -sh --apparent-size .parts

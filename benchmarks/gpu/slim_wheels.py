@@ -1,29 +1,29 @@
 """Wheels for a machine without a package index, as small as they get: one GPU architecture, one Python, no symbols.
 
-    python benchmarks/gpu/slim_wheels.py pack WHEEL... --out DIR [--arch 90] [--python 312] [--limit 60] [--jobs 1]
-    python benchmarks/gpu/slim_wheels.py unpack SITE PART...       # on the machine, then: export PYTHONPATH=SITE
-    python benchmarks/gpu/slim_wheels.py list LIBRARY.so...        # the device code in it, by kind and architecture
-    python benchmarks/gpu/slim_wheels.py check BEFORE.so AFTER.so  # what was kept is the same bits, and so is the rest
+    python -m benchmarks.gpu.slim_wheels pack WHEEL... --out DIR [--arch 90] [--python 312] [--limit 60] [--jobs 1]
+    python -m benchmarks.gpu.slim_wheels unpack SITE PART...       # on the machine, then: export PYTHONPATH=SITE
+    python -m benchmarks.gpu.slim_wheels list LIBRARY.so...        # the device code in it, by kind and architecture
+    python -m benchmarks.gpu.slim_wheels check BEFORE.so AFTER.so  # what was kept is the same bits, and so is the rest
 
 `pack` writes DIR/0, DIR/1, ...: folders ("parts") of .tar.xz archives, each folder at most LIMIT MiB. Every archive can
 be unpacked alone, so `unpack` takes the parts in any order, in one call or in several, with a process for each archive.
 `unpack` needs the standard library only (lzma is in it, zstd only since Python 3.14).
 
 What is taken away, mostly by zeros, which cost nothing once compressed:
-* files that nothing imports: headers, type stubs, modules of other Pythons, tests (DROP);
+* files that nothing imports: headers, type stubs, modules of other Pythons, tests (UNUSED_FILES);
 * device code for other architectures: libraries hold it in fat binaries, that is a header of 16 bytes (magic
   0xBA55ED50, version, size of the header, u64 size of what follows) and then entries, each a header (u16 kind: 1 PTX,
   2 ELF; u16; u32 its size; u64 size of the payload; ...; u32 architecture at byte 28) and its payload. A GPU of
   architecture A loads the ELF for the highest architecture up to A of the same generation (A // 10), else it
   compiles PTX. What it loads moves to the front, the header says so, and zeros follow to where the next begins: every
   other offset in the library stays;
-* device code of operators that a video loader does not call (FORGET: arithmetic, random numbers, filters, reductions,
-  warps, audio): fat binaries all of whose kernels have such names. Launching one fails as on a GPU that the library was
-  not built for. Needs the package zstandard; `--whole` keeps it;
+* device code of operators that a video loader does not call (UNUSED_KERNELS: arithmetic, random numbers, filters,
+  reductions, warps, audio): fat binaries all of whose kernels have such names. Launching one fails as on a GPU that the
+  library was not built for. This needs the package zstandard; `--whole` keeps such code;
 * symbol tables that only debuggers read (.symtab, .strtab), in the same way;
-* the code of libraries that must be there but are not called (HOLLOW: S3, CV-CUDA, audio, encoders of HEVC and AV1):
-  every function of theirs becomes "return 0". Data, symbols and relocations stay, so that they load as before;
-  `--whole` keeps it.
+* the code of libraries that must be there but are not called (UNCALLED_LIBRARIES: S3, CV-CUDA, audio, encoders of HEVC
+  and AV1): every function of theirs becomes "return 0". Data, symbols and relocations stay, so that they load as
+  before; `--whole` keeps the code.
 """
 
 from __future__ import annotations
@@ -42,23 +42,16 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
-try:
-    import zstandard  # pyright: ignore[reportMissingImports]  # needed where wheels are packed, only
-except ImportError:
-    zstandard = None
+from cacl.benchmarks.gpu.device_code import PTX, entries_loaded, fat_binaries, rewrite, slim_library, symbols
 
-HEADER = 16
-MAGIC = struct.pack("<IHH", 0xBA55ED50, 1, HEADER)
-PTX, ELF = 1, 2
 ALONE = 6 * 2**20
-"""Files from this size on have an archive of their own, so that they are unpacked beside each other."""
+"""Files from this size on have an archive of their own, so that they are unpacked in parallel."""
 SLICE = 12 * 2**20
 """Smaller files share archives of about so many bytes."""
 MIB = 2**20
 
-DROP = (
+UNUSED_FILES = (
     r"^nvidia/dali/include/",
     r"^nvidia/nvimgcodec/(include|cmake)/",
     r"^nvidia/[^/]*/(include|bin)/",
@@ -67,153 +60,14 @@ DROP = (
     r"\.pyi$|\.pxd$|\.pyx$|\.hpp$|\.h$|\.lib$",
     r"(^|/)tests?/",
     r"^[^/]*\.data/(scripts|data)/",
+    r"^matplotlib/mpl-data/(images|plot_directive|sample_data|fonts/(afm|pdfcorefonts))/",
+    r"^fontTools/(?!__init__|agl|misc/)",
 )
-FORGET = (
-    r"expr\d+ExecuteTiled|dali\d+rng|kernels\d+(filter|warp|signal|audio|jpeg|equalize)\d|kernels\d+(Reduce|erase_gpu)"
-    r"|normalize_impl\d+Normalize|cutlass|dali\d+(Displacement|rice_decompress)|^__(cuda_sm|nv_static)|^\$"
-)
-HOLLOW = (
-    r"/lib(aws-|s2n|cvcuda|nvcv_types|cfitsio|sndfile|FLAC|opus-"  # not google_cloud_cpp: DALI calls it when it loads
+UNCALLED_LIBRARIES = (
+    r"/lib(aws-|s2n|cvcuda|nvcv_types|cfitsio|sndfile|FLAC|opus-"
     r"|x265|SvtAv1Enc|gnutls|unistring|asound)[^/]*\.so"
 )
-RETURN_0 = bytes.fromhex("31c0c3").ljust(16, b"\x90")
-"""xor eax, eax; ret: compilers begin functions at multiples of 16 bytes."""
-
-
-# --- Fat binaries and symbol tables
-
-
-class Entry(NamedTuple):
-    at: int
-    """Of its header in the file."""
-    kind: int
-    arch: int
-    payload: slice
-
-    @property
-    def size(self) -> int:
-        return self.payload.stop - self.payload.start
-
-
-class FatBinary(NamedTuple):
-    content: slice
-    """What follows its header in the file."""
-    entries: list[Entry]
-
-
-def fat_binaries(data: bytes | bytearray) -> Iterator[FatBinary]:
-    """What merely looks like one is passed over."""
-    at = 0
-    while (at := data.find(MAGIC, at)) >= 0:
-        at += HEADER
-        content = slice(at, at + struct.unpack_from("<Q", data, at - 8)[0])
-        if entries := _entries(data, content):
-            yield FatBinary(content, entries)
-            at = content.stop
-
-
-def _entries(data: bytes | bytearray, content: slice) -> list[Entry]:
-    """All of them, or none if there is something that this does not know."""
-    at, entries = content.start, list[Entry]()
-    while at < content.stop <= len(data):
-        kind, _, header, size = struct.unpack_from("<HHIQ", data, at)
-        (arch,) = struct.unpack_from("<I", data, at + 28)
-        payload = slice(at + header, at + header + size)
-        if kind not in (PTX, ELF) or not 64 <= header <= 256 or not 10 <= arch < 1000 or payload.stop > content.stop:
-            return []
-        entries.append(Entry(at, kind, arch, payload))
-        at = payload.stop
-    return entries if at == content.stop else []
-
-
-def loaded(entries: list[Entry], arch: int) -> list[Entry]:
-    """Those that a GPU of this architecture loads."""
-    runs = [e for e in entries if e.kind == ELF and e.arch // 10 == arch // 10 and e.arch <= arch]
-    compiles = [e for e in entries if e.kind == PTX and e.arch <= arch]
-    best = max(runs or compiles, key=lambda e: e.arch, default=None)
-    return [e for e in runs or compiles if best and e.arch == best.arch]
-
-
-def kernels(image: bytes) -> list[str]:
-    """The functions in an image of kind ELF; none if it cannot be read."""
-    if image[:4] == b"\x28\xb5\x2f\xfd" and zstandard:
-        image = zstandard.ZstdDecompressor().decompressobj().decompress(image)
-    return [name.decode() for name in set(re.findall(rb"\.text\.([\w$.]+)", image))] if image[:4] == b"\x7fELF" else []
-
-
-def forgettable(data: bytes, entries: list[Entry]) -> bool:
-    """Whether no kernel in these is one that anybody calls."""
-    names = [name for entry in entries for name in kernels(data[entry.payload])]
-    return any(name[0] == "_" for name in names) and all(re.search(FORGET, name) for name in names)
-
-
-def rewritten(data: bytes, fat: FatBinary, kept: list[Entry]) -> bytes:
-    """The content of a fat binary with these entries only. Where none is left, one stays that nobody loads."""
-    if kept:
-        return b"".join(data[entry.at : entry.payload.stop] for entry in kept)
-    empty = fat.entries[0]
-    return data[empty.at : empty.payload.start] + bytes(empty.size)
-
-
-class Section(NamedTuple):
-    name: bytes
-    loaded: bool
-    place: slice
-    link: int
-
-
-def sections(data: bytes | bytearray) -> list[Section]:
-    """Of an ELF file of 64 bits."""
-    (table,), (size, count, of_names) = struct.unpack_from("<Q", data, 40), struct.unpack_from("<HHH", data, 58)
-    headers = [struct.unpack_from("<IIQQQQII", data, table + n * size) for n in range(count)]
-    names = headers[of_names][4]
-    return [
-        Section(
-            bytes(data[names + name : data.index(b"\0", names + name)]), bool(flags & 2), slice(at, at + length), link
-        )
-        for name, _, flags, _, at, length, link, _ in headers
-    ]
-
-
-def symbols(data: bytes | bytearray) -> list[slice]:
-    """Where there are symbols and names that no loader reads."""
-    found = sections(data)
-    tables = [s for s in found if s.name == b".symtab" and not s.loaded]
-    return [s.place for s in tables] + [found[s.link].place for s in tables if found[s.link].name == b".strtab"]
-
-
-def slimmed(data: bytes, arch: int, whole: bool = True, hollow: bool = False) -> tuple[bytes, Counter[str]]:
-    """The same library with zeros in it, and how many bytes of what they took the place of.
-
-    whole: takes away only what a GPU of this architecture cannot load. hollow: takes all code away."""
-    if data[:5] != b"\x7fELF\x02":
-        return data, Counter()
-    out, gone = bytearray(data), Counter[str]()
-
-    def fill(place: slice, what: str, filler: bytes = b"\0") -> None:
-        length = place.stop - place.start
-        out[place] = (filler * (length // len(filler) + 1))[:length]
-        gone[what] += length
-
-    for fat in fat_binaries(data):
-        kept = [] if hollow else loaded(fat.entries, arch)
-        if not whole and forgettable(data, kept):
-            kept = []
-        for entry in fat.entries:
-            if entry not in kept:
-                gone[f"{'PTX' if entry.kind == PTX else 'ELF'} {entry.arch}"] += entry.size
-        content = rewritten(data, fat, kept)
-        out[fat.content] = content.ljust(fat.content.stop - fat.content.start, b"\0")
-        struct.pack_into("<Q", out, fat.content.start - 8, len(content))
-    for place in symbols(data):
-        fill(place, "symbols")
-    for section in sections(data) if hollow else ():
-        if section.name == b".text":
-            past = section.place.start % len(RETURN_0)
-            fill(section.place, "hollow", RETURN_0[past:] + RETURN_0[:past])
-        elif section.name in (b".gcc_except_table", b".eh_frame", b".eh_frame_hdr"):
-            fill(section.place, "hollow")
-    return bytes(out), gone
+"""google_cloud_cpp is not among them: DALI calls it when it loads."""
 
 
 # --- Packing
@@ -222,11 +76,11 @@ def slimmed(data: bytes, arch: int, whole: bool = True, hollow: bool = False) ->
 def wanted(name: str, python: str) -> bool:
     """Whether a file of a wheel is imported by this Python, or loaded by what is."""
     tag = re.search(r"\.cpython-(\d+t?)-", name)
-    return not (name.endswith("/") or (tag and tag[1] != python) or any(re.search(drop, name) for drop in DROP))
+    return not (name.endswith("/") or (tag and tag[1] != python) or any(re.search(drop, name) for drop in UNUSED_FILES))
 
 
 def files_of(wheels: list[Path], arch: int, python: str, whole: bool) -> Iterator[tuple[str, bytes]]:
-    """The files of these wheels as they are packed, with their paths."""
+    """Yields the files of these wheels as they are packed, with their paths."""
     for wheel in wheels:
         gone, before, after = Counter[str](), 0, 0
         with zipfile.ZipFile(wheel) as archive:
@@ -234,8 +88,8 @@ def files_of(wheels: list[Path], arch: int, python: str, whole: bool) -> Iterato
                 name = re.sub(r"^[^/]*\.data/(purelib|platlib)/", "", info.filename)
                 if not wanted(name, python):
                     continue
-                hollow = not whole and bool(re.search(HOLLOW, name))
-                data, less = slimmed(archive.read(info), arch, whole, hollow)
+                hollow = not whole and bool(re.search(UNCALLED_LIBRARIES, name))
+                data, less = slim_library(archive.read(info), arch, whole, hollow)
                 gone += less
                 before, after = before + len(data), after + len(data) - sum(less.values())
                 yield name, data
@@ -262,13 +116,14 @@ def compressed(name: str, files: list[tuple[str, bytes]], folder: Path) -> tuple
 
 
 def pack(wheels: list[Path], out: Path, arch: int, python: str, limit: float, jobs: int, whole: bool) -> None:
+    """Writes the parts."""
     out.mkdir(parents=True)
     files = dict(files_of(wheels, arch, python, whole))
     # Other packages named nvidia.* may lie elsewhere.
     files["nvidia/__init__.py"] = b"__path__ = __import__('pkgutil').extend_path(__path__, __name__)\n"
     groups: list[tuple[str, list[tuple[str, bytes]]]] = []
     small: list[tuple[str, bytes]] = []
-    # Libraries beside libraries, and text beside text.
+    # Libraries lie beside libraries, and text lies beside text.
     for name, data in sorted(files.items(), key=lambda file: (file[1][:4] == b"\x7fELF", file[0])):
         if len(data) >= ALONE:
             groups.append((re.sub(r"[^\w.-]", "_", Path(name).name), [(name, data)]))
@@ -285,7 +140,7 @@ def pack(wheels: list[Path], out: Path, arch: int, python: str, limit: float, jo
         with ProcessPoolExecutor(jobs) as pool:
             archives = [done.result()[0] for done in [pool.submit(compressed, *group, out) for group in groups]]
     bins: list[list[Path]] = []
-    for archive in sorted(archives, key=lambda file: -file.stat().st_size):  # first fit, the largest first
+    for archive in sorted(archives, key=lambda file: -file.stat().st_size):  # This is first fit, the largest first.
         size = archive.stat().st_size
         if size > limit * MIB:
             sys.exit(f"{archive.name} alone is {size / MIB:.1f} MiB, and a part may have {limit}")
@@ -305,6 +160,7 @@ def pack(wheels: list[Path], out: Path, arch: int, python: str, limit: float, jo
 
 
 def unpack(site: Path, parts: list[Path]) -> None:
+    """Unpacks the parts into a folder."""
     archives = sorted((file for part in parts for file in part.rglob("*.tar.xz")), key=lambda f: -f.stat().st_size)
     if not archives:
         sys.exit(f"no archives in {', '.join(map(str, parts))}")
@@ -327,6 +183,7 @@ def _unpack_one(archive: Path, site: Path) -> int:
 
 
 def show(file: Path) -> None:
+    """Prints what device code is in a library."""
     data = file.read_bytes()
     found, sizes = Counter[str](), Counter[str]()
     for fat in fat_binaries(data):
@@ -342,15 +199,15 @@ def show(file: Path) -> None:
 
 
 def check(before: Path, after: Path, arch: int) -> None:
-    """Every fat binary has what it had for this architecture, or nothing; all but symbols is as it was."""
+    """Checks that every fat binary has what it had for this architecture, or nothing, and the rest is as it was."""
     old, new = before.read_bytes(), bytearray(after.read_bytes())
     full = empty = 0
     for fat in fat_binaries(old):
         (size,) = struct.unpack_from("<Q", new, fat.content.start - 8)
         left = new[fat.content.start : fat.content.start + size]
-        kept = loaded(fat.entries, arch)
-        full += left == rewritten(old, fat, kept)
-        empty += left == rewritten(old, fat, [])
+        kept = entries_loaded(fat.entries, arch)
+        full += left == rewrite(old, fat, kept)
+        empty += left == rewrite(old, fat, [])
         new[fat.content.start - 8 : fat.content.stop] = old[fat.content.start - 8 : fat.content.stop]
     for place in symbols(old):
         new[place] = old[place]
@@ -362,6 +219,7 @@ def check(before: Path, after: Path, arch: int) -> None:
 
 
 def main() -> None:
+    """Runs the verb that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     packing = verbs.add_parser("pack")

@@ -15,7 +15,7 @@ import pytest
 
 from tests.launch import ROOT
 
-SLIM = [sys.executable, str(ROOT / "benchmarks" / "gpu" / "slim_wheels.py")]
+SLIM = [sys.executable, "-m", "benchmarks.gpu.slim_wheels"]
 DEVICE = ["bash", str(ROOT / "benchmarks" / "gpu" / "device.sh")]
 PTX, ELF = 1, 2
 
