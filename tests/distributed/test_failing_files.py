@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -103,23 +103,23 @@ def failure(config: Config) -> str:
 
 
 UNEVEN = [(5, 3), (4, 4), (2, 6)]
-CALM = 8
+SAME_CLIPS = 8
 
 
-def calm(folder: Path, counts: Sequence[Sequence[int]], groups: int = 1) -> dict[str, Any]:
+def train_same_clips(folder: Path, counts: Sequence[Sequence[int]], groups: int = 1) -> dict[str, Any]:
     """Steps on the same clips, dealt out to the ranks by the counts of each step, of a model whose batch norm is in
     evaluation mode: then it does not matter which clips share a process."""
-    config = configured(folder, "calm", contrast={"queue_size": 40, "momentum": 0.5, "shuffle_bn_groups": groups})
+    config = configured(folder, "same clips", contrast={"queue_size": 40, "momentum": 0.5, "shuffle_bn_groups": groups})
     with distributed.process_group("cpu") as device:
         train_state = TrainState(config, VIDEOS, device)
         train_state.model.eval()
         keys, norms = [], []
         for step, dealt in enumerate(counts):
             generator = torch.Generator().manual_seed(step)
-            views = torch.rand(2, CALM, 3, 4, 16, 16, generator=generator).half()
-            order = torch.stack([torch.randperm(4, generator=generator) for _ in range(CALM)]).byte()
+            views = torch.rand(2, SAME_CLIPS, 3, 4, 16, 16, generator=generator).half()
+            order = torch.stack([torch.randperm(4, generator=generator) for _ in range(SAME_CLIPS)]).byte()
             first = sum(dealt[: distributed.rank()])
-            mine, number = slice(first, first + dealt[distributed.rank()]), torch.arange(CALM)
+            mine, number = slice(first, first + dealt[distributed.rank()]), torch.arange(SAME_CLIPS)
             batch = ClipBatch(views=tuple(views[:, mine]), order=order[mine], video=number[mine], index=number[mine])
             keys.append(train_state.model(batch, train_state.step, dealt)[1])
             norms.append(train_state.train_step(batch, sync=True, counts=dealt)["gradient_norm"])
@@ -127,22 +127,10 @@ def calm(folder: Path, counts: Sequence[Sequence[int]], groups: int = 1) -> dict
     return {"keys": torch.stack(keys), "norms": torch.stack(norms), "state": state}
 
 
-def tools(folder: Path) -> dict[str, Any]:
-    with distributed.process_group("cpu"):
-        rank, counts = distributed.rank(), (2, 0, 3)
-        rows = distributed.all_gather(torch.full((counts[rank], 2), rank, dtype=torch.uint8), counts)
-        return {
-            "rows": rows.tolist(),
-            "numbers": distributed.all_gather_numbers(rank, 10 * rank),
-            "objects": distributed.all_gather_objects(["no"] * rank),
-        }
-
-
 LAUNCHES: launch.Launches = {
-    "tools": (3, tools),
-    "uneven": (2, lambda folder: calm(folder, UNEVEN)),
-    "uneven groups": (2, lambda folder: calm(folder, [(5, 3), (4, 4), (3, 5)], groups=2)),
-    "uneven three": (3, lambda folder: calm(folder, [(2, 3, 3), (4, 2, 2), (1, 5, 2)])),
+    "uneven": (2, lambda folder: train_same_clips(folder, UNEVEN)),
+    "uneven groups": (2, lambda folder: train_same_clips(folder, [(5, 3), (4, 4), (3, 5)], groups=2)),
+    "uneven three": (3, lambda folder: train_same_clips(folder, [(2, 3, 3), (4, 2, 2), (1, 5, 2)])),
     "whole": (2, lambda folder: observed(configured(folder, "whole"))),
     "died": (2, lambda folder: observed(configured(folder, "broken"), dies=True)),
     "resumed": (2, lambda folder: observed(configured(folder, "broken"), damages=False, resume=True)),
@@ -154,16 +142,6 @@ LAUNCHES: launch.Launches = {
 
 
 # ------------------------------------------------------------------------------------------------------- the tests
-
-
-@pytest.fixture(autouse=True)
-def _one_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +159,7 @@ def left_by(folder: Path, name: str) -> list[Any]:
     return launch.left_by(LAUNCHES, name, folder)
 
 
-def account(folder: Path, run: str) -> list[tuple[int, int, str, bool]]:
+def skipped_clips(folder: Path, run: str) -> list[tuple[int, int, str, bool]]:
     """Step, index, path, and whether the clip failed."""
     lines = [json.loads(line) for line in (folder / run / "skipped_clips.jsonl").read_text().splitlines()]
     return [(line["step"], line["index"], line["path"], line["reason"] is not None) for line in lines]
@@ -196,17 +174,10 @@ def assert_equal(one: dict[str, Any], other: dict[str, Any]) -> None:
             assert torch.equal(value, other[name]) if isinstance(value, Tensor) else value == other[name], name
 
 
-def test_ranks_exchange_what_differs(folder: Path) -> None:
-    for result in left_by(folder, "tools"):
-        assert result["rows"] == [[0, 0], [0, 0], [2, 2], [2, 2], [2, 2]]
-        assert result["numbers"] == [[0, 0], [1, 10], [2, 20]]
-        assert result["objects"] == [[], ["no"], ["no", "no"]]
-
-
 @pytest.mark.parametrize("name", ["uneven", "uneven groups", "uneven three"])
 def test_unequal_shares_are_the_same_step(folder: Path, name: str) -> None:
     """Keys in the order of the clips, the gradient of the mean over all clips, and what follows from them."""
-    expected = calm(folder, [(CALM,)] * 3)
+    expected = train_same_clips(folder, [(SAME_CLIPS,)] * 3)
     for result in left_by(folder, name):
         torch.testing.assert_close(result["keys"], expected["keys"], rtol=0, atol=2e-5)
         torch.testing.assert_close(result["norms"], expected["norms"], rtol=1e-4, atol=0)
@@ -217,7 +188,7 @@ def test_unequal_shares_are_the_same_step(folder: Path, name: str) -> None:
 
 
 def test_every_clip_is_trained_on_by_one_rank_or_accounted_for(folder: Path) -> None:
-    ranks, lines = left_by(folder, "whole"), account(folder, "whole")
+    ranks, lines = left_by(folder, "whole"), skipped_clips(folder, "whole")
     first, second = (rank["clips"] for rank in ranks)
     trained = [clip for clips in (first, second) for step in clips.values() for clip in step]
     assert sorted([index for index, _ in trained] + [line[1] for line in lines]) == list(range(STEPS * BATCH))
@@ -260,7 +231,7 @@ def test_ranks_end_alike_and_say_so_once(folder: Path) -> None:
 def test_one_process_loads_the_same_clips(folder: Path) -> None:
     """It passes over fewer steps, as it has more clips in each."""
     alone = observed(configured(folder, "alone"))
-    lines = [account(folder, run) for run in ("alone", "whole")]
+    lines = [skipped_clips(folder, run) for run in ("alone", "whole")]
     assert [line for line in lines[0] if line[3]] == [line for line in lines[1] if line[3]]
     assert alone["clips"].keys() > left_by(folder, "whole")[0]["clips"].keys()
 
@@ -273,7 +244,7 @@ def test_two_ranks_resume_to_the_same_bits(folder: Path) -> None:
         assert_equal(resumed["state"], whole["state"])
         for name in ("clips_trained", "clips_skipped", "files_failed"):
             assert resumed["summary"][name] == whole["summary"][name]
-    assert account(folder, "broken") == account(folder, "whole")
+    assert skipped_clips(folder, "broken") == skipped_clips(folder, "whole")
     saved = [checkpoint.load(folder / run) for run in ("whole", "broken")]
     assert saved[0].data_fingerprint == saved[1].data_fingerprint
     assert_equal(saved[0].model, saved[1].model)
@@ -284,7 +255,7 @@ def test_all_ranks_stop_at_the_failure_of_one(folder: Path) -> None:
     assert messages[0] == messages[1]
     assert messages[0].startswith(f"DataError: {folder}/videos of failing/")
     assert 'loader.on_failure = "skip" goes on' in messages[0]
-    assert len({line[0] for line in account(folder, "failing")}) == 1
+    assert len({line[0] for line in skipped_clips(folder, "failing")}) == 1
 
 
 if __name__ == "__main__":

@@ -127,13 +127,13 @@ def damage(config: Config, damages: dict[int, Damage]) -> None:
         happens(file)
 
 
-def account(config: Config) -> list[dict[str, Any]]:
+def skipped_clips(config: Config) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (Path(config.run) / "skipped_clips.jsonl").read_text().splitlines()]
 
 
-def assert_accounted(config: Config, seen: Seen) -> None:
+def assert_every_clip_counts_once(config: Config, seen: Seen) -> None:
     """Clips trained on and clips skipped are the stream, each once."""
-    lines, trained = account(config), [index for clips in seen.clips.values() for index, _ in clips]
+    lines, trained = skipped_clips(config), [index for clips in seen.clips.values() for index, _ in clips]
     assert sorted(trained + [line["index"] for line in lines]) == list(range(STEPS * BATCH))
     assert all(line["step"] == line["index"] // BATCH + 1 for line in lines)
     assert [line["step"] for line in lines] == sorted(line["step"] for line in lines)
@@ -178,7 +178,7 @@ def test_every_clip_is_trained_on_or_accounted_for(
     assert expected.summary["clips_trained"] == STEPS * BATCH
     assert not (Path(whole.run) / "skipped_clips.jsonl").exists()
 
-    assert_accounted(config, seen)
+    assert_every_clip_counts_once(config, seen)
     assert seen.summary["files_failed"].keys() == {"1.mp4", "4.mp4", "6.mp4"}
     for step, clips in expected.clips.items():
         kept = [slot for slot, (_, video) in enumerate(clips) if video not in (1, 4, 6)]
@@ -200,24 +200,24 @@ def test_files_that_fail_in_the_middle(configured: Callable[..., Config], happen
     """Some clips of them have been trained on before, and some were being decoded ahead."""
     config = configured("damaged")
     seen = observed(config, {2: DAMAGES[happens], 5: DAMAGES[happens]}, at=3)
-    assert_accounted(config, seen)
+    assert_every_clip_counts_once(config, seen)
     assert seen.summary["files_failed"].keys() == {"2.mp4", "5.mp4"}
     assert {video for step in (1, 2, 3) for _, video in seen.clips[step]} >= {2, 5}
 
 
-def test_a_step_with_too_few_clips_is_passed_over(
+def test_a_step_with_too_few_clips_is_skipped(
     configured: Callable[..., Config], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Two groups of keys need four clips, so one failure is one too many."""
     whole = configured("whole", contrast={"queue_size": 30, "shuffle_bn_groups": 2})
     config = configured("damaged", contrast={"queue_size": 30, "shuffle_bn_groups": 2})
     expected, seen = observed(whole), observed(config, {3: deleted})
-    assert_accounted(config, seen)
+    assert_every_clip_counts_once(config, seen)
     without = [step for step, clips in expected.clips.items() if all(video != 3 for _, video in clips)]
     assert list(seen.clips) == without
     assert 0 < len(without) < STEPS
     assert {step: seen.rates[step] for step in without} == {step: expected.rates[step] for step in without}
-    lines = account(config)
+    lines = skipped_clips(config)
     assert len(lines) == BATCH * (STEPS - len(without))
     assert {line["path"] for line in lines if line["reason"] is not None} == {"3.mp4"}
     assert capfd.readouterr().err.count("too few of its clips loaded") == STEPS - len(without)
@@ -233,11 +233,11 @@ def test_failing_ends_the_run_and_skipping_may_go_on(configured: Callable[..., C
     observed(other, {4: deleted}, dies=5)
     with pytest.raises(DataError, match=rf'{other.data.root}/4\.mp4: .*; loader\.on_failure = "skip" goes on'):
         observed(failing, resume=True)
-    steps = [line["step"] for line in account(skipping)]
-    assert [line["step"] for line in account(failing)] == [step for step in steps if step <= 4]
+    steps = [line["step"] for line in skipped_clips(skipping)]
+    assert [line["step"] for line in skipped_clips(failing)] == [step for step in steps if step <= 4]
     observed(other, resume=True)
     assert_same_bits(skipping, other)
-    assert [line["step"] for line in account(other)] == steps
+    assert [line["step"] for line in skipped_clips(other)] == steps
 
 
 @pytest.mark.parametrize("allowed", [0.1, 1.0])
@@ -254,7 +254,7 @@ def test_a_disk_that_went_away_ends_the_run(configured: Callable[..., Config], a
         patch.setattr(training, "TrainState", Gone)
         with pytest.raises(DataError, match=f"data.root = {root}: .* of 7 |all 7 training videos fail"):
             train(config)
-    assert {line["step"] for line in account(config)} == ({1} if allowed == 0.1 else {1, 2})
+    assert {line["step"] for line in skipped_clips(config)} == ({1} if allowed == 0.1 else {1, 2})
 
 
 def test_an_evaluation_takes_all_clips_or_none(
@@ -297,7 +297,7 @@ def test_resuming_with_damaged_files_changes_nothing(
     after = observed(broken, resume=True)
     assert after.clips == {step: clips for step, clips in expected.clips.items() if step > begun}
     assert_same_bits(whole, broken)
-    assert [line["index"] for line in account(broken)] == [line["index"] for line in account(whole)]
+    assert [line["index"] for line in skipped_clips(broken)] == [line["index"] for line in skipped_clips(whole)]
     for name in ("clips_trained", "clips_skipped", "files_failed"):
         assert after.summary[name] == expected.summary[name]
     if begun:
@@ -350,5 +350,5 @@ def test_mended_files_are_trained_on_again(configured: Callable[..., Config], or
         shutil.copy(originals / f"{number}.mp4", Path(config.data.root))
     after = observed(config, resume=True)
     assert {video for clips in after.clips.values() for _, video in clips} == set(range(VIDEOS))
-    assert all(line["step"] <= 3 for line in account(config))
-    assert after.summary["clips_skipped"] == len(account(config)) > 0
+    assert all(line["step"] <= 3 for line in skipped_clips(config))
+    assert after.summary["clips_skipped"] == len(skipped_clips(config)) > 0

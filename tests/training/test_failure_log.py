@@ -1,4 +1,4 @@
-"""When a run stops because of files that fail, and what its account holds after any end."""
+"""When a run stops because of files that fail, and what its failure log holds after any end."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_disk_that_went_away_ends_a_large_run_soon(opened: Open, before: int) 
     assert failure_log.recent.keys() >= set(range(400, 500))
 
 
-# --- The account
+# --- The file
 
 
 def test_it_goes_on_from_the_step_of_the_checkpoint(opened: Open, tmp_path: Path) -> None:

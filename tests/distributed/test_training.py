@@ -1,4 +1,4 @@
-"""Two and four processes, joined by gloo on the CPU: together they compute what one process computes.
+"""Two and four processes, joined by gloo on the CPU, train as one process does.
 
 Run as a script, this file starts all of the launches below (see tests/launch.py). What they leave in files is judged by
 the tests.
@@ -8,53 +8,37 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cacl import cli, distributed
+from cacl import distributed
 from cacl.checkpoints import checkpoint
-from cacl.checkpoints.encoders import EncoderWeights, load_encoder
 from cacl.clips import ClipBatch
 from cacl.config import Config, to_toml
 from cacl.errors import CaclError
-from cacl.evaluation import retrieval
-from cacl.loaders.backends.select import Backend
-from cacl.models.cnn3d import CNN3D
 from cacl.training.train_state import TrainState
 from cacl.training.trainer import train
 from tests import launch
-from tests.tiny import tiny_config
+from tests.distributed.small_runs import BATCH, STEPS, VIDEOS, configured, write_videos
 
 training = import_module("cacl.training.trainer")
 
 pytestmark = launch.PATIENT
 
-VIDEOS, BATCH, STEPS, EVERY = 7, 4, 6, 2
 DIED = 5  # the step in which the interrupted runs end, after the checkpoint of step 4
-CALM_STEPS, CALM_BATCH = 3, 8
-
-
-def configured(folder: Path, run: str = "run", **sections: dict[str, Any]) -> Config:
-    own = {
-        "data": {"root": str(folder / "videos"), "layout": "folder", "cache": str(folder / "cache")},
-        "train": {"epochs": STEPS * BATCH / VIDEOS, "batch_size": BATCH, "checkpoint_every": EVERY},
-        "retrieval": {"clips_per_video": 2, "batch_size": 4},
-    }
-    return tiny_config(folder / run, own, sections)
+SAME_CLIPS_STEPS, SAME_CLIPS_BATCH = 3, 8
 
 
 # ------------------------------------------------------------------------- what a process does; without torch's help
@@ -100,48 +84,32 @@ def observed(config: Config, *, resume: bool = False, dies: bool = False) -> dic
     return {"samples": samples, "masks": masks, "weights": weights, "queue": train_state.model.queue.state_dict()}
 
 
-def calm(folder: Path, groups: int) -> dict[str, Any]:
+def train_same_clips(folder: Path, groups: int) -> dict[str, Any]:
     """Three steps on the same clips, in whatever number of processes, of a model without dropout and with batch norm
     in evaluation mode: then nothing depends on which clips share a process."""
     config = configured(
         folder,
         contrast={"queue_size": 40, "momentum": 0.5, "shuffle_bn_groups": groups},
         model={"dropout": 0.0},
-        train={"device": "cpu", "batch_size": CALM_BATCH, "epochs": 10.0},
+        train={"device": "cpu", "batch_size": SAME_CLIPS_BATCH, "epochs": 10.0},
     )
     with distributed.process_group("cpu") as device:
         train_state = TrainState(config, VIDEOS, device)
         train_state.model.eval()
-        share = CALM_BATCH // distributed.world_size()
+        share = SAME_CLIPS_BATCH // distributed.world_size()
         mine = slice(distributed.rank() * share, (distributed.rank() + 1) * share)
         keys, similarity = [], []
-        for step in range(CALM_STEPS):
+        for step in range(SAME_CLIPS_STEPS):
             generator = torch.Generator().manual_seed(step)
-            views = torch.rand(2, CALM_BATCH, 3, 4, 16, 16, generator=generator).half()
-            order = torch.stack([torch.randperm(4, generator=generator) for _ in range(CALM_BATCH)]).byte()
-            number = torch.arange(CALM_BATCH)
+            views = torch.rand(2, SAME_CLIPS_BATCH, 3, 4, 16, 16, generator=generator).half()
+            order = torch.stack([torch.randperm(4, generator=generator) for _ in range(SAME_CLIPS_BATCH)]).byte()
+            number = torch.arange(SAME_CLIPS_BATCH)
             batch = ClipBatch(views=tuple(views[:, mine]), order=order[mine], video=number[mine], index=number[mine])
             keys.append(train_state.model(batch, train_state.step)[1])
             metrics = train_state.train_step(batch, sync=True)
             similarity.append(distributed.all_gather(metrics["similarity/f_q.f_k"][None]).mean())
         state = {name: x.clone() for name, x in train_state.model.state_dict().items()}
     return {"keys": torch.stack(keys), "similarity": torch.stack(similarity), "state": state}
-
-
-def tools(folder: Path) -> dict[str, Any]:
-    """`gather` and `main_first`: the later ranks find what the first one left."""
-    with distributed.process_group("cpu"):
-        rank, mark = distributed.rank(), folder / f"mark of {distributed.world_size()}"
-        gathered = {
-            "bytes": distributed.all_gather(torch.full((2, 3), rank, dtype=torch.uint8)),
-            "strided": distributed.all_gather(torch.arange(6.0).view(2, 3).T + 10 * rank),
-            "graph": distributed.all_gather(torch.ones(1, requires_grad=True)).requires_grad,
-        }
-        with distributed.main_first():
-            found = mark.exists()
-            mark.touch()
-        world = (rank, distributed.world_size(), distributed.local_world_size())
-    return {"gathered": gathered, "found": found, "world": world}
 
 
 def failure(config: Config) -> str:
@@ -166,79 +134,27 @@ def stopped(config: Config) -> str:
         return failure(config)
 
 
-def retrieved(run: Path, features: Path) -> dict[str, Any]:
-    """The tables, and the clips that this rank decoded, with what they show."""
-    clips: list[tuple[int, int]] = []
-    views: list[Tensor] = []
-    build = retrieval.build_backend
-
-    class Observed:
-        def __init__(self, backend: Backend) -> None:
-            self.backend = backend
-
-        def batches(self, plans: Any) -> Iterator[ClipBatch]:
-            for batch in self.backend.batches(plans):
-                clips.extend(zip(batch.video.tolist(), batch.index.tolist(), strict=True))
-                views.extend(batch.query)
-                yield batch
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retrieval, "build_backend", lambda *a, **k: Observed(build(*a, **k)))
-        weights = EncoderWeights.read(run)
-        config = dataclasses.replace(weights.config, data=dataclasses.replace(weights.config.data, layout="csv"))
-        tables = retrieval.evaluate_retrieval(weights, config, ["label"], features)
-    return {"tables": [table.to_json() for table in tables], "clips": clips, "views": views}
-
-
-def command(*arguments: str) -> int:
-    sys.argv = ["cacl", *arguments]
-    try:
-        cli.main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
-
-
 LAUNCHES: launch.Launches = {
-    "tools2": (2, tools),
-    "calm2": (2, lambda folder: calm(folder, 1)),
-    "calm2 in groups": (2, lambda folder: calm(folder, 2)),
+    "same clips of 2": (2, lambda folder: train_same_clips(folder, 1)),
+    "same clips of 2 in groups": (2, lambda folder: train_same_clips(folder, 2)),
     "whole": (2, lambda folder: observed(configured(folder, "whole"))),
     "died": (2, lambda folder: observed(configured(folder, "broken"), dies=True)),
     "resumed": (2, lambda folder: observed(configured(folder, "broken"), resume=True)),
-    "retrieved": (2, lambda folder: retrieved(folder / "whole", folder / "features of 2")),
     "odd batch": (2, lambda folder: failure(configured(folder, "odd", train={"device": "cpu", "batch_size": 5}))),
     "no videos": (2, lambda folder: failure(configured(folder, "none", data={"root": str(folder / "nowhere")}))),
-    "command": (2, lambda folder: command("eval", "retrieval", f"{folder}/whole", "--json", "-s", "data.layout=csv")),
     "stopped": (2, lambda folder: stopped(configured(folder, "stopped"))),
-    "tools4": (4, tools),
-    "calm4": (4, lambda folder: calm(folder, 1)),
+    "same clips of 4": (4, lambda folder: train_same_clips(folder, 1)),
 }
 
 
 # ------------------------------------------------------------------------------------------------------- the tests
 
 
-@pytest.fixture(autouse=True)
-def _one_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The tests themselves compute what a single process with one thread does."""
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def folder(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seven videos, which neither two nor four divides, after all launches."""
+    """The folder of the tests, after all launches."""
     folder = tmp_path_factory.mktemp("ranks")
-    rows = ["path,label,split"]
-    for number in range(VIDEOS):
-        make_video(folder / f"videos/{number}.mp4", frames=8 + number, size=(32 + 2 * number, 24), gop=4)
-        rows.append(f"{number}.mp4,{'ab'[number % 2]},{'test' if number > 3 else 'train'}")
-    (folder / "videos/labels.csv").write_text("\n".join(rows))
+    write_videos(folder, make_video)
     launch.launched(__file__, folder)
     return folder
 
@@ -265,27 +181,13 @@ def assert_same_checkpoint(one: Path, other: Path) -> None:
         assert_equal(state, states[1][key])
 
 
-@pytest.mark.parametrize("world", [2, 4])
-def test_gather_and_main_first(folder: Path, world: int) -> None:
-    results = left_by(folder, f"tools{world}")
-    assert [result["world"] for result in results] == [(rank, world, world) for rank in range(world)]
-    assert [result["found"] for result in results] == [False] + [True] * (world - 1)
-    for result in results:
-        gathered = result["gathered"]
-        assert gathered["bytes"].tolist() == [[rank] * 3 for rank in range(world) for _ in range(2)]
-        assert gathered["bytes"].dtype == torch.uint8
-        strided = torch.cat([torch.arange(6.0).view(2, 3).T + 10 * rank for rank in range(world)])
-        assert torch.equal(gathered["strided"], strided)
-        assert gathered["graph"] is False
-
-
-@pytest.mark.parametrize("launch", ["calm2", "calm2 in groups", "calm4"])
+@pytest.mark.parametrize("launch", ["same clips of 2", "same clips of 2 in groups", "same clips of 4"])
 def test_many_processes_compute_what_one_does(folder: Path, launch: str) -> None:
     """The keys of all clips in their order, which shuffled batch norm had dealt out to other processes; the similarity
     of each query to the key of its own clip; and, after three steps, all weights, momentum copies and the queue."""
-    expected, results = calm(folder, 1), left_by(folder, launch)
+    expected, results = train_same_clips(folder, 1), left_by(folder, launch)
     keys = expected["keys"][0]
-    assert keys.shape == (2 * CALM_BATCH, 8)
+    assert keys.shape == (2 * SAME_CLIPS_BATCH, 8)
     assert torch.cdist(keys, keys).fill_diagonal_(1).min() > 1e-3  # a key in the place of another would be seen
     for result in results:
         torch.testing.assert_close(result["keys"], expected["keys"], rtol=0, atol=2e-5)
@@ -351,46 +253,6 @@ def test_one_process_goes_on_with_the_run_of_two(folder: Path) -> None:
     assert all(value.isfinite().all() for value in after.model.values())
 
 
-def features_by_hand(run: Path, clips: Tensor) -> dict[str, np.ndarray]:
-    """By name of their file, of clips [B, 3, T, 16, 16], whose frames need no scaling to 16 x 16."""
-    cnn, transformer = (load_encoder(run, which) for which in ("cnn", "transformer"))
-    assert isinstance(cnn, CNN3D)
-    with torch.no_grad():
-        maps = cnn.forward_features(clips).numpy()
-        tokens = transformer(clips, torch.arange(clips.shape[2]).expand(len(clips), -1)).numpy()
-    assert maps.shape[-2:] == (1, 1)  # so that there is nothing to pool
-    pixels = clips.numpy()
-    return {
-        "mean_frame": pixels.mean(2).reshape(len(clips), -1),
-        "frame_difference": np.abs(pixels[:, :, 1:] - pixels[:, :, :-1]).mean(2).reshape(len(clips), -1),
-        "cnn,_trained": maps.reshape(len(clips), -1),
-        "transformer,_trained": tokens,
-    }
-
-
-def test_two_ranks_retrieve_as_one_does(folder: Path) -> None:
-    alone = retrieved(folder / "whole", folder / "features of 1")
-    results = left_by(folder, "retrieved")
-    every_clip = [(video, 2 * video + which) for video in range(VIDEOS) for which in range(2)]
-    assert alone["clips"] == every_clip
-    assert sorted(results[0]["clips"] + results[1]["clips"]) == every_clip
-    assert [len(result["clips"]) for result in results] == [8, 6]
-    assert results[0]["tables"] == results[1]["tables"] == alone["tables"]
-
-    (one,), (two,) = ((folder / f"features of {count}").iterdir() for count in (1, 2))
-    names = sorted(path.name for path in one.glob("*.npy"))
-    assert len(names) == 6  # two encoders, trained and not, and two baselines
-    assert names == sorted(path.name for path in two.glob("*.npy"))
-    for name in names:
-        np.testing.assert_allclose(np.load(two / name), np.load(one / name), rtol=1e-4, atol=1e-5)
-
-    clips = torch.stack(alone["views"]).float()  # two of each video, as asserted above
-    for name, features in features_by_hand(folder / "whole", clips).items():
-        expected = (features[0::2] + features[1::2]) / 2
-        np.testing.assert_allclose(np.load(two / f"{name}.npy"), expected, rtol=1e-4, atol=1e-5, err_msg=name)
-        assert np.abs(features[0::2] - features[1::2]).max(1).min() > 5e-4  # the clips of a video differ
-
-
 def test_a_batch_that_does_not_divide_is_one_line(folder: Path) -> None:
     for message in left_by(folder, "odd batch"):
         assert message.startswith("ConfigError: train.batch_size = 5 does not divide")
@@ -413,13 +275,6 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(folder: Path) -> Non
     for message in messages:
         assert message.startswith("TrainingInterruptedError: stopped by ")
         assert f"after step {step} of {STEPS}" in message
-
-
-def test_a_command_prints_its_result_once(folder: Path) -> None:
-    """Two JSON documents after each other are none."""
-    assert left_by(folder, "command") == [0, 0]
-    printed = "".join((folder / f"command.{rank}.out").read_text() for rank in range(2))
-    assert json.loads(printed) == left_by(folder, "retrieved")[0]["tables"]
 
 
 def test_torchrun(folder: Path) -> None:
