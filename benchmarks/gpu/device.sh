@@ -51,7 +51,7 @@ print("what keeps DALI from running:", dali.unavailable_reason(torch.device("cud
 # Many processes share the work, since compiling takes most of the time. What is timed comes later, alone.
 kernels() { $PYTHON -m pytest -q -p no:cacheprovider -rfE -n 12 tests/kernels/triton --junitxml="$OUT/kernels.xml"; }
 
-dali() { $PYTHON -m pytest -q -p no:cacheprovider -rfE -n 6 -m gpu tests/loaders/backends/test_dali.py; }
+dali() { $PYTHON -m pytest -q -p no:cacheprovider -rfE -n 6 -m gpu tests/loaders/backends/dali; }
 
 nvdec() {
     local quick=(); [[ $DEVICE == cpu ]] && quick=(--quick)

@@ -239,7 +239,7 @@ def test_views_are_those_of_the_file_read_as_any_other(catalog: Catalog, load_cl
 
 
 def test_host_and_reference_agree(tmp_path: Path) -> None:
-    """On soft colours that no 8-bit RGB clamps, by the measure of test_backends."""
+    """On soft colours that no 8-bit RGB clamps, by the measure of tests/loaders/backends/test_cpu.py."""
     rgb = soft(120, 96)
     (tmp_path / "source").mkdir()
     with av.open(str(tmp_path / "source/soft.mkv"), "w") as container:
