@@ -139,7 +139,8 @@ def _map_columns(file: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         is_whole = digest_columns(parts, head["samples"]) == head["digest"]
         if not is_whole or digest_columns([], head["about"]) != head["about_digest"]:
             raise ValueError("it is damaged")
-        data = np.asarray(np.memmap(opened, np.uint8, "r"))  # the same file, though its name may be another's by now
+        # The open file is mapped, since its name may be that of another file by now.
+        data = np.asarray(np.memmap(opened, np.uint8, "r"))
     return {name: data[slice(*span)].view(dtype) for name, (dtype, span) in columns.items()}, head
 
 

@@ -62,10 +62,14 @@ def scan(
             f"data.root = {_local(config.root)}: is a prepared set that is not finished; the `cacl data prepare` "
             "command that began it goes on with it"
         )
+    return _scan_files(config, min_frames, threads or os.cpu_count() or 1, progress or (lambda *_: None))
+
+
+def _scan_files(config: DataConfig, min_frames: int, threads: int, progress: ProgressCallback) -> Catalog:
     listing = discover_videos(config)
     paths = [entry.path for entry in listing.entries]
     cache = ScanCache(config.cache, listing.root)
-    outcomes = _probe_all(listing.root, paths, cache, threads or os.cpu_count() or 1, progress or (lambda *_: None))
+    outcomes = _probe_all(listing.root, paths, cache, threads, progress)
 
     videos: list[VideoRecord] = []
     rejected: list[Rejected] = []
@@ -112,7 +116,7 @@ def _open_prepared(config: DataConfig, min_frames: int) -> Catalog:
         videos=usable,
         rejected=tuple(sorted(rejected)),
         missing=tuple(opened.about["missing"]),
-        notes=tuple(opened.about.get("notes", ())),  # older sets have none
+        notes=tuple(opened.about.get("notes", ())),  # A set may have been written without any.
     )
 
 

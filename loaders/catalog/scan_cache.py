@@ -68,7 +68,7 @@ class ScanCache:
             return
         files = [[path, *(probed.stamp or ()), _to_json(probed.outcome)] for path, probed in self._files.items()]
         body = json.dumps(files, separators=(",", ":")).encode()
-        with contextlib.suppress(OSError):  # nothing is lost but time
+        with contextlib.suppress(OSError):  # Nothing is lost but time.
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(self.file) as temporary:
                 temporary.write_bytes(_header(body) + b"\n" + body)

@@ -60,19 +60,11 @@ def match_listed_videos(
     lines_of |= {path: by_name[name] for path, name in loosely.items()}
     entries: list[VideoEntry] = []
     for path in videos:
-        lines = lines_of.get(path, ())
-        folder = os.path.basename(os.path.dirname(path))
-        known = VideoEntry(path, folder if folder in classes and not lines else None)
-        for where, entry in lines:
-            both = merge_entries(known, entry)
-            if both is None:
-                raise DataError(
-                    f"{where}: lists {path} with {entry.description}; {lines[0].where} with {known.description}; "
-                    "correct one"
-                )
-            known = both
-        if lines or not listed_only:
-            entries.append(known)
+        if lines := lines_of.get(path):
+            entries.append(_merge_lines(path, lines))
+        elif not listed_only:
+            folder = os.path.basename(os.path.dirname(path))
+            entries.append(VideoEntry(path, folder if folder in classes else None))
     notes = []
     if loosely:
         path, name = min(loosely.items())
@@ -81,6 +73,20 @@ def match_listed_videos(
             "without regard to case, suffix and folders in front"
         )
     return LayoutResult(entries, sorted(missing - set(loosely.values())), notes)
+
+
+def _merge_lines(path: str, lines: Sequence[ListedVideo]) -> VideoEntry:
+    """Returns all that the lines about one video say. It raises DataError where they contradict each other."""
+    known = VideoEntry(path)
+    for where, entry in lines:
+        both = merge_entries(known, entry)
+        if both is None:
+            raise DataError(
+                f"{where}: lists {path} with {entry.description}; {lines[0].where} with {known.description}; "
+                "correct one"
+            )
+        known = both
+    return known
 
 
 def class_and_stem(path: str) -> str:

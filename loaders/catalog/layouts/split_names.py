@@ -71,7 +71,8 @@ def splits_among(names: Iterable[str]) -> Mapping[str, str]:
 def _split_and_rest(name: str) -> tuple[str, tuple[str, ...]] | None:
     """Returns the only split among the words of a name, and its other words; numbers do not count."""
     words = re.findall(r"[^\W\d_]+", name.casefold())
-    splits = [SPLIT_WORDS.get(re.sub("(set|list|split)$", "", word)) for word in words]  # trainset, testlist
+    # Words such as `trainset` and `testlist` count as `train` and `test`.
+    splits = [SPLIT_WORDS.get(re.sub("(set|list|split)$", "", word)) for word in words]
     found = [split for split in splits if split]
     if len(found) != 1:
         return None

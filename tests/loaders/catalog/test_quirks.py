@@ -65,6 +65,6 @@ def test_scan_and_prepare_tell_the_same(make_video: MakeVideo, tmp_path: Path) -
     )
     for _ in range(2):  # probed, and from the cache
         assert scan(source).notes == expected
-    for _ in range(2):  # made, and from the journal
+    for _ in range(2):  # made, and from the log
         summary = prepare(source, tmp_path / "set", TranscodeSettings(), workers=1, progress=lambda *_: None)
         assert summary.catalog.notes == expected
