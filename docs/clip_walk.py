@@ -1,0 +1,82 @@
+"""Prints the files of the package in which functions run while one clip goes from its file to the loss.
+
+    python docs/clip_walk.py
+
+It makes a few videos, scans them, and watches one batch: from its plans, over the `cpu` backend, to the losses. What
+runs before (scan, configuration) and after (gradients, logging, saving) is not part of the walk. docs/architecture.md
+describes the files, and tests/test_clip_walk.py holds it to this list.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from cacl.config import Config, from_dict
+from cacl.loaders.backends.select import build_backend
+from cacl.loaders.catalog.scan import scan
+from cacl.loaders.sampling.sampler import ClipSampler
+from cacl.loaders.synthetic.dataset import synthesise
+from cacl.method.cacl import CACL
+
+ROOT = Path(__file__).resolve().parents[1]
+BATCH_SIZE = 2
+
+
+def main() -> None:
+    """Prints one path a line, in the order in which the files are entered first."""
+    with tempfile.TemporaryDirectory() as folder:
+        videos = Path(folder) / "videos"
+        synthesise(videos, videos_per_pair=(1, 0), frames=8, size=(64, 48))
+        print(*files_entered(_configuration(videos, Path(folder))), sep="\n")
+
+
+def files_entered(config: Config) -> list[str]:
+    """Walks one batch and returns the files, relative to the repository, in the order in which they are entered."""
+    catalog = scan(config.data)
+    device = torch.device("cpu")
+    sampler = ClipSampler(catalog.videos, config.clip, config.augment, config.seed)
+    backend = build_backend("cpu", catalog, config, device)
+    model = CACL(config)
+    entered: dict[str, None] = {}
+
+    def watch(frame: FrameType, event: str, _argument: Any) -> None:
+        path = Path(frame.f_code.co_filename)
+        if event == "call" and frame.f_code.co_name != "<module>" and path.is_absolute() and path.exists():
+            path = path.resolve()
+            if path.is_relative_to(ROOT) and path != Path(__file__).resolve():
+                entered[path.relative_to(ROOT).as_posix()] = None
+
+    threading.setprofile(watch)
+    sys.setprofile(watch)
+    try:
+        (batch,) = backend.batches(sampler.batches(0, 1, BATCH_SIZE))
+        model(batch, step=0)
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+    return list(entered)
+
+
+def _configuration(videos: Path, folder: Path) -> Config:
+    transformer = {"embedder": "light", "width": 16, "depth": 1, "heads": 2}
+    return from_dict(
+        {
+            "data": {"root": str(videos), "cache": str(folder / "cache")},
+            "clip": {"frames": 4, "stride": 1, "size": 32},
+            "loader": {"threads": 1},
+            "model": {"cnn": "r3d10", "width": 0.0625, "embedding_dim": 8, "transformer": transformer},
+            "contrast": {"queue_size": 16},
+            "train": {"batch_size": BATCH_SIZE},
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()
