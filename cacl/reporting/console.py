@@ -83,10 +83,6 @@ class Console:
             self._tasks[task] = self._bars.add_task(task, total=total, note=note)
         self._bars.update(self._tasks[task], completed=done, total=total, note=note)
 
-    def say(self, text: str) -> None:
-        """Logs a message; callers are to log it themselves."""
-        log.info(text)
-
     def _make_handler(self) -> logging.Handler:
         """Makes what shows the messages: one line on stderr each, and none on other ranks.
 

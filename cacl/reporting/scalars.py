@@ -23,7 +23,7 @@ class ScalarLog:
         """Opens the log of a run.
 
         Args:
-            run: The run folder. Entries after `first_step`, of an earlier attempt, are dropped there.
+            run: The run folder. Entries of an earlier attempt, from `first_step` on, are dropped there.
             console: The open console. Nothing is written where it is not enabled.
             first_step: Steps that were taken before this process began.
             steps: Steps of the whole run.
