@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Callable
 from email.parser import Parser
 from pathlib import Path
 
@@ -202,3 +203,46 @@ def test_the_unpacked_wheel_makes_videos_and_scans_them(unpacked: Path, elsewher
     found = json.loads(run(unpacked, elsewhere, "-m", "cacl.cli", "data", "scan", "videos", "--json"))
     assert (len(found["videos"]), found["rejected"], found["missing"], found["layout"]) == (48, [], [], "csv")
     assert {video["split"] for video in found["videos"]} == {"train"}
+
+
+HELP_OF_EVERY_COMMAND = """
+import sys
+import typer
+import cacl.cli
+
+def commands(command, path=()):
+    yield path
+    for name, below in getattr(command, "commands", {}).items():
+        yield from commands(below, (*path, name))
+
+for path in commands(typer.main.get_command(cacl.cli.app)):
+    print("command:", *path)
+    sys.argv = ["cacl", *path, "--help"]
+    try:
+        cacl.cli.main()
+    except SystemExit as end:
+        assert not end.code, path
+print(cacl.cli.__file__)
+"""
+
+
+def test_the_unpacked_wheel_shows_the_help_of_every_command(unpacked: Path, elsewhere: Path) -> None:
+    *shown, place = run(unpacked, elsewhere, "-c", HELP_OF_EVERY_COMMAND).splitlines()
+    assert Path(place).is_relative_to(unpacked)
+    named = [line.removeprefix("command:").strip() for line in shown if line.startswith("command:")]
+    assert {"", "train", "bench-loader", "bench-kernels", "data scan", "data prepare", "eval retrieval"} <= set(named)
+    assert len([line for line in shown if line.strip().startswith("Usage: ")]) == len(named)
+
+
+def test_the_unpacked_wheel_times_loaders(
+    unpacked: Path, elsewhere: Path, make_video: Callable[..., Path], tmp_path: Path
+) -> None:
+    for number in range(3):
+        make_video(tmp_path / f"{number}.mp4", frames=12, size=(48, 32))
+    keys = ["clip.frames=4", "clip.stride=2", "clip.size=16", "train.batch_size=2", "loader.threads=1"]
+    sets = [part for key in keys for part in ("--set", key)]
+    arguments = ["bench-loader", str(tmp_path), "--clips", "2", "--repeats", "1", "--json", *sets]
+    result = json.loads(run(unpacked, elsewhere, "-m", "cacl.cli", *arguments))
+    measured = [row["contender"] for row in result["rows"] if row["stats"]]
+    assert "PyAV + DataLoader" in measured
+    assert any("cacl" in name for name in measured)
