@@ -1,7 +1,7 @@
 """Cross-architecture contrastive learning of video encoders, straight from video files.
 
-encoder = cacl.load_encoder("runs/demo")          # a trained 3D CNN, ready for use
-model = cacl.create_model("r2plus1d18", width=0.5)
+    encoder = cacl.load_encoder("runs/demo")              # a trained 3D CNN, ready for use
+    model = cacl.create_model("r2plus1d18", width=0.5)    # the same kind of network with random weights
 """
 
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ __all__ = ["__version__", "create_model", "load_encoder"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports torch only when something that needs it is asked for: `cacl --help` must not wait for it."""
+    """Imports what needs torch only when it is asked for, since `cacl --help` must not wait for torch."""
     if name == "create_model":
         from cacl.models.registry import create_model
 

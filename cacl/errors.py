@@ -2,9 +2,10 @@
 
 
 class CaclError(Exception):
-    """The run cannot go on. The message is one line: what is wrong, with which value, and the way out."""
+    """The run cannot go on. The message is one line, which says what is wrong, with which value, and the way out."""
 
     exit_code = 1
+    """The exit code of the command that raises the error."""
 
 
 class UsageError(CaclError):
@@ -14,7 +15,7 @@ class UsageError(CaclError):
 
 
 class ConfigError(UsageError):
-    """A configuration does not hold together; the message lists every problem, one a line."""
+    """A configuration does not hold together. The message lists every problem, one on a line."""
 
 
 class DataError(CaclError):
@@ -22,9 +23,9 @@ class DataError(CaclError):
 
 
 class CheckpointError(CaclError):
-    """A checkpoint is missing, damaged, or belongs to another model or configuration."""
+    """A checkpoint is missing, is damaged, or belongs to another model or configuration."""
 
 
 def reason_of(error: Exception) -> str:
-    """What an error of the system or of FFmpeg says, without the numbers and names around it."""
+    """Returns what an error of the system or of FFmpeg says, without the numbers and names around it."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from cacl.cli import main
-
-Finished = subprocess.CompletedProcess[str]
+from tests.commands.finished import Finished, Run
 
 CONFIG = """
 name = "tiny"
@@ -85,7 +84,7 @@ def interruptible() -> Iterator[None]:
 
 
 @pytest.fixture
-def cacl(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Finished]:
+def cacl(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """`cacl("train", "--resume")` runs a command in this process, and sees what it writes to the file descriptors."""
 
     def run(*arguments: object) -> Finished:
@@ -108,7 +107,7 @@ def cacl(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture(scope="session")
-def process(environment: dict[str, str]) -> Callable[..., Finished]:
+def process(environment: dict[str, str]) -> Run:
     """The same in a process of its own; `environment=` sets more variables, `without=` takes some away."""
 
     def run(*arguments: object, environment: dict[str, str] | None = None, without: Sequence[str] = ()) -> Finished:
@@ -147,9 +146,7 @@ def config_file(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(
-    config_file: Path, process: Callable[..., Finished], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Finished]:
+def trained(config_file: Path, process: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
     """A run folder, and what the process that made it said. To be looked at only: `run` is a copy."""
     run = tmp_path_factory.mktemp("runs") / "tiny"
     return run, process("train", "--config", config_file, "--set", f"run={run}", "--json")

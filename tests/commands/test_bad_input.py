@@ -5,7 +5,6 @@ Exit codes: 1 the run failed, 2 wrong usage or configuration.
 
 import random
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-Finished = subprocess.CompletedProcess[str]
-Run = Callable[..., Finished]
+from tests.commands.finished import Finished, Run
 
 
 def complaint(finished: Finished, *codes: int) -> str:

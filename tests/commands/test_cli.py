@@ -1,219 +1,15 @@
-"""The commands from end to end, on real videos: what they write, what they print, and where."""
+"""What every command has: help, exit codes, and a reader that may go away."""
 
-import csv
-import json
-import math
 import os
-import shutil
+import resource
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from cacl import __version__
-from cacl import config as configuration
-from cacl.checkpoints import checkpoint
-from cacl.loaders.sampling.rng import RandomStream
-from cacl.loaders.synthetic.dataset import DEFAULT_RATE, _encode
-from cacl.loaders.synthetic.render import render
-
-Finished = subprocess.CompletedProcess[str]
-Run = Callable[..., Finished]
-
-
-def result(finished: Finished) -> Any:
-    """The one JSON document on stdout of a command that went well."""
-    assert finished.returncode == 0, finished.stderr
-    return json.loads(finished.stdout)
-
-
-# --- train
-
-
-def test_training_fills_a_run_folder(trained: tuple[Path, Finished], config_file: Path) -> None:
-    run, finished = trained
-    summary = result(finished)
-    assert (summary["run"], summary["steps"], summary["steps_taken"]) == (str(run), 3, 3)  # 2 epochs of 6 by 4
-    assert summary["seconds"] > 0
-    assert all(math.isfinite(value) for value in summary["scalars"].values())
-    assert {"loss", "contrast", "order", "clips_per_second"} <= set(summary["scalars"])
-
-    config = configuration.load(config_file, [f"run={run}"])
-    assert configuration.load(run / "config.toml") == config
-    saved = checkpoint.load(run)
-    assert (saved.step, saved.config) == (3, config)
-    encoders = load_file(run / "encoders.safetensors")
-    assert {name.split(".")[0] for name in encoders} == {"cnn", "transformer"}
-    assert all(torch.equal(value, saved.model[f"query.{name}"]) for name, value in encoders.items())
-    names = {path.name for path in run.iterdir()}
-    (events,) = (name for name in names if name.startswith("events.out.tfevents"))
-    assert names == {"config.toml", "manifest.jsonl", "checkpoint.pt", "encoders.safetensors", events}
-
-
-def test_training_logs_to_stderr(trained: tuple[Path, Finished], videos: Path) -> None:
-    _, finished = trained
-    first, loader, *steps = finished.stderr.splitlines()
-    assert first == f"6 training videos of 8 in {videos} (layout csv)"
-    assert loader.startswith("loader: cpu, ")
-    assert [line.split(",")[0] for line in steps] == ["step 1/3", "step 2/3", "step 3/3"]
-
-
-def test_tensorboard_has_the_scalars_of_every_logged_step(trained: tuple[Path, Finished]) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    run, finished = trained
-    events = EventAccumulator(str(run))
-    events.Reload()
-    last = result(finished)["scalars"]
-    assert set(last) | {"epoch"} == set(events.Tags()["scalars"])
-    assert [event.value for event in events.Scalars("epoch")] == pytest.approx([4 / 6, 8 / 6, 12 / 6])
-    for name, value in last.items():
-        logged = events.Scalars(name)
-        assert [event.step for event in logged] == [1, 2, 3]
-        assert logged[-1].value == pytest.approx(value, rel=1e-6)
-
-
-def test_the_summary_is_one_line_for_people(cacl: Run, config_file: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    finished = cacl("train", "-c", config_file, "-s", f"run={run}", "-s", "train.epochs=0.5")
-    assert finished.returncode == 0
-    assert finished.stdout.startswith(f"{run}: 1 of 1 steps in ")
-    assert finished.stdout.count("\n") == 1
-
-
-def test_a_dry_run_prints_the_configuration_and_does_nothing(cacl: Run, config_file: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    arguments = ["train", "-c", config_file, "-s", f"run={run}", "--dry-run"]
-    config = configuration.load(config_file, [f"run={run}"])
-    shown = cacl(*arguments)
-    assert (shown.returncode, shown.stdout, shown.stderr) == (0, configuration.to_toml(config), "")
-    assert result(cacl(*arguments, "--json")) == json.loads(json.dumps(configuration.to_dict(config)))
-    assert not run.exists()
-
-
-def test_a_finished_run_is_resumed_without_a_step(cacl: Run, run: Path, config_file: Path) -> None:
-    before = load_file(run / "encoders.safetensors")
-    finished = cacl("train", "-c", config_file, "-s", f"run={run}", "--resume", "--json")
-    assert (result(finished)["steps"], result(finished)["steps_taken"]) == (3, 0)
-    assert f"resuming {run} after step 3 of 3" in finished.stderr
-    after = load_file(run / "encoders.safetensors")
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[name], after[name]) for name in before)
-
-
-def test_resuming_what_has_not_begun_begins_it(cacl: Run, config_file: Path, tmp_path: Path) -> None:
-    finished = cacl("train", "-c", config_file, "-s", f"run={tmp_path / 'run'}", "--resume", "--json")
-    assert result(finished)["steps_taken"] == 3
-    assert "holds no checkpoint yet: beginning at step 0" in finished.stderr
-
-
-# --- data
-
-
-def test_a_scan_lists_every_video(cacl: Run, videos: Path) -> None:
-    arguments = ["data", "scan", videos, "-s", "clip.frames=8", "--json"]
-    found = result(cacl(*arguments))
-    assert (found["layout"], found["rejected"], found["missing"]) == ("csv", [], [])
-    assert [(v["path"], v["frames"], v["label"], v["split"], v["attributes"]) for v in found["videos"]] == [
-        (f"{label}/{n}.mp4", 8 + n, label, "test" if n == 3 else "train", {"colour": "blue" if n % 2 else "red"})
-        for label in ("run", "walk")
-        for n in range(4)
-    ]
-    for_people = cacl(*arguments[:-1])
-    assert for_people.returncode == 0
-    assert f"{videos}: layout csv\n8 usable videos, 76 frames\n" in for_people.stdout
-    assert "frames    8 to 11, median 9.5\n" in for_people.stdout
-
-
-def test_what_was_guessed_or_is_missing_is_said_by_every_command(
-    cacl: Run, videos: Path, config_file: Path, tmp_path: Path
-) -> None:
-    root = shutil.copytree(videos, tmp_path / "odd", ignore=shutil.ignore_patterns("labels.csv"))
-    (root / "Train.txt").write_text("".join(f"RUN/{n}.mp4 0\n" for n in range(4)) + "run/gone.mp4 0\n")
-    (root / "unread.json").write_text('["run/0.mp4"]')
-    notes = [
-        "Train.txt: without a header, taken for a list of path, label",
-        "splits told by the names of lists: train by Train.txt",
-        "listed names that are not quite those of their files: 4, such as RUN/0.mp4 for run/0.mp4; matched without "
-        "regard to case, suffix and folders in front",
-        f"{root}/unread.json: names videos, but not in a form that is read: give it as CSV under a header such as "
-        "path,label,split; it is not used (layout csv takes Train.txt)",
-    ]
-    short = ["-s", "clip.frames=8"]
-    found = result(cacl("data", "scan", root, *short, "--json"))
-    assert (found["notes"], found["missing"]) == (notes, ["run/gone.mp4"])
-    printed = cacl("data", "scan", root, *short).stdout
-    assert all(f"note      {note}\n" in printed for note in notes)
-    assert "missing   run/gone.mp4: listed, but not there\n" in printed
-    arguments = ["-s", f"data.root={root}", "-s", f"run={tmp_path / 'run'}", "-s", "train.batch_size=2"]
-    said = cacl("train", "-c", config_file, *arguments).stderr
-    notes_said = "".join(f"note: {note}\n" for note in notes)
-    assert said.startswith(f"{notes_said}listed videos that are not there: 1\n  run/gone.mp4\n")
-    assert cacl("eval", "retrieval", tmp_path / "run").stderr.startswith(notes_said)
-    prepared = cacl("data", "prepare", root, tmp_path / "prepared", "--json")
-    assert (result(prepared)["notes"], result(prepared)["missing"]) == (notes, ["run/gone.mp4"])
-    assert result(cacl("data", "scan", tmp_path / "prepared", *short, "--json"))["notes"] == notes
-
-
-def test_a_scan_for_short_clips_asks_nothing_of_the_model(cacl: Run, videos: Path) -> None:
-    """c3d, the default, could not take 4 frames; but nobody trains here."""
-    assert len(result(cacl("data", "scan", videos, "-s", "clip.frames=4", "--json"))["videos"]) == 8
-
-
-@pytest.mark.parametrize("name", ["a b", "[bold]a[/bold]", "a'b", 'a"b', "a\\b", "ä視", "😀", "a\x7fb"])
-def test_a_scan_takes_folders_of_any_name(
-    cacl: Run, make_video: Callable[..., Path], tmp_path: Path, name: str
-) -> None:
-    make_video(tmp_path / name / "a.mp4", frames=8, size=(32, 24))
-    found = result(cacl("data", "scan", tmp_path / name, "-s", "clip.frames=8", "--json"))
-    assert found["root"] == str(tmp_path / name)
-    assert len(found["videos"]) == 1
-
-
-def test_a_scan_prints_names_that_are_no_utf8(process: Run, make_video: Callable[..., Path], tmp_path: Path) -> None:
-    video = make_video(tmp_path / "videos/a.mp4", frames=8, size=(32, 24))
-    for name in (b"\xfe.mp4", b"\xff.mp4"):
-        Path(os.fsdecode(os.fsencode(video.parent) + b"/" + name)).write_bytes(b"no video")
-    arguments = ["data", "scan", video.parent, "-s", "clip.frames=8", "-s", "data.max_rejected=1"]
-    finished = process(*arguments, environment={"PYTHONIOENCODING": "utf-8:strict"})
-    assert finished.returncode == 0, finished.stderr
-    assert "2 of 3 files rejected" in finished.stdout
-
-
-def test_rejected_files_are_named_to_the_letter(
-    cacl: Run, make_video: Callable[..., Path], config_file: Path, tmp_path: Path
-) -> None:
-    """rich would read markup and emoji codes into them."""
-    root, name = tmp_path / "videos", "[bold]a:dog:ä.mp4"
-    for number in range(4):
-        make_video(root / f"{number}.mp4", frames=8, size=(32, 24))
-    (root / name).write_text("no video")
-    arguments = ["-s", f"data.root={root}", "-s", "data.max_rejected=0.5", "-s", f"run={tmp_path / 'run'}"]
-    finished = cacl("train", "-c", config_file, *arguments)
-    assert finished.returncode == 0
-    first, second, *_ = finished.stderr.splitlines()
-    assert first == "1 of 5 files cannot be used:"
-    assert second.startswith(f"  {name}: cannot be opened as a video (")
-
-
-def test_synth_prints_where_its_list_lies(process: Run, tmp_path: Path) -> None:
-    root = tmp_path / "synth"
-    made = process("data", "synth", root, "--train", 0, "--test", 0, "--val", 1, "--seed", 5, "--json")
-    assert result(made) == {"labels": str(root / "labels.csv")}
-    assert made.stderr == ""
-    with (root / "labels.csv").open() as rows:
-        assert [row["split"] for row in csv.DictReader(rows)] == ["val"] * 48
-    assert len(list(root.glob("videos/*.mp4"))) == 48
-    _encode(tmp_path / "again.mp4", render("left", "checkerboard", RandomStream(5, 0, 0)), DEFAULT_RATE)
-    assert (tmp_path / "again.mp4").read_bytes() == (root / "videos/left_checkerboard_00.mp4").read_bytes()
-
-
-# --- What every command has
+from tests.commands.finished import Run
+from tests.launch import ROOT
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
@@ -253,3 +49,35 @@ def test_a_reader_that_goes_away_is_no_failure(unbuffered: str) -> None:
     finally:
         os.close(writing)
     assert (finished.returncode, finished.stderr) == (0, "")
+
+
+def cpu_seconds(*arguments: str) -> float:
+    """The processor time of a Python process, which other processes of the machine hardly change."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["data", "prepare"], ["eval", "retrieval"]], ids=" ".join)
+def test_help_takes_less_than_half_a_second(command: list[str]) -> None:
+    assert min(cpu_seconds("-m", "cacl.cli", *command, "--help") for _ in range(3)) < 0.5
+
+
+@pytest.mark.parametrize("command", [["--help"], ["data", "scan", "--help"], ["--version"]], ids=" ".join)
+def test_help_imports_nothing_heavy(command: list[str]) -> None:
+    heavy = ["torch", "nvidia.dali", "av", "torchvision", "timm", "numpy", "numba", "matplotlib"]
+    code = f"""
+import sys
+from cacl.cli import main
+sys.argv = ["cacl", *{command}]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+print("heavy:", *(name for name in {heavy} if name in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "heavy:"

@@ -1,8 +1,6 @@
 """Options that no other test of a command would miss: each is seen in what the command makes."""
 
-import json
 import multiprocessing
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,14 +9,7 @@ import av
 import pytest
 
 from cacl.reporting.console import Console
-
-Finished = subprocess.CompletedProcess[str]
-Run = Callable[..., Finished]
-
-
-def result(finished: Finished) -> Any:
-    assert finished.returncode == 0, finished.stderr
-    return json.loads(finished.stdout)
+from tests.commands.finished import Run, result
 
 
 @pytest.fixture(scope="module")

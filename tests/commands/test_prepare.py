@@ -1,6 +1,5 @@
 """`cacl data prepare` from end to end: what it prints, how it ends, and that the other commands take what it makes."""
 
-import json
 import os
 import signal
 import subprocess
@@ -8,19 +7,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cacl.loaders.catalog.prepared_files import CONVERSION_LOG_NAME, INDEX_NAME
-
-Finished = subprocess.CompletedProcess[str]
-Run = Callable[..., Finished]
-
-
-def result(finished: Finished) -> Any:
-    assert finished.returncode == 0, finished.stderr
-    return json.loads(finished.stdout)
+from tests.commands.finished import Run, result
 
 
 @pytest.fixture

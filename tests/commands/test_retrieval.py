@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,7 @@ import numpy as np
 import pytest
 from av.video.stream import VideoStream
 
-Finished = subprocess.CompletedProcess[str]
-Run = Callable[..., Finished]
+from tests.commands.finished import Finished, Run
 
 REUSED = "features of an earlier evaluation"
 FEATURES = [

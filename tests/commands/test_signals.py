@@ -5,14 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cacl.checkpoints import checkpoint
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
+from tests.commands.finished import Run
 
 pytestmark = pytest.mark.usefixtures("interruptible", "one_thread")
 

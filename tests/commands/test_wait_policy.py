@@ -3,14 +3,13 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
 
-Finished = subprocess.CompletedProcess[str]
+from tests.commands.finished import Run
 
 
-def test_openmp_reads_it_as_torch_is_loaded(process: Callable[..., Finished], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openmp_reads_it_as_torch_is_loaded(process: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """As OpenMP tells itself when it is loaded; GNU's would spin 300,000 times before it sleeps."""
     monkeypatch.setenv("OMP_DISPLAY_ENV", "VERBOSE")
     told = process("eval", "retrieval", "nowhere", without=("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")).stderr
@@ -20,7 +19,7 @@ def test_openmp_reads_it_as_torch_is_loaded(process: Callable[..., Finished], mo
 
 
 @pytest.mark.parametrize("own", ["ACTIVE", "passive"])
-def test_who_sets_it_is_left_alone(cacl: Callable[..., Finished], monkeypatch: pytest.MonkeyPatch, own: str) -> None:
+def test_who_sets_it_is_left_alone(cacl: Run, monkeypatch: pytest.MonkeyPatch, own: str) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", own)
     assert cacl("--version").returncode == 0
     assert os.environ["OMP_WAIT_POLICY"] == own
