@@ -70,6 +70,17 @@ class FailureLog:
         if self.file.exists():
             self._go_on_from(step)
 
+    @property
+    def scalars(self) -> dict[str, float]:
+        """What is logged beside the scalars of the steps: how many clips were skipped, once there are any."""
+        return {"clips_skipped": self.clips_skipped} if self.clips_skipped else {}
+
+    def log_summary(self) -> None:
+        """Logs how many clips were not trained on, of how many files, if there are any."""
+        if self.clips_skipped:
+            skipped, failed = self.clips_skipped, len(self.files_failed)
+            log.info("clips not trained on: %s, files that failed: %s (%s)", skipped, failed, self.file)
+
     def record_batch(self, step: int, batch: ClipBatch, *, skipped: bool) -> None:
         """Exchanges and records the clips of all ranks that a step is not trained on. All ranks call it.
 

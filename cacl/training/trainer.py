@@ -75,13 +75,7 @@ def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
         with ScalarLog(run, console, first_step=first_step, steps=state.num_steps) as scalar_log:
             scalars = fit(state, batches, checkpointer, failure_log, scalar_log)
         checkpointer.save_encoders(state)
-        if failure_log.clips_skipped:
-            log.info(
-                "clips not trained on: %s, files that failed: %s (%s)",
-                failure_log.clips_skipped,
-                len(failure_log.files_failed),
-                failure_log.file,
-            )
+        failure_log.log_summary()
         return {
             "run": str(run),
             "steps": state.num_steps,
@@ -125,35 +119,30 @@ def fit(
             step = state.step + 1
             # All ranks skip the same steps, and stop after the same one, whichever of them was told to.
             counts, received = zip(*distributed.all_gather_numbers(len(batch), signals.received), strict=True)
-            enough, stop = min(counts) >= state.model.min_clips_per_rank, max(received)
+            enough_clips, stop_signal = min(counts) >= state.model.min_clips_per_rank, max(received)
             if sum(counts) < config.batch_size:
-                failure_log.record_batch(step, batch, skipped=not enough)
+                failure_log.record_batch(step, batch, skipped=not enough_clips)
 
-            last = step == state.num_steps or stop > 0
-            logs, saves = last or step % config.log_every == 0, last or checkpointer.due(step)
-            sync = logs or saves or state.device.type == "cpu"
-            if enough:
+            last = step == state.num_steps or stop_signal > 0
+            log_now, save_now = last or step % config.log_every == 0, last or checkpointer.due(step)
+            sync = log_now or save_now or state.device.type == "cpu"
+            if enough_clips:
                 metrics = state.train_step(batch.to(state.device), sync=sync, counts=counts)
                 averages.add(metrics, clips=sum(counts))
             else:
                 state.skip_step(sync=sync)
 
-            if logs and averages.steps:
+            if log_now and averages.steps:
                 scalars = averages.take()
-                scalar_log.write(step, scalars | _progress(state, failure_log))
-            if saves:
+                scalar_log.write(step, scalars | failure_log.scalars | {"epoch": state.epochs_done})
+            if save_now:
                 checkpointer.save(state)
-            if stop and step < state.num_steps:
+            if stop_signal and step < state.num_steps:
+                name = signal.Signals(stop_signal).name
                 raise TrainingInterruptedError(
-                    f"stopped by {signal.Signals(stop).name} after step {step} of {state.num_steps}; --resume goes on"
+                    f"stopped by {name} after step {step} of {state.num_steps}; --resume goes on"
                 )
     return scalars
-
-
-def _progress(state: TrainState, failure_log: FailureLog) -> dict[str, float]:
-    """How far the run has come, which is logged beside the scalars of its steps."""
-    skipped = {"clips_skipped": failure_log.clips_skipped} if failure_log.clips_skipped else {}
-    return skipped | {"epoch": state.epochs_done}
 
 
 def _load_batches(state: TrainState, catalog: Catalog) -> Iterator[ClipBatch]:
