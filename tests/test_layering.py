@@ -16,6 +16,10 @@ def modules_in(folder: str) -> list[str]:
     return [module for module in GRAPH if folder_of(module) == folder]
 
 
+def within(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
 def test_the_graph_is_there() -> None:
     assert {"cacl", "cacl.training.trainer", "cacl.loaders.catalog.scan", "cacl.kernels", "cacl.models"} <= set(GRAPH)
     assert "cacl.loaders.catalog.scan" in GRAPH["cacl.training.training_videos"]
@@ -50,6 +54,22 @@ def test_a_folder_imports_only_what_stands_further_down(folder: str) -> None:
     }
     assert modules_in(folder)
     assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("package", "allowed"),
+    [
+        ("cacl.models", ("cacl.models", "cacl.config", "cacl.errors")),
+        ("cacl.loaders.catalog.layouts", ("cacl.loaders.catalog.layouts", "cacl.config", "cacl.errors")),
+        ("cacl.loaders.sampling", ("cacl.loaders.sampling", "cacl.clips", "cacl.config")),
+        ("cacl.loaders.progress", ()),
+    ],
+)
+def test_what_needs_little_imports_little(package: str, allowed: tuple[str, ...]) -> None:
+    modules = [module for module in GRAPH if within(module, package)]
+    imports = {f"{m} imports {name}" for m in modules for name in GRAPH[m] if not any(within(name, a) for a in allowed)}
+    assert modules
+    assert not {line for line in imports if " imports cacl" in line}
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
