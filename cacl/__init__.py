@@ -1,7 +1,9 @@
 """Cross-architecture contrastive learning of video encoders, straight from video files.
 
-    encoder = cacl.load_encoder("runs/demo")              # a trained 3D CNN, ready for use
-    model = cacl.create_model("r2plus1d18", width=0.5)    # the same kind of network with random weights
+The encoders are ready for use in other code, trained or with random weights:
+
+    encoder = cacl.load_encoder("runs/demo")
+    model = cacl.create_model("r2plus1d18", width=0.5)
 """
 
 from typing import TYPE_CHECKING, Any
