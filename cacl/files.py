@@ -24,7 +24,7 @@ class FileStamp(NamedTuple):
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, *, concurrent: bool = False) -> Iterator[Path]:
     """Yields a temporary path beside `path`, which takes its place when the block ends without an error.
 
     A reader, or a process that is killed now, finds the old file or the new one, and never a part of either. The
@@ -32,6 +32,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     Args:
         path: The file to write. Its folder must exist.
+        concurrent: Whether other processes may write the same file at the same time. Each then has a temporary file of
+            its own, and the last one to finish wins. What a killed process leaves is not overwritten by the next one.
 
     Yields:
         The path to write to, in the same folder. After an error nothing is left there.
@@ -39,7 +41,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         OSError: The file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.writing")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.writing" if concurrent else f".{path.name}.writing")
     try:
         yield temporary
         with temporary.open("rb+") as written:

@@ -47,6 +47,21 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
     assert file.read_text() == "old"
 
 
+def test_concurrent_writers_do_not_meet(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    code = (
+        "import sys; from pathlib import Path; from cacl.files import atomic_write\n"
+        "with atomic_write(Path(sys.argv[1]), concurrent=True) as temporary:\n"
+        "    temporary.write_text('theirs')\n"
+    )
+    with atomic_write(file, concurrent=True) as temporary:
+        temporary.write_text("ours")
+        subprocess.run([sys.executable, "-c", code, str(file)], timeout=60, check=True)
+        assert file.read_text() == "theirs"
+    assert file.read_text() == "ours"
+    assert os.listdir(tmp_path) == ["file"]
+
+
 def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "file"):
         pass

@@ -20,7 +20,7 @@ import torch
 from cacl.benchmarks.harness import machine
 from cacl.benchmarks.harness.comparison import CHECK, Step, compare
 from cacl.benchmarks.loader.contenders import BASELINE, contenders
-from cacl.benchmarks.loader.run import LoaderContender, LoaderResult, LoaderRun, VideoSet, seek_points
+from cacl.benchmarks.loader.run import LoaderContender, LoaderResult, LoaderRun, VideoSet
 from cacl.benchmarks.loader.stages import Stages, time_stages
 from cacl.benchmarks.rivals import loaders
 from cacl.config import Config
@@ -179,5 +179,5 @@ def _describe_videos(catalog: Catalog) -> dict[str, Any]:
         "codecs": dict(Counter(video.codec for video in videos)),
         "sizes": dict(Counter(f"{video.width}x{video.height}" for video in videos).most_common(8)),
         "frames": {"total": sum(lengths), "median": statistics.median(lengths)},
-        "frames_between_seek_points": statistics.mean(video.frames / len(seek_points(video)) for video in videos),
+        "frames_between_seek_points": statistics.mean(video.frames / len(video.decoding_starts()) for video in videos),
     }

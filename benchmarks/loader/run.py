@@ -17,7 +17,6 @@ from cacl.benchmarks.harness import machine
 from cacl.benchmarks.harness.comparison import Contender, ContenderResult, ContenderRun
 from cacl.benchmarks.harness.stats import Spread
 from cacl.benchmarks.loader.reference import Reference
-from cacl.clips import VideoRecord
 from cacl.config import Config, override
 from cacl.loaders.backends.select import Backend
 from cacl.loaders.catalog.catalog import Catalog
@@ -98,18 +97,7 @@ class VideoSet:
         if decodes == "whole file":
             return statistics.mean(video.frames for video in videos)
         pairs = zip(plans, videos, strict=True)
-        return statistics.mean(plan.frame_numbers[-1] + 1 - _seek_point_of(video, plan.start) for plan, video in pairs)
-
-
-def seek_points(video: VideoRecord) -> list[int]:
-    """The frames at which decoding may begin, rising from 0."""
-    if video.fragments:
-        return video.fragments.first.tolist()
-    return [0, *(point.frame for point in video.seek_points)]
-
-
-def _seek_point_of(video: VideoRecord, frame: int) -> int:
-    return max(point for point in seek_points(video) if point <= frame)
+        return statistics.mean(plan.frame_numbers[-1] + 1 - video.decoding_start(plan.start) for plan, video in pairs)
 
 
 class LoaderMeasurement(NamedTuple):

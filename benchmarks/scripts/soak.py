@@ -58,10 +58,10 @@ def multiplied(source: Catalog, folder: Path, count: int, *, link: bool) -> None
         name = f"{video.label}/{number:07}.avi"
         path = f"videos/{number:07}.mp4"
         entry = VideoEntry(name, video.label, "train")
-        size = int(video.fragments.offset[-1]) if video.fragments else 0
+        size = int(video.fragments.offsets[-1]) if video.fragments else 0
         writer.add(
             PreparedVideo(
-                video=replace(video, path=path), entry=entry, splits={1: "train"}, size=size, source=video.content
+                video=replace(video, path=path), entry=entry, splits={1: "train"}, size=size, source=video.content_hash
             )
         )
         if link:

@@ -12,7 +12,7 @@ from cacl.commands.output import print_result
 
 if TYPE_CHECKING:
     from cacl.loaders.catalog.catalog import Catalog
-    from cacl.loaders.prepared.prepare import PrepareSummary
+    from cacl.loaders.prepared.summary import PrepareSummary
     from cacl.loaders.prepared.verify import VerifyResult
 
 MAX_NAMED_VALUES = 8
@@ -154,7 +154,7 @@ def _print_left_out(catalog: Catalog) -> None:
 
 
 def _print_prepared(summary: PrepareSummary, verified: VerifyResult | None) -> None:
-    count = len(summary.done)
+    count = len(summary.converted)
     print(f"{summary.target}: {count} videos of {summary.root} (layout {summary.catalog.layout})")
     print(f"{summary.copied} copied, {count - summary.copied} encoded; {summary.kept} of them by an earlier run")
     print(f"{summary.source_bytes / 1e6:.1f} MB became {summary.prepared_bytes / 1e6:.1f} MB")

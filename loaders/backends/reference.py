@@ -14,7 +14,8 @@ from torch import Tensor
 from cacl.clips import ClipPlan, VideoRecord, ViewPlan
 from cacl.kernels.augment_reference import one_view
 from cacl.loaders.backends import pillow_ops
-from cacl.loaders.decode.raw import apply_orientation, decode_frames
+from cacl.loaders.decode.orientation import apply_orientation
+from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.storage import Location
 from cacl.loaders.decode.yuv import ACCURATE_SCALING, source_colorspace
 

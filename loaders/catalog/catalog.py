@@ -79,7 +79,7 @@ class Catalog:
             return self.videos.fingerprint
         digest = hashlib.sha256()
         for v in self.videos:
-            picture = (v.content, v.frames, v.width, v.height, v.mirrored, v.rotation, v.seek_points)
+            picture = (v.content_hash, v.frames, v.width, v.height, v.mirrored, v.rotation, v.seek_points)
             digest.update(json.dumps([v.path, picture, v.label, v.split, sorted(v.attributes.items())]).encode())
         return digest.hexdigest()
 
@@ -136,9 +136,9 @@ def probed_facts(video: VideoRecord) -> dict[str, Any]:
         "codec": video.codec,
         "mirrored": video.mirrored,
         "rotation": video.rotation,
-        "undecodable": video.undecodable,
-        "gaps": video.gaps,
+        "undecodable_frames": video.undecodable_frames,
+        "incomplete_packets": video.incomplete_packets,
         "video_streams": video.video_streams,
         "pixel_aspect": video.pixel_aspect,
-        "content": video.content,
+        "content_hash": video.content_hash,
     }

@@ -70,10 +70,10 @@ class PreparedIndex:
         start, stop = (int(end[row - 1]) if row else 0) + row, int(end[row]) + row + 1
         init = _values_of_row(self.columns["init_bytes"], self.columns["init_end"], int(self.columns["init"][row]))
         return Fragments(
-            init=init.tobytes(),
-            first=first,
-            offset=self.columns["fragment_offset"][start:stop],
-            checksum=_values_of_row(self.columns["fragment_checksum"], end, row),
+            init_segment=init.tobytes(),
+            first_frames=first,
+            offsets=self.columns["fragment_offset"][start:stop],
+            checksums=_values_of_row(self.columns["fragment_checksum"], end, row),
         )
 
 

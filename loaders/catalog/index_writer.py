@@ -68,18 +68,18 @@ class IndexWriter:
         self._add_values("width", "i", video.width)
         self._add_values("height", "i", video.height)
         self._add_values("size", "q", prepared.size)
-        self._add_values("content", "B", *bytes.fromhex(video.content))
+        self._add_values("content", "B", *bytes.fromhex(video.content_hash))
         self._add_values("source_content", "B", *bytes.fromhex(prepared.source))
-        self._add_choice("init", fragments.init)
+        self._add_choice("init", fragments.init_segment)
         self._add_choice("codec", video.codec)
         self._add_choice("label", entry.label)
         for fold, split in prepared.splits.items():
             self._add_choice(f"split.{fold}", split)
         for name, value in entry.attributes.items():
             self._add_choice(f"attribute.{name}", value)
-        self._add_values("fragment_first", "i", *fragments.first.tolist())
-        self._add_values("fragment_offset", "q", *fragments.offset.tolist())
-        self._add_values("fragment_checksum", "I", *fragments.checksum.tolist())
+        self._add_values("fragment_first", "i", *fragments.first_frames.tolist())
+        self._add_values("fragment_offset", "q", *fragments.offsets.tolist())
+        self._add_values("fragment_checksum", "I", *fragments.checksums.tolist())
         self._add_values("fragment_end", "q", len(self.columns["fragment_first"]))
         self.count += 1
 

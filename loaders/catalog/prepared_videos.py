@@ -64,7 +64,7 @@ class PreparedVideos(Sequence[VideoRecord]):
             width=int(columns["width"][row]),
             height=int(columns["height"][row]),
             codec=opened.choice("codec", row),
-            content=columns["content"][row * HASH_BYTES : (row + 1) * HASH_BYTES].tobytes().hex(),
+            content_hash=columns["content"][row * HASH_BYTES : (row + 1) * HASH_BYTES].tobytes().hex(),
             label=opened.choice("label", row),
             split=None if split == NO_VALUE else self.split_names[split],
             attributes={name: value for name, value in attributes.items() if value is not None},

@@ -21,10 +21,12 @@ Quirks: TypeAlias = dict[str, str]
 def find_quirks(video: VideoRecord) -> Quirks:
     """Returns what was made of a video that could have been taken otherwise."""
     found = {}
-    if video.undecodable:
-        found["start"] = f"starts between key frames: its first {video.undecodable} frames do not decode, nor count"
-    if video.gaps:
-        found["gaps"] = f"has gaps, says its container (at {video.gaps} packets): frames may be missing"
+    if video.undecodable_frames:
+        found["start"] = (
+            f"starts between key frames: its first {video.undecodable_frames} frames do not decode, nor count"
+        )
+    if video.incomplete_packets:
+        found["gaps"] = f"has gaps, says its container (at {video.incomplete_packets} packets): frames may be missing"
     if video.video_streams > 1:
         found["streams"] = f"holds {video.video_streams} video streams: that of {video.width} x {video.height} is used"
     if abs(video.pixel_aspect - 1) > SQUARE_TOLERANCE:
@@ -34,7 +36,7 @@ def find_quirks(video: VideoRecord) -> Quirks:
 
 def find_slow_seeking(video: VideoRecord) -> Quirks:
     """Returns what makes the clips of a video slow that is not prepared."""
-    starts = [0, *(point.frame for point in video.seek_points), video.frames]
+    starts = [*video.decoding_starts(), video.frames]
     longest = max(end - start for start, end in pairwise(starts))
     if longest < SLOW_FRAMES:
         return {}

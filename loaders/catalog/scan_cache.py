@@ -18,7 +18,7 @@ from cacl.clips import SeekPoint, VideoRecord
 from cacl.files import FileStamp, atomic_write
 from cacl.loaders.catalog.catalog import probed_facts
 
-CACHE_FORMAT = ("cacl-scan", 5, *av.library_versions["libavformat"], *av.library_versions["libavcodec"])
+CACHE_FORMAT = ("cacl-scan", 6, *av.library_versions["libavformat"], *av.library_versions["libavcodec"])
 """Raise the first number when `probe` judges files differently; another demuxer or decoder may do so as well."""
 
 ProbeOutcome: TypeAlias = VideoRecord | str
@@ -70,7 +70,7 @@ class ScanCache:
         body = json.dumps(files, separators=(",", ":")).encode()
         with contextlib.suppress(OSError):  # Nothing is lost but time.
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(self.file) as temporary:
+            with atomic_write(self.file, concurrent=True) as temporary:
                 temporary.write_bytes(_header(body) + b"\n" + body)
         self.is_saved = True
 

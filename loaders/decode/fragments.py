@@ -1,4 +1,4 @@
-"""Clips of prepared videos: the bytes of a few groups of pictures, and a decoder that is fed straight from them.
+"""Clips of prepared videos: the bytes of a few fragments, and a decoder that is fed straight from them.
 
 No container is opened. The index says which bytes hold a clip, and the boxes around the coded frames say where each
 begins. Every clip has a decoder of its own: a decoder that is used again keeps parameter sets of the streams before,
@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import av
-import numpy as np
 from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
@@ -24,59 +23,86 @@ from cacl.loaders.decode.storage import Location
 
 
 class FragmentRange(NamedTuple):
+    """Consecutive fragments of a prepared video."""
+
     data: bytes
-    """Whole fragments."""
-    first: int
-    """Number of the first frame in them."""
+    """The bytes of whole fragments."""
+    first_frame: int
+    """The number of the first frame in them."""
 
 
 def read_fragments(location: Location, video: VideoRecord, first: int, last: int) -> FragmentRange:
-    """The fragments that hold the frames `first` to `last` (included), in one read.
+    """Reads the fragments that hold a range of frames, in one read, and compares their checksums.
 
-    Raises DataError naming the file if it cannot be read, or if a byte of these is not as it was written.
+    Args:
+        location: The file of the video.
+        video: A prepared video.
+        first: The number of the first frame.
+        last: The number of the last frame, which is included.
+
+    Returns:
+        The fragments.
+
+    Raises:
+        DataError: The file cannot be read, or a byte of these fragments is not as it was written. The message names the
+            file.
     """
     fragments = video.fragments
     assert fragments is not None
-    start, end = (np.searchsorted(fragments.first, (first, last), "right") - 1).tolist()
-    offsets = fragments.offset[start : end + 2].tolist()
+    start, end = fragments.position_of(first), fragments.position_of(last)
+    offsets = fragments.offsets[start : end + 2].tolist()
     data = storage.read(location, offsets[0], offsets[-1])
     view = memoryview(data)
-    for which in range(len(offsets) - 1):
-        part = view[offsets[which] - offsets[0] : offsets[which + 1] - offsets[0]]
-        if zlib.crc32(part) != fragments.checksum[start + which]:
+    for position in range(len(offsets) - 1):
+        fragment = view[offsets[position] - offsets[0] : offsets[position + 1] - offsets[0]]
+        if zlib.crc32(fragment) != fragments.checksums[start + position]:
             raise DataError(
-                f"{location}: is damaged at byte {offsets[which]}: not what `cacl data prepare` wrote; remove it and "
-                "prepare the set again"
+                f"{location}: is damaged at byte {offsets[position]}: not what `cacl data prepare` wrote; remove it "
+                "and prepare the set again"
             )
-    return FragmentRange(data, int(fragments.first[start]))
+    return FragmentRange(data, int(fragments.first_frames[start]))
 
 
-def decode_prepared(location: Location, video: VideoRecord, numbers: Sequence[int]) -> Iterator[VideoFrame]:
-    """Yields the frames with these rising numbers. Raises as `read_stretch` does."""
+def decode_prepared(location: Location, video: VideoRecord, frame_numbers: Sequence[int]) -> Iterator[VideoFrame]:
+    """Decodes frames of a prepared video.
+
+    Args:
+        location: The file of the video.
+        video: A prepared video.
+        frame_numbers: The numbers of the frames, rising; at least one.
+
+    Yields:
+        The frames with these numbers.
+
+    Raises:
+        DataError: The fragments cannot be read (see `read_fragments`), or a frame does not decode. The message names
+            the file.
+    """
     assert video.fragments is not None
-    fragment_range = read_fragments(location, video, numbers[0], numbers[-1])
-    wanted = iter(numbers)
-    number = next(wanted)
+    fragment_range = read_fragments(location, video, frame_numbers[0], frame_numbers[-1])
+    remaining = iter(frame_numbers)
+    wanted = next(remaining)
     reason = ""
     try:
-        for position, frame in enumerate(_decoded(video.fragments.init, fragment_range.data), fragment_range.first):
-            if position == number:
+        frames = _decode_fragments(video.fragments.init_segment, fragment_range.data)
+        for number, frame in enumerate(frames, fragment_range.first_frame):
+            if number == wanted:
                 yield frame
-                number = next(wanted, -1)
-                if number < 0:
+                wanted = next(remaining, -1)
+                if wanted < 0:
                     return
     except (av.FFmpegError, ValueError) as error:
         reason = f" ({reason_of(error)})"
     raise DataError(
-        f"{location}: frame {number} does not decode, though its bytes are in order{reason}; prepare the set again"
+        f"{location}: frame {wanted} does not decode, though its bytes are in order{reason}; prepare the set again"
     )
 
 
-def _decoded(init: bytes, data: bytes) -> Iterator[VideoFrame]:
+def _decode_fragments(init_segment: bytes, data: bytes) -> Iterator[VideoFrame]:
     decoder = VideoCodecContext.create("h264", "r")
-    decoder.extradata = mp4.decoder_configuration(init)
+    decoder.extradata = mp4.decoder_configuration(init_segment)
     decoder.thread_type, decoder.thread_count = "NONE", 1
-    decoder.flags |= Flags.low_delay  # frames are shown in the order of decoding
+    decoder.flags |= Flags.low_delay  # Frames are displayed in the order of decoding.
     for sample in mp4.samples(data):
         yield from decoder.decode(av.Packet(sample))
     yield from decoder.decode(None)

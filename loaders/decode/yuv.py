@@ -1,4 +1,4 @@
-"""Decoded frames as 8-bit 4:2:0 planes, and the affine map that makes RGB of them."""
+"""Decoded frames as 8-bit 4:2:0 planes, and the affine map that turns them into RGB."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from av.video.frame import VideoFrame
 
 PLANAR_420 = {"yuv420p", "yuvj420p"}
 LUMA_WEIGHTS = {1: (0.2126, 0.0722), 9: (0.2627, 0.0593)}
-"""(red, blue) by H.273 matrix coefficients: 1 is BT.709, 9 is BT.2020. All else is read as BT.601."""
+"""The weights of (red, blue) in luma, by H.273 matrix coefficients: 1 is BT.709, 9 is BT.2020. All others are read as
+BT.601."""
 BT601_WEIGHTS = (0.299, 0.114)
 FULL_RANGE = 2
 ACCURATE_SCALING = (
@@ -19,11 +20,11 @@ ACCURATE_SCALING = (
     | reformatter.Interpolation.ACCURATE_RND
     | reformatter.Interpolation.FULL_CHR_H_INT
 )
-"""Without the last two, swscale's fast paths darken by 1 or 2 of 255 and repeat chroma columns."""
+"""Without the last two flags, swscale's fast paths darken by 1 or 2 of 255 and repeat chroma columns."""
 
 
 def as_planar_420(frame: VideoFrame) -> VideoFrame:
-    """The frame itself where it is 8-bit 4:2:0 already (nearly always), else its conversion."""
+    """Returns the frame itself if it is 8-bit 4:2:0 already (it nearly always is), else its conversion."""
     if frame.format.name in PLANAR_420:
         return frame
     return frame.reformat(
@@ -36,20 +37,27 @@ def as_planar_420(frame: VideoFrame) -> VideoFrame:
 
 
 def planes(frame: VideoFrame) -> list[np.ndarray]:
-    """uint8 [H, W] each: luma and both chroma planes, without the padding at the end of their rows."""
+    """Returns the planes of a frame without copying them.
+
+    Args:
+        frame: A frame in 8-bit 4:2:0.
+
+    Returns:
+        uint8 [H, W] for luma, and twice uint8 [H/2, W/2] (rounded up) for chroma, without the padding at the end of
+        their rows.
+    """
     return [
         np.ndarray((data.height, data.width), np.uint8, data, strides=(data.line_size, 1))  # type: ignore[arg-type]
         for data in frame.planes
     ]
 
 
-def plane(frame: VideoFrame, which: int) -> np.ndarray:
-    """uint8 [H, W]: one of them (0 luma, 1 and 2 chroma)."""
-    return planes(frame)[which]
-
-
 def frame_checksum(frame: VideoFrame) -> int:
-    """A checksum over the planes, and over the way they turn into RGB."""
+    """Returns a CRC-32 of the planes of a frame and of the matrix that turns them into RGB.
+
+    Args:
+        frame: A frame in 8-bit 4:2:0.
+    """
     checksum = zlib.crc32(frame_yuv_to_rgb_matrix(frame).tobytes())
     for plane in planes(frame):
         checksum = zlib.crc32(np.ascontiguousarray(plane).data, checksum)
@@ -57,20 +65,28 @@ def frame_checksum(frame: VideoFrame) -> int:
 
 
 def frame_yuv_to_rgb_matrix(frame: VideoFrame) -> np.ndarray:
-    """float64 [3, 4]: RGB in [0, 1] from (Y, U, V) in 0..255, for the colour standard and range the frame states."""
-    full = frame.color_range == FULL_RANGE or frame.format.name == "yuvj420p"
-    return yuv_to_rgb_matrix(frame.colorspace, full)
+    """Returns the matrix for the colour standard and the range that a frame states, see `yuv_to_rgb_matrix`."""
+    full_range = frame.color_range == FULL_RANGE or frame.format.name == "yuvj420p"
+    return yuv_to_rgb_matrix(frame.colorspace, full_range)
 
 
 def source_colorspace(frame: VideoFrame) -> reformatter.Colorspace:
-    """The same choice of standard for PyAV's own conversion."""
+    """Returns the colour standard of a frame for PyAV's own conversion; the choice is that of `yuv_to_rgb_matrix`."""
     named = {1: reformatter.Colorspace.ITU709, 9: reformatter.Colorspace.BT2020}
     return named.get(frame.colorspace, reformatter.Colorspace.ITU601)
 
 
 @lru_cache
 def yuv_to_rgb_matrix(matrix_coefficients: int, full_range: bool) -> np.ndarray:
-    """float64 [3, 4]: RGB in [0, 1] from (Y, U, V) in 0..255, by the coefficients and quantisation of ITU-T H.273."""
+    """Returns the affine map from YUV to RGB, by the coefficients and the quantisation of ITU-T H.273.
+
+    Args:
+        matrix_coefficients: The number of the colour standard in H.273.
+        full_range: Whether Y, U and V take all of 0..255, instead of 16..235 and 16..240.
+
+    Returns:
+        float64 [3, 4]: RGB in [0, 1] is matrix[:, :3] @ (Y, U, V) + matrix[:, 3], with Y, U and V in 0..255.
+    """
     red, blue = LUMA_WEIGHTS.get(matrix_coefficients, BT601_WEIGHTS)
     green = 1 - red - blue
     from_ycc = np.array(

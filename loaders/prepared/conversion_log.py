@@ -1,8 +1,8 @@
-"""What `cacl data prepare` has done in a folder, so that it goes on there after any end: one JSON object a line.
+"""The log of what `cacl data prepare` has done in a folder, so that it goes on there after any end.
 
-The first line says from what and how the set is made. Each further one is a source that is finished or rejected; it is
-written after the video is in its place, and a later line about the same source counts. A line that is torn (the machine
-went down) and all after it are not there.
+Each line is a JSON object. The first line says from what and how the set is made. Each further one is a source that is
+converted or rejected; it is written after the video is in its place, and a later line about the same source counts. A
+line that is torn (the machine went down) and all lines after it are dropped.
 """
 
 from __future__ import annotations
@@ -20,113 +20,97 @@ import numpy as np
 
 from cacl.clips import Fragments, VideoRecord
 from cacl.errors import DataError
+from cacl.files import FileStamp
 from cacl.loaders.catalog.prepared_files import CONVERSION_LOG_NAME
 from cacl.loaders.catalog.quirks import Quirks
 
 FORMAT = "cacl conversion log 3"
 
-Stamp: TypeAlias = tuple[int, int]
-"""Size in bytes and modification time in nanoseconds of a source."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RejectedSource:
+    """A source that cannot be used."""
+
     path: str
-    """Of the source."""
-    stamp: Stamp | None
-    """None: the reason may pass, though the source stays the same."""
+    """The path of the source."""
+    stamp: FileStamp | None
+    """The stamp of the source. None means that the reason may pass, though the source stays the same."""
     reason: str
-    """Continues a sentence that begins with the path."""
+    """The reason, which continues a sentence that begins with the path."""
 
     def to_json(self) -> dict[str, Any]:
+        """Returns the line of the log as an object for `json`."""
         return {"path": self.path, "stamp": self.stamp, "rejected": self.reason}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertedSource:
+    """A source whose prepared video is in its place."""
+
     path: str
-    """Of the source."""
-    stamp: Stamp
-    content: str
-    """Content hash of the source."""
+    """The path of the source."""
+    stamp: FileStamp
+    """The stamp of the source when it was converted."""
+    content_hash: str
+    """The content hash of the source, see `VideoRecord.content_hash`."""
     copied: bool
+    """Whether its packets were copied; if not, it was encoded."""
     video: VideoRecord
-    """What was written, without its path, and without the head of the file: to be read from there."""
-    head: int
-    """CRC-32 of that."""
+    """The prepared video, without its path and without its init segment, which is to be read from its file."""
+    init_checksum: int
+    """The CRC-32 of the init segment."""
     quirks: Quirks
-    """On the source."""
+    """What is unusual about the source."""
 
     @property
-    def size(self) -> int:
-        """Bytes written."""
+    def size_bytes(self) -> int:
+        """The size of the prepared video."""
         assert self.video.fragments is not None
-        return int(self.video.fragments.offset[-1])
+        return int(self.video.fragments.offsets[-1])
 
     def to_json(self) -> dict[str, Any]:
+        """Returns the line of the log as an object for `json`."""
         video, fragments = self.video, self.video.fragments
         assert fragments is not None
         return {
             "path": self.path,
             "stamp": self.stamp,
-            "source": self.content,
+            "source_hash": self.content_hash,
             "copied": self.copied,
-            "content": video.content,
+            "content_hash": video.content_hash,
             "rate": video.rate,
             "size": [video.width, video.height],
             "frames": video.frames,
-            "first": fragments.first.tolist(),
-            "offset": fragments.offset.tolist(),
-            "crc": fragments.checksum.tolist(),
-            "head": self.head,
+            "first_frames": fragments.first_frames.tolist(),
+            "offsets": fragments.offsets.tolist(),
+            "checksums": fragments.checksums.tolist(),
+            "init_checksum": self.init_checksum,
             "quirks": self.quirks,
         }
 
 
-def _from_json(line: dict[str, Any]) -> ConvertedSource | RejectedSource:
-    if "rejected" in line:
-        return RejectedSource(path=line["path"], stamp=line["stamp"] and tuple(line["stamp"]), reason=line["rejected"])
-    video = VideoRecord(
-        path="",
-        frames=line["frames"],
-        declared_frames=line["frames"],
-        rate=line["rate"],
-        width=line["size"][0],
-        height=line["size"][1],
-        codec="h264",
-        content=line["content"],
-        fragments=Fragments(
-            init=b"",
-            first=np.array(line["first"], np.int64),
-            offset=np.array(line["offset"], np.int64),
-            checksum=np.array(line["crc"], np.uint32),
-        ),
-    )
-    return ConvertedSource(
-        path=line["path"],
-        stamp=tuple(line["stamp"]),
-        content=line["source"],
-        copied=line["copied"],
-        video=video,
-        head=line["head"],
-        quirks=line["quirks"],
-    )
+SourceOutcome: TypeAlias = ConvertedSource | RejectedSource
 
 
 class ConversionLog:
-    """An open journal. While it is open nobody else writes to it, and so to the set."""
+    """An open log. While it is open nobody else writes to it, and so to the set."""
 
     def __init__(self, folder: Path, root: Path, settings: Mapping[str, Any]) -> None:
-        """Opens the journal of a set made from this root with these settings, or begins it.
+        """Opens the log of a prepared set, or begins it.
 
-        Raises DataError if another process has it open, or if it tells of another root or other settings; OSError if it
-        cannot be written.
+        Args:
+            folder: The folder of the prepared set.
+            root: The folder of the sources.
+            settings: What the sources are converted with.
+
+        Raises:
+            DataError: Another process has the log open, or it tells of another root or other settings.
+            OSError: The log cannot be written.
         """
-        self.outcomes: dict[str, ConvertedSource | RejectedSource] = {}
-        """By the path of the source."""
-        self.file = (folder / CONVERSION_LOG_NAME).open(
-            "ab", buffering=0
-        )  # a line that cannot be written is not tried again
+        self.outcomes: dict[str, SourceOutcome] = {}
+        """What became of each source, by its path."""
+        # The file has no buffer: a line that cannot be written is not tried again.
+        self.file = (folder / CONVERSION_LOG_NAME).open("ab", buffering=0)
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._read(folder, {"format": FORMAT, "source": str(root), **settings})
@@ -145,8 +129,15 @@ class ConversionLog:
     ) -> None:
         self.file.close()
 
-    def add(self, outcome: ConvertedSource | RejectedSource) -> None:
-        """Raises OSError if it cannot be written."""
+    def add(self, outcome: SourceOutcome) -> None:
+        """Writes down what became of a source. When it returns, the line has reached the disk.
+
+        Args:
+            outcome: The converted or rejected source.
+
+        Raises:
+            OSError: The log cannot be written.
+        """
         self._append(outcome.to_json())
         self.outcomes[outcome.path] = outcome
 
@@ -160,18 +151,18 @@ class ConversionLog:
         with (folder / CONVERSION_LOG_NAME).open("rb") as lines:
             first = lines.readline()
             if first.endswith(b"\n"):
-                _compare(folder, first, header)
+                _check_header(folder, first, header)
                 self.file.truncate(len(first) + self._read_outcomes(lines))
-            else:  # new, or torn at once
+            else:  # The log is new, or its first line is torn.
                 self.file.truncate(0)
                 self._append(header)
 
     def _read_outcomes(self, lines: BinaryIO) -> int:
-        """Returns how many bytes of them are whole lines."""
+        """Reads the outcomes up to the first torn line, and returns how many bytes they take."""
         whole = 0
         for line in lines:
             try:
-                outcome = _from_json(json.loads(line))
+                outcome = _outcome_from_json(json.loads(line))
             except ValueError:
                 break
             if not line.endswith(b"\n"):
@@ -181,7 +172,7 @@ class ConversionLog:
         return whole
 
 
-def _compare(folder: Path, line: bytes, header: Mapping[str, Any]) -> None:
+def _check_header(folder: Path, line: bytes, header: Mapping[str, Any]) -> None:
     try:
         found = json.loads(line)
     except ValueError:
@@ -194,3 +185,34 @@ def _compare(folder: Path, line: bytes, header: Mapping[str, Any]) -> None:
                 f"{folder}: was begun with {key} = {found.get(key)}, not {wanted}; give the same again, or name another"
                 " folder"
             )
+
+
+def _outcome_from_json(line: dict[str, Any]) -> SourceOutcome:
+    if "rejected" in line:
+        stamp = line["stamp"] and FileStamp(*line["stamp"])
+        return RejectedSource(path=line["path"], stamp=stamp, reason=line["rejected"])
+    video = VideoRecord(
+        path="",
+        frames=line["frames"],
+        declared_frames=line["frames"],
+        rate=line["rate"],
+        width=line["size"][0],
+        height=line["size"][1],
+        codec="h264",
+        content_hash=line["content_hash"],
+        fragments=Fragments(
+            init_segment=b"",
+            first_frames=np.array(line["first_frames"], np.int64),
+            offsets=np.array(line["offsets"], np.int64),
+            checksums=np.array(line["checksums"], np.uint32),
+        ),
+    )
+    return ConvertedSource(
+        path=line["path"],
+        stamp=FileStamp(*line["stamp"]),
+        content_hash=line["source_hash"],
+        copied=line["copied"],
+        video=video,
+        init_checksum=line["init_checksum"],
+        quirks=line["quirks"],
+    )

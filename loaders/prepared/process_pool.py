@@ -21,11 +21,21 @@ ResultT = TypeVar("ResultT")
 def map_unordered(
     work: Callable[[TaskT], ResultT], tasks: Iterable[TaskT], workers: int
 ) -> Generator[tuple[TaskT, ResultT | None], None, None]:
-    """Every task with its result (not None), as they are done; None where the process that worked on it died, twice.
+    """Works on tasks in processes of their own.
 
     A task whose process dies is tried again after all others and alone: others may have taken the memory it needed.
-    What `work` raises ends everything and is raised here. Nothing is left running when the iteration ends, however it
-    ends. Processes are spawned, so a script needs its `if __name__ == "__main__":`.
+    Nothing is left running when the iteration ends, however it ends. Processes are spawned, so a script needs its
+    `if __name__ == "__main__":`.
+
+    Args:
+        work: What is done with each task. Its result must not be None. What it raises ends everything, and is raised
+            here.
+        tasks: The tasks.
+        workers: The number of processes that work at the same time.
+
+    Yields:
+        Every task with its result, in the order in which they are done. The result is None if the process that worked
+        on the task died twice.
     """
     crashed: list[TaskT] = []
     for task, result in _map_once(work, tasks, workers):
@@ -39,6 +49,7 @@ def map_unordered(
 def _map_once(
     work: Callable[[TaskT], ResultT], tasks: Iterable[TaskT], workers: int
 ) -> Iterator[tuple[TaskT, ResultT | None]]:
+    """Yields every task with its result, or with None if the process that worked on it died."""
     waiting = iter(tasks)
     idle: list[_WorkerProcess] = []
     busy: dict[Connection[Any, Any], tuple[_WorkerProcess, TaskT]] = {}
@@ -47,7 +58,7 @@ def _map_once(
             for task in islice(waiting, workers - len(busy)):
                 worker = idle.pop() if idle else _WorkerProcess(work)
                 busy[worker.connection] = (worker, task)
-                with contextlib.suppress(BrokenPipeError):  # died while idle: the pipe is at its end, seen below
+                with contextlib.suppress(BrokenPipeError):  # It died while idle: the end of the pipe is seen below.
                     worker.connection.send(task)
             if not busy:
                 return
@@ -79,7 +90,7 @@ class _WorkerProcess:
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_run_worker, args=(work, theirs), daemon=True)
         # Ctrl-C reaches every process of a terminal; the one that started the others ends them.
-        resource_tracker.ensure_running()  # it would undo the mask when it starts along with the first process
+        resource_tracker.ensure_running()  # It would undo the mask when it starts along with the first process.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self.process.start()
@@ -109,7 +120,7 @@ def _run_worker(work: Callable[[Any], Any], connection: Connection[Any, Any]) ->
 
 
 def _exit_with_parent() -> None:
-    """A worker that outlived its parent could still write where another run has begun to."""
+    """Ends this process with its parent: a worker that outlived it could still write where another run has begun to."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -1,15 +1,14 @@
-"""One video as training wants it: small H.264 in an MP4 file of independent groups of pictures (see `mp4`).
+"""One video as training wants it: small H.264 in an MP4 file whose fragments are independent GOPs (see `decode.mp4`).
 
 A file that fits already is copied packet by packet. Any other is decoded, scaled and encoded anew, every frame exactly
-once, so that frame numbers stay what they are. Either way what was written is decoded again, group by group as the
-loader does it, before anybody relies on it. The same file and settings give the same bytes.
+once, so that frame numbers stay what they are. Either way what was written is decoded again, GOP by GOP as the loader
+does it, before anybody relies on it. The same file and settings give the same bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import os
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -30,33 +29,40 @@ from cacl.clips import Fragments, VideoRecord
 from cacl.errors import DataError, UsageError, reason_of
 from cacl.loaders.decode import mp4
 from cacl.loaders.decode.fragments import decode_prepared
-from cacl.loaders.decode.raw import apply_orientation, decode_stream, demux, open_video, select_video_stream
+from cacl.loaders.decode.orientation import apply_orientation
+from cacl.loaders.decode.raw import decode_stream, demux, open_video, select_video_stream
 from cacl.loaders.decode.yuv import FULL_RANGE, as_planar_420, frame_checksum, planes, source_colorspace
 
 MAX_COPIED_GOP = 32
-"""Files with longer groups of pictures are encoded anew: a clip would take twice the frames that it needs."""
+"""The longest GOP in frames that is copied. Files with longer ones are encoded anew: a clip would take twice the frames
+that it needs."""
 MAX_RATE_DENOMINATOR = 1001
-"""Of frames per second, as in 30000/1001."""
+"""The largest denominator of a frame rate, as in 30000/1001."""
 MAX_RATE = 100_000
-"""Frames per second; a header that says more is taken to say nothing."""
+"""Frames per second. A header that says more is taken to say nothing."""
 UNKNOWN_RATE = Fraction(25)
+"""The frame rate of videos whose header tells none."""
 BICUBIC_SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
-"""The same pixels on every CPU."""
+"""These flags give the same pixels on every CPU."""
 COEFFICIENTS = {Colorspace.ITU709: 1, Colorspace.BT2020: 9, Colorspace.ITU601: 6}
-"""Matrix coefficients of ITU-T H.273 that name a standard."""
+"""Matrix coefficients of ITU-T H.273 that name a colour standard."""
 MUXER = {"movflags": "frag_keyframe+empty_moov+default_base_moof+skip_trailer+write_colr", "fflags": "+bitexact"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TranscodeSettings:
-    """What decides the bytes of a prepared video, beside its source. Raises UsageError for values that cannot be."""
+    """What decides the bytes of a prepared video, beside its source.
+
+    Raises:
+        UsageError: A value is out of its bounds.
+    """
 
     short_side: int = 128
-    """Pixels of the shorter side of larger videos; smaller ones keep their size."""
+    """The shorter side of larger videos, in pixels. Smaller ones keep their size."""
     gop: int = 16
-    """Frames from one key frame to the next."""
+    """The number of frames from one key frame to the next."""
     crf: int = 23
-    """Constant rate factor of x264: lower is better and larger."""
+    """The constant rate factor of x264: a lower one is better and larger."""
 
     def __post_init__(self) -> None:
         problems = [
@@ -69,16 +75,29 @@ class TranscodeSettings:
 
 
 class TranscodeResult(NamedTuple):
+    """A prepared video that was written."""
+
     video: VideoRecord
     """What was written, with its fragments and without a path."""
     copied: bool
+    """Whether the packets were copied; if not, the frames were encoded."""
 
 
 def transcode(source: Path, video: VideoRecord, file: Path, settings: TranscodeSettings) -> TranscodeResult:
-    """Writes `file` from `source`, which `probe` found to hold `video`, and sees to it that it reached the disk.
+    """Writes the prepared video of a source, and decodes it again to prove it.
 
-    Raises DataError with the reason (without the path) if the source cannot be converted, OSError if the file cannot be
-    written; what there is of it then is worth nothing.
+    Args:
+        source: The source.
+        video: What `probe` found in it.
+        file: The file to write. After an error, what there is of it is worth nothing.
+        settings: What the source is converted with.
+
+    Returns:
+        What was written.
+
+    Raises:
+        DataError: The source cannot be converted. The message is the reason, without the path.
+        OSError: The file cannot be written.
     """
     rate = Fraction(video.rate).limit_denominator(MAX_RATE_DENOMINATOR)
     if not 0 < rate <= MAX_RATE:
@@ -87,18 +106,36 @@ def transcode(source: Path, video: VideoRecord, file: Path, settings: TranscodeS
 
 
 def scaled_size(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """Width and height, both even, of a video of this size once its short side is down to the given one."""
+    """Returns the size of a video once its shorter side is scaled down to a length.
+
+    Args:
+        width: The width in pixels.
+        height: The height in pixels.
+        short_side: The length in pixels. A video whose shorter side is no longer than that is not scaled.
+
+    Returns:
+        Width and height in pixels, both even.
+    """
     scale = min(1.0, short_side / min(width, height))
-    # Rounding to the nearest even number must not make it larger than it was.
-    fit_width, fit_height = (max(2, min(2 * round(side * scale / 2), side // 2 * 2)) for side in (width, height))
-    return fit_width, fit_height
+    # Rounding to the nearest even number must not make the video larger than it was.
+    scaled_width, scaled_height = (max(2, min(2 * round(side * scale / 2), side // 2 * 2)) for side in (width, height))
+    return scaled_width, scaled_height
 
 
 def scale_frames(frames: Iterable[VideoFrame], video: VideoRecord, short_side: int) -> Iterator[VideoFrame]:
-    """The frames of `video` upright at the working size, in 8-bit 4:2:0 of limited range; the colour standard stays."""
+    """Turns decoded frames into what is encoded.
+
+    Args:
+        frames: Frames of the video as they were decoded.
+        video: What `probe` found in it.
+        short_side: See `scaled_size`.
+
+    Yields:
+        The frames upright and scaled, in 8-bit 4:2:0 of limited range. Their colour standard stays.
+    """
     width, height = scaled_size(video.width, video.height, short_side)
     across, down = (height, width) if video.rotation % 180 else (width, height)
-    scaler = VideoReformatter()  # keeps its tables from frame to frame
+    scaler = VideoReformatter()  # It keeps its tables from frame to frame.
     for frame in frames:
         planar = as_planar_420(frame)
         standard = source_colorspace(planar)
@@ -114,7 +151,7 @@ def scale_frames(frames: Iterable[VideoFrame], video: VideoRecord, short_side: i
             threads=1,
         )
         pixels = [apply_orientation(plane, video).ravel() for plane in planes(small)]
-        # A frame of its own: what else the decoder attached to its frames would steer the encoder.
+        # This is a new frame: what else the decoder attached to its frames would steer the encoder.
         fresh = VideoFrame.from_ndarray(np.concatenate(pixels).reshape(-1, width), format="yuv420p")
         fresh.colorspace, fresh.color_range = COEFFICIENTS[standard], ColorRange.MPEG
         yield fresh
@@ -126,7 +163,10 @@ def scale_frames(frames: Iterable[VideoFrame], video: VideoRecord, short_side: i
 def _copy(
     source: Path, video: VideoRecord, rate: Fraction, file: Path, settings: TranscodeSettings
 ) -> TranscodeResult | None:
-    """None if the source does not fit, or does not decode group by group to just the frames it has as a whole."""
+    """Writes the packets of a source to the file.
+
+    Returns None if the source does not fit, or does not decode GOP by GOP to just the frames that it has as a whole.
+    """
     size = (video.width, video.height)
     turned = video.rotation or video.mirrored
     if video.codec != "h264" or turned or scaled_size(*size, settings.short_side) != size:
@@ -138,20 +178,20 @@ def _copy(
             checksums: list[int] = []
             for packet in demux(container, stream):
                 frames = packet.decode()
-                if packet.is_discard or packet.has_sidedata("new_extradata") or not all(map(_fits, frames)):
+                if packet.is_discard or packet.has_sidedata("new_extradata") or not all(map(_can_be_copied, frames)):
                     return None
                 checksums += map(frame_checksum, frames)
                 packets += [packet] if packet.size else []
-            data = _remux(packets, stream, rate)
+            data = _mux_copy(packets, stream, rate)
         if max(mp4.find_fragments(data)[1]) > MAX_COPIED_GOP or mp4.changes_parameters(data):
             return None
         copy = _write(data, file, rate, *size)
-        return TranscodeResult(copy, copied=True) if list(_proof(file, copy)) == checksums else None
+        return TranscodeResult(copy, copied=True) if list(_decoded_checksums(file, copy)) == checksums else None
     except (av.FFmpegError, ValueError, DataError):
-        return None  # whatever is odd about its stream, encoding it anew mends that
+        return None  # Whatever is odd about its stream, encoding it anew mends that.
 
 
-def _fits(frame: VideoFrame) -> bool:
+def _can_be_copied(frame: VideoFrame) -> bool:
     return (
         frame.format.name == "yuv420p"
         and frame.color_range != FULL_RANGE
@@ -160,7 +200,7 @@ def _fits(frame: VideoFrame) -> bool:
     )
 
 
-def _remux(packets: Iterable[Packet], stream: VideoStream, rate: Fraction) -> bytes:
+def _mux_copy(packets: Iterable[Packet], stream: VideoStream, rate: Fraction) -> bytes:
     file = io.BytesIO()
     with av.open(file, "w", format="mp4", options=MUXER) as container:
         copy = container.add_stream_from_template(stream, opaque=True)
@@ -177,29 +217,30 @@ def _remux(packets: Iterable[Packet], stream: VideoStream, rate: Fraction) -> by
 def _encode(
     source: Path, video: VideoRecord, rate: Fraction, file: Path, settings: TranscodeSettings
 ) -> TranscodeResult:
+    """Encodes the frames of a source to the file. Raises as `transcode` does."""
     try:
         with open_video(source) as container:
             frames = decode_stream(container, select_video_stream(container))
-            data = _encoded(scale_frames(frames, video, settings.short_side), rate, settings)
+            data = _mux_encoded(scale_frames(frames, video, settings.short_side), rate, settings)
         encoded = _write(data, file, rate, *scaled_size(video.width, video.height, settings.short_side))
     except (av.FFmpegError, ValueError) as error:
         raise DataError(f"cannot be encoded ({reason_of(error)})") from None
     if encoded.frames != video.frames:
         raise DataError(f"decodes to {video.frames} frames at first, and to {encoded.frames} the next time")
     try:
-        for _ in _proof(file, encoded):
+        for _ in _decoded_checksums(file, encoded):
             pass
     except DataError as error:
         raise DataError(f"was encoded, but that does not decode ({error})") from None
     return TranscodeResult(encoded, copied=False)
 
 
-def _encoded(frames: Iterable[VideoFrame], rate: Fraction, settings: TranscodeSettings) -> bytes:
+def _mux_encoded(frames: Iterable[VideoFrame], rate: Fraction, settings: TranscodeSettings) -> bytes:
     file = io.BytesIO()
     with av.open(file, "w", format="mp4", options=MUXER) as container:
         stream = None
         for number, frame in enumerate(frames):
-            stream = stream or _encoder(container, frame, rate, settings)
+            stream = stream or _add_encoder(container, frame, rate, settings)
             frame.pts, frame.time_base = number, 1 / rate
             container.mux(stream.encode(frame))
         if stream is None:
@@ -208,38 +249,38 @@ def _encoded(frames: Iterable[VideoFrame], rate: Fraction, settings: TranscodeSe
     return file.getvalue()
 
 
-def _encoder(container: OutputContainer, frame: VideoFrame, rate: Fraction, settings: TranscodeSettings) -> VideoStream:
+def _add_encoder(
+    container: OutputContainer, first: VideoFrame, rate: Fraction, settings: TranscodeSettings
+) -> VideoStream:
+    """Adds the stream that frames such as the first one are encoded into."""
     options = {
-        "preset": "veryfast",  # of small pictures about as small and as good as medium, and much faster
+        "preset": "veryfast",  # Small frames come out about as small and as good as with medium, and much faster.
         "tune": "fastdecode",
         "crf": str(settings.crf),
         "g": str(settings.gop),
         "keyint_min": str(settings.gop),
         "sc_threshold": "0",
         "bf": "0",
-        "mbtree": "0",  # with it, x264 on AVX-512 gives other bytes from run to run
+        "mbtree": "0",  # With it, x264 on AVX-512 gives other bytes from run to run.
     }
     stream = container.add_stream("libx264", rate, options)
-    stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, "yuv420p"
+    stream.width, stream.height, stream.pix_fmt = first.width, first.height, "yuv420p"
     context = stream.codec_context
-    context.thread_count = 1  # the bytes depend on the number of threads
+    context.thread_count = 1  # The bytes depend on the number of threads.
     context.time_base = 1 / rate
-    context.colorspace, context.color_range = frame.colorspace, frame.color_range
+    context.colorspace, context.color_range = first.colorspace, first.color_range
     return stream
 
 
-# --- What both write
+# --- Writing and proving
 
 
 def _write(data: bytes, file: Path, rate: Fraction, width: int, height: int) -> VideoRecord:
-    """Writes the file down to the disk, and returns what it holds. Raises ValueError if that is not fragments."""
+    """Writes the file, and returns what it holds. Raises ValueError if that is not fragments."""
     offsets, frames = mp4.find_fragments(data)
     view = memoryview(data)
     checksums = [zlib.crc32(view[start:end]) for start, end in pairwise(offsets)]
-    with file.open("wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
+    file.write_bytes(data)
     return VideoRecord(
         path="",
         frames=sum(frames),
@@ -248,20 +289,20 @@ def _write(data: bytes, file: Path, rate: Fraction, width: int, height: int) -> 
         width=width,
         height=height,
         codec="h264",
-        content=hashlib.blake2b(data, digest_size=16).hexdigest(),
+        content_hash=hashlib.blake2b(data, digest_size=16).hexdigest(),
         fragments=Fragments(
-            init=data[: offsets[0]],
-            first=np.cumsum([0, *frames[:-1]], dtype=np.int64),
-            offset=np.array(offsets, np.int64),
-            checksum=np.array(checksums, np.uint32),
+            init_segment=data[: offsets[0]],
+            first_frames=np.cumsum([0, *frames[:-1]], dtype=np.int64),
+            offsets=np.array(offsets, np.int64),
+            checksums=np.array(checksums, np.uint32),
         ),
     )
 
 
-def _proof(file: Path, video: VideoRecord) -> Iterator[int]:
-    """The marks of all frames, each group of pictures decoded by itself. Raises DataError where one does not decode."""
+def _decoded_checksums(file: Path, video: VideoRecord) -> Iterator[int]:
+    """Yields the checksums of all frames, each GOP decoded by itself. Raises DataError where one does not decode."""
     assert video.fragments is not None
-    for first, end in pairwise([*video.fragments.first.tolist(), video.frames]):
+    for first, end in pairwise([*video.fragments.first_frames.tolist(), video.frames]):
         for number, frame in enumerate(decode_prepared(file, video, range(first, end)), first):
             if frame.is_corrupt or (frame.width, frame.height) != (video.width, video.height):
                 raise DataError(f"frame {number} is damaged")

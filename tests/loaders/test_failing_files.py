@@ -224,9 +224,9 @@ def test_prepared_videos(prepared_originals: Path, tmp_path: Path, name: str, ha
     def is_lost(plan: ClipPlan) -> bool:
         fragments = videos.videos[plan.video].fragments
         assert fragments is not None
-        end = int(fragments.offset[-1])
+        end = int(fragments.offsets[-1])
         intact = {"deleted": 0, "truncated": end // 2, "rotten": end - 1}[happens.__name__]
-        first_lost = fragments.first[np.searchsorted(fragments.offset[1:], intact, "right")]
+        first_lost = fragments.first_frames[np.searchsorted(fragments.offsets[1:], intact, "right")]
         return plan.video in (0, 3) and plan.frame_numbers[-1] >= first_lost
 
     assert failed == [(plan.index, plan.video) for batch in plans for plan in batch if is_lost(plan)]

@@ -24,7 +24,7 @@ Open = Callable[..., FailureLog]
 
 def named(number: int) -> VideoRecord:
     return VideoRecord(
-        path=f"{number}.mp4", frames=9, declared_frames=9, rate=25, width=64, height=48, codec="h264", content=""
+        path=f"{number}.mp4", frames=9, declared_frames=9, rate=25, width=64, height=48, codec="h264", content_hash=""
     )
 
 

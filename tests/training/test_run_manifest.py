@@ -21,7 +21,7 @@ def record(number: int, split: str | None = "train") -> VideoRecord:
         width=64,
         height=48,
         codec="mpeg4",
-        content=f"{number:032x}",
+        content_hash=f"{number:032x}",
         rotation=90,
         label="run",
         split=split,
@@ -64,7 +64,7 @@ def test_all_that_it_began_with(run: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"content": "ff" * 16},
+        {"content_hash": "ff" * 16},
         {"frames": 19},
         {"width": 66},
         {"rotation": 0},

@@ -56,10 +56,10 @@ def prepared(number: int, entry: VideoEntry, splits: dict[int, str | None] | Non
     init = [b"head", b"another head", b"head"][number % 3]
     lengths = draw.integers(1, 17, groups)
     fragments = Fragments(
-        init=init,
-        first=np.cumsum([0, *lengths[:-1]]),
-        offset=len(init) + np.cumsum([0, *draw.integers(100, 2**33 if number == 3 else 9000, groups)]),
-        checksum=draw.integers(0, 2**32, groups, np.uint32),
+        init_segment=init,
+        first_frames=np.cumsum([0, *lengths[:-1]]),
+        offsets=len(init) + np.cumsum([0, *draw.integers(100, 2**33 if number == 3 else 9000, groups)]),
+        checksums=draw.integers(0, 2**32, groups, np.uint32),
     )
     video = VideoRecord(
         path=f"videos/{entry.path}.mp4",
@@ -69,10 +69,10 @@ def prepared(number: int, entry: VideoEntry, splits: dict[int, str | None] | Non
         width=128 + 2 * number,
         height=128,
         codec="h264",
-        content=draw.bytes(16).hex(),
+        content_hash=draw.bytes(16).hex(),
         fragments=fragments,
     )
-    size = int(fragments.offset[-1])
+    size = int(fragments.offsets[-1])
     return PreparedVideo(video=video, entry=entry, splits=splits or {1: None}, size=size, source=draw.bytes(16).hex())
 
 
@@ -101,4 +101,4 @@ def facts(video: VideoRecord) -> tuple[object, ...]:
     """All of it, as values that compare exactly."""
     assert video.fragments is not None
     places = [values.tolist() for values in video.fragments[1:]]
-    return replace(video, fragments=None), video.fragments.init, places
+    return replace(video, fragments=None), video.fragments.init_segment, places

@@ -100,7 +100,7 @@ def test_nothing_to_hold_out_of(tmp_path: Path) -> None:
 
 
 CHANGES: list[Callable[[PreparedVideo], PreparedVideo]] = [
-    lambda p: replace(p, video=replace(p.video, content="00" * 16)),
+    lambda p: replace(p, video=replace(p.video, content_hash="00" * 16)),
     lambda p: replace(p, video=replace(p.video, frames=p.video.frames + 1)),
     lambda p: replace(p, video=replace(p.video, width=2)),
     lambda p: replace(p, video=replace(p.video, path="videos/other.mp4")),

@@ -29,8 +29,8 @@ def record(frames: int = 10, **facts: Any) -> VideoRecord:
     [
         ({}, []),
         ({"pixel_aspect": 224 / 225}, []),
-        ({"undecodable": 19}, ["starts between key frames: its first 19 frames do not decode, nor count"]),
-        ({"gaps": 2}, ["has gaps, says its container (at 2 packets): frames may be missing"]),
+        ({"undecodable_frames": 19}, ["starts between key frames: its first 19 frames do not decode, nor count"]),
+        ({"incomplete_packets": 2}, ["has gaps, says its container (at 2 packets): frames may be missing"]),
         ({"video_streams": 3}, ["holds 3 video streams: that of 64 x 48 is used"]),
         ({"pixel_aspect": 16 / 11}, ["has pixels 1.45 times as wide as high: they are taken as square"]),
     ],

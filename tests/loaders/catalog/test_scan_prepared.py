@@ -68,10 +68,10 @@ def test_opening_many_videos_takes_little_memory(tmp_path: Path) -> None:
     """A mapped page counts as soon as it is touched."""
     draw, count, groups = np.random.default_rng(0), 20_000, 150
     fragments = Fragments(
-        init=b"head" * 200,
-        first=16 * np.arange(groups),
-        offset=800 + 3000 * np.arange(groups + 1),
-        checksum=draw.integers(0, 2**32, groups, np.uint32),
+        init_segment=b"head" * 200,
+        first_frames=16 * np.arange(groups),
+        offsets=800 + 3000 * np.arange(groups + 1),
+        checksums=draw.integers(0, 2**32, groups, np.uint32),
     )
     video = replace(MEMBERS[0].video, frames=16 * groups, fragments=fragments)
     member = replace(MEMBERS[0], video=video)

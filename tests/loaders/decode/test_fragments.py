@@ -132,8 +132,8 @@ def test_every_video(catalog: Catalog, truth: dict[str, list[int]]) -> None:
         assert marks(file, video, range(video.frames)) == truth[video.path], video.path
         fragments = video.fragments
         assert fragments is not None
-        assert fragments.offset[-1] == file.stat().st_size
-        for first, last in zip(fragments.first, [*fragments.first[1:], video.frames], strict=True):
+        assert fragments.offsets[-1] == file.stat().st_size
+        for first, last in zip(fragments.first_frames, [*fragments.first_frames[1:], video.frames], strict=True):
             assert marks(file, video, range(first, last)) == truth[video.path][first:last]
 
 
@@ -289,7 +289,7 @@ CLIP = range(13, 22, 2)
 def bounds(video: VideoRecord, numbers: Sequence[int]) -> tuple[int, int]:
     """The bytes that these frames need."""
     assert video.fragments is not None
-    first, offset = video.fragments.first.tolist(), video.fragments.offset.tolist()
+    first, offset = video.fragments.first_frames.tolist(), video.fragments.offsets.tolist()
     start = max(offset[g] for g in range(len(first)) if first[g] <= numbers[0])
     return start, min([*(offset[g] for g in range(len(first)) if first[g] > numbers[-1]), offset[-1]])
 
@@ -311,7 +311,7 @@ def test_any_damaged_byte_that_a_clip_needs(copy: Path, video: VideoRecord, trut
             if location % 97 == 0:
                 assert marks(copy, video, CLIP) == true
     assert video.fragments is not None
-    inside = [offset for offset in video.fragments.offset.tolist() if start <= offset < end]
+    inside = [offset for offset in video.fragments.offsets.tolist() if start <= offset < end]
     told = "is damaged at byte {}: not what `cacl data prepare` wrote; remove it and prepare the set again"
     assert seen == {f"{copy}: {told.format(offset)}" for offset in inside}
 
@@ -368,14 +368,14 @@ def test_a_stream_that_does_not_decode(copy: Path, video: VideoRecord, truth: di
     content = bytearray(copy.read_bytes())
     fragments = video.fragments
     assert fragments is not None
-    start, end = fragments.offset[1:3].tolist()
+    start, end = fragments.offsets[1:3].tolist()
     mdat = content.index(b"mdat", start) + 4
     content[mdat:end] = random.Random(0).randbytes(end - mdat)
     copy.write_bytes(content)
-    checksum = fragments.checksum.copy()
+    checksum = fragments.checksums.copy()
     checksum[1] = zlib.crc32(content[start:end])
-    broken = replace(video, fragments=fragments._replace(checksum=checksum))
-    first = int(fragments.first[1])
+    broken = replace(video, fragments=fragments._replace(checksums=checksum))
+    first = int(fragments.first_frames[1])
     with pytest.raises(
         DataError, match=rf"^{copy}: frame {first} does not decode, though its bytes are in order \(Inv"
     ):

@@ -81,7 +81,7 @@ def test_equal_samples_have_one_size(make_video: MakeVideo, tmp_path: Path) -> N
     """Without this, the other branch would not be tested at all."""
     data = equal_samples(make_video(tmp_path / "a.mp4").read_bytes(), 6, 3)
     for moof in (box for box in mp4.boxes(data) if box.kind == b"moof"):
-        trun = mp4._within(data, moof, b"traf", b"trun")
+        trun = mp4._find_box(data, moof, b"traf", b"trun")
         assert not int.from_bytes(data[trun.start + mp4.HEADER_BYTES :][:4], "big") & mp4.SAMPLE_SIZE
 
 

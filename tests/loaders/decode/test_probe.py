@@ -94,7 +94,7 @@ def spliced(tmp_path_factory: pytest.TempPathFactory, make_video: MakeVideo) -> 
 def test_no_video_changes_how_another_is_decoded(spliced: Path, tmp_path: Path, threads: int) -> None:
     settings = TranscodeSettings(short_side=128)
     summary = prepare(DataConfig(root=str(spliced)), tmp_path / "set", settings, workers=1, progress=lambda *_: None)
-    assert [done.copied for done in summary.done] == [False, True, True, True]
+    assert [done.copied for done in summary.converted] == [False, True, True, True]
     assert wrong_clips(of(summary.catalog), threads=threads, clips=150) == []
     raw = scan(DataConfig(root=str(spliced), cache=str(tmp_path / "cache")))
     assert wrong_clips(of(raw), threads=threads) == []
@@ -245,7 +245,7 @@ def test_a_file_that_starts_between_key_frames(make_video: MakeVideo, tmp_path: 
     whole = make_video(tmp_path / "whole.mp4", frames=60, gop=24)
     path = streams.starting_at(whole, tmp_path / f"video.{suffix}", 5)
     video = probe(path)
-    assert (video.frames, video.undecodable) == (36, 19)
+    assert (video.frames, video.undecodable_frames) == (36, 19)
     assert wrong_clips({path: video}, threads=1) == []
     expected = alone(whole)[24:]
     for first, last in ((0, 0), (0, 9), (7, 12), (20, 26), (35, 35)):
@@ -430,13 +430,13 @@ def test_packets_that_are_lost_are_counted(make_video: MakeVideo, tmp_path: Path
     """MPEG-TS numbers its packets of 188 bytes (ISO/IEC 13818-1, 2.4.3.3): that a whole frame is missing is told by
     nothing else."""
     path = make_video(tmp_path / "video.ts", frames=40, size=(160, 120))
-    assert probe(path).gaps == 0
+    assert probe(path).incomplete_packets == 0
     data = path.read_bytes()
     with streams.coded(path) as (_, frames):
         begin, end = (data.index(frames[number].data[:60]) // 188 * 188 for number in (23, 24))
     path.write_bytes(data[:begin] + data[end:])
     video = probe(path)
-    assert (video.frames, video.gaps > 0) == (39, True)
+    assert (video.frames, video.incomplete_packets > 0) == (39, True)
 
 
 def test_messages_of_other_threads_are_not_held_against_a_file(make_video: MakeVideo, tmp_path: Path) -> None:

@@ -21,9 +21,10 @@ from av.video.frame import VideoFrame
 
 from cacl.clips import VideoRecord
 from cacl.errors import DataError
+from cacl.loaders.decode.orientation import apply_orientation
 from cacl.loaders.decode.probe import probe
-from cacl.loaders.decode.raw import apply_orientation, decode_frames
-from cacl.loaders.decode.yuv import plane, planes
+from cacl.loaders.decode.raw import decode_frames
+from cacl.loaders.decode.yuv import planes
 from cacl.loaders.prepared.transcode import TranscodeSettings, transcode
 from tests.conftest import picture
 
@@ -448,7 +449,7 @@ def test_leading_axes_are_left_alone(make_video: MakeVideo, tmp_path: Path) -> N
 
 
 def check_upright(path: Path, video: VideoRecord) -> None:
-    decoded = plane(next(decode_frames(path, video, [0])), 0)
+    decoded = planes(next(decode_frames(path, video, [0])))[0]
     _, (a, b, c, d) = display_matrix(path)
     y, x = np.indices(decoded.shape)
     to_x, to_y = a * x + c * y, b * x + d * y

@@ -156,7 +156,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(storage, "FIRST_BACKOFF_SECONDS", 0.001)
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +191,7 @@ def batches(catalog: Catalog, wanted: list[list[ClipPlan]]) -> list[ClipBatch]:
 def bounds(video: VideoRecord, numbers: range) -> tuple[int, int]:
     """The bytes that these frames need."""
     assert video.fragments is not None
-    first, offset = video.fragments.first.tolist(), video.fragments.offset.tolist()
+    first, offset = video.fragments.first_frames.tolist(), video.fragments.offsets.tolist()
     start = max(offset[g] for g in range(len(first)) if first[g] <= numbers[0])
     return start, min([*(offset[g] for g in range(len(first)) if first[g] > numbers[-1]), offset[-1]])
 
@@ -320,14 +320,16 @@ def test_lasting_trouble(server: Server, address: str, mood: str) -> None:
     server.moods.extend([mood] * 100)
     with pytest.raises(DataError, match=rf"^{address}: cannot be read, 5 attempts failed \(.+\)$"):
         storage.read(address, 100, 140)
-    assert storage.ATTEMPTS <= len(server.heard()) <= 2 * storage.ATTEMPTS  # aiohttp asks again where it is hung up on
+    assert (
+        storage.MAX_ATTEMPTS <= len(server.heard()) <= 2 * storage.MAX_ATTEMPTS
+    )  # aiohttp asks again where it is hung up on
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> str:
     """Waits 0.4 s for 40 bytes. Returns what is said of servers that take longer."""
-    monkeypatch.setattr(storage, "SILENCE_SECONDS", 0.4)
-    monkeypatch.setattr(storage, "LEAST_BYTES_PER_SECOND", 1000)
+    monkeypatch.setattr(storage, "IDLE_TIMEOUT_SECONDS", 0.4)
+    monkeypatch.setattr(storage, "MIN_BYTES_PER_SECOND", 1000)
     return r"silent for 0\.4 s, or below 1000 bytes a second"
 
 
@@ -342,7 +344,7 @@ def test_servers_that_hold_a_read(
     server.moods.append(mood)
     assert storage.read(address, 100, 140) == NUMBERS
     assert len(server.heard()) > 1
-    monkeypatch.setattr(storage, "ATTEMPTS", 2)
+    monkeypatch.setattr(storage, "MAX_ATTEMPTS", 2)
     server.moods.extend([mood] * 2)
     with pytest.raises(DataError, match=rf"^{address}: cannot be read, 2 attempts failed \({impatient}\)$"):
         storage.read(address, 100, 140)
@@ -355,7 +357,7 @@ def test_servers_that_hold_a_download(
     server.moods.append(mood)
     assert storage.download(address, tmp_path / "cache", "1").read_bytes() == bytes(range(256))
     assert len(server.heard()) > 1
-    monkeypatch.setattr(storage, "ATTEMPTS", 2)
+    monkeypatch.setattr(storage, "MAX_ATTEMPTS", 2)
     server.moods.extend([mood] * 2)
     with pytest.raises(DataError, match=rf"^{address}: cannot be read, 2 attempts failed \({impatient}\)$"):
         storage.download(address, tmp_path / "cache", "2")
@@ -364,8 +366,8 @@ def test_servers_that_hold_a_download(
 
 def test_slow_servers_have_time(server: Server, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The more, the more is asked of them: 1.5 s for 60 bytes are more than a silent one has, and less than these."""
-    monkeypatch.setattr(storage, "SILENCE_SECONDS", 1)
-    monkeypatch.setattr(storage, "LEAST_BYTES_PER_SECOND", 20)
+    monkeypatch.setattr(storage, "IDLE_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr(storage, "MIN_BYTES_PER_SECOND", 20)
     (server.folder / "numbers").write_bytes(bytes(range(60)))
     server.moods.append("drip 25")
     assert storage.read(address, 0, 60) == bytes(range(60))
@@ -377,7 +379,7 @@ def test_slow_servers_have_time(server: Server, address: str, tmp_path: Path, mo
 def test_pauses_double(server: Server, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     monkeypatch.setattr(storage, "time", SimpleNamespace(sleep=pauses.append, monotonic=time.monotonic))
-    monkeypatch.setattr(storage, "FIRST_PAUSE_SECONDS", 0.25)
+    monkeypatch.setattr(storage, "FIRST_BACKOFF_SECONDS", 0.25)
     server.moods.extend(["503"] * 3)
     assert storage.read(address, 100, 140) == NUMBERS
     assert pauses == [0.25, 0.5, 1.0]
@@ -419,7 +421,7 @@ def test_a_server_that_is_gone(tmp_path: Path, original: Path) -> None:
     ("moods", "failing"),
     [
         (["503", "drop"], 0),
-        (["503"] * 4 * storage.ATTEMPTS, 4),
+        (["503"] * 4 * storage.MAX_ATTEMPTS, 4),
         (["no ranges"] * 4, 4),
         (["off by one"] * 4, 4),
         (["short"] * 3, 3),

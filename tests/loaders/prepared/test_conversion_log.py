@@ -1,4 +1,4 @@
-"""The journal of a prepared set, on real files: what it took in is there the next time, or it says that it is not."""
+"""The conversion log on real files: what was added is there the next time, or adding it is an error."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ import numpy as np
 import pytest
 
 from cacl.clips import Fragments, VideoRecord
+from cacl.files import FileStamp
 from cacl.loaders.catalog.prepared_files import CONVERSION_LOG_NAME
 from cacl.loaders.prepared.conversion_log import ConversionLog, ConvertedSource, RejectedSource
 
 SETTINGS = {"short_side": 48}
-REJECTED = RejectedSource(path="b\udcff\n.avi", stamp=(0, 1_700_000_000_123_456_789), reason="is empty (0 bytes)")
+REJECTED = RejectedSource(
+    path="b\udcff\n.avi", stamp=FileStamp(0, 1_700_000_000_123_456_789), reason="is empty (0 bytes)"
+)
 FRAGMENTS = Fragments(
-    init=b"",
-    first=np.array([0, 16], np.int64),
-    offset=np.array([800, 2**33, 2**33 + 9], np.int64),
-    checksum=np.array([2**32 - 1, 0], np.uint32),
+    init_segment=b"",
+    first_frames=np.array([0, 16], np.int64),
+    offsets=np.array([800, 2**33, 2**33 + 9], np.int64),
+    checksums=np.array([2**32 - 1, 0], np.uint32),
 )
 VIDEO = VideoRecord(
     path="",
@@ -31,17 +34,17 @@ VIDEO = VideoRecord(
     width=64,
     height=48,
     codec="h264",
-    content="0f" * 16,
+    content_hash="0f" * 16,
     fragments=FRAGMENTS,
 )
 QUIRKS = {"streams": "holds 2 video streams"}
 CONVERTED = ConvertedSource(
     path="a.avi",
-    stamp=(5, 7),
-    content="1e" * 16,
+    stamp=FileStamp(5, 7),
+    content_hash="1e" * 16,
     copied=True,
     video=VIDEO,
-    head=2**32 - 2,
+    init_checksum=2**32 - 2,
     quirks={"streams": "holds 2"},
 )
 
@@ -66,17 +69,17 @@ def test_every_field_is_there_the_next_time(tmp_path: Path) -> None:
         REJECTED,
         replace(REJECTED, path="c.avi", stamp=None),
         CONVERTED,
-        replace(CONVERTED, path="d.avi", copied=False, stamp=(2**40, 2**62)),
+        replace(CONVERTED, path="d.avi", copied=False, stamp=FileStamp(2**40, 2**62)),
     ]
-    with opened(tmp_path) as conversion_log:
+    with opened(tmp_path) as log:
         for outcome in outcomes:
-            conversion_log.add(outcome)
-    with opened(tmp_path) as conversion_log:
-        assert conversion_log.outcomes == {outcome.path: outcome for outcome in outcomes}
+            log.add(outcome)
+    with opened(tmp_path) as log:
+        assert log.outcomes == {outcome.path: outcome for outcome in outcomes}
         for path in ("a.avi", "d.avi"):
-            found = conversion_log.outcomes[path]
+            found = log.outcomes[path]
             assert isinstance(found, ConvertedSource)
-            assert found.size == 2**33 + 9
+            assert found.size_bytes == 2**33 + 9
             assert found.video.fragments is not None  # which comparing videos passes over
             for ours, theirs in zip(found.video.fragments, FRAGMENTS, strict=True):
                 assert np.array_equal(ours, theirs)
@@ -84,38 +87,38 @@ def test_every_field_is_there_the_next_time(tmp_path: Path) -> None:
 
 
 def test_a_later_line_counts(tmp_path: Path) -> None:
-    with opened(tmp_path) as conversion_log:
-        conversion_log.add(replace(REJECTED, path="a.avi"))
-        conversion_log.add(CONVERTED)
-        conversion_log.add(replace(CONVERTED, head=3))
-    with opened(tmp_path) as conversion_log:
-        assert conversion_log.outcomes == {"a.avi": replace(CONVERTED, head=3)}
+    with opened(tmp_path) as log:
+        log.add(replace(REJECTED, path="a.avi"))
+        log.add(CONVERTED)
+        log.add(replace(CONVERTED, init_checksum=3))
+    with opened(tmp_path) as log:
+        assert log.outcomes == {"a.avi": replace(CONVERTED, init_checksum=3)}
 
 
 def test_a_line_that_is_written_in_part_is_an_error(tmp_path: Path) -> None:
     """And is not there the next time, when others take its place."""
-    with opened(tmp_path) as conversion_log:
-        conversion_log.add(REJECTED)
+    with opened(tmp_path) as log:
+        log.add(REJECTED)
         size = (tmp_path / CONVERSION_LOG_NAME).stat().st_size
         with at_most(size + 30), pytest.raises(OSError, match="File too large"):
-            conversion_log.add(CONVERTED)
+            log.add(CONVERTED)
         assert (tmp_path / CONVERSION_LOG_NAME).stat().st_size == size + 30
     for outcome in (replace(CONVERTED, path="c.avi"), CONVERTED):
-        with opened(tmp_path) as conversion_log:
-            assert CONVERTED.path not in conversion_log.outcomes
-            conversion_log.add(outcome)
-    with opened(tmp_path) as conversion_log:
-        assert conversion_log.outcomes.keys() == {REJECTED.path, "c.avi", CONVERTED.path}
+        with opened(tmp_path) as log:
+            assert CONVERTED.path not in log.outcomes
+            log.add(outcome)
+    with opened(tmp_path) as log:
+        assert log.outcomes.keys() == {REJECTED.path, "c.avi", CONVERTED.path}
 
 
 def test_a_line_without_its_end_is_not_there(tmp_path: Path) -> None:
     """Though it can be read: the next one would be written behind it, and both be lost."""
-    with opened(tmp_path) as conversion_log:
-        conversion_log.add(REJECTED)
-        conversion_log.add(CONVERTED)
+    with opened(tmp_path) as log:
+        log.add(REJECTED)
+        log.add(CONVERTED)
     content = (tmp_path / CONVERSION_LOG_NAME).read_bytes()
     (tmp_path / CONVERSION_LOG_NAME).write_bytes(content[:-1])
-    with opened(tmp_path) as conversion_log:
-        assert conversion_log.outcomes == {REJECTED.path: REJECTED}
-        conversion_log.add(CONVERTED)
+    with opened(tmp_path) as log:
+        assert log.outcomes == {REJECTED.path: REJECTED}
+        log.add(CONVERTED)
     assert (tmp_path / CONVERSION_LOG_NAME).read_bytes() == content

@@ -28,7 +28,9 @@ from cacl.loaders.catalog.prepared_files import CONVERSION_LOG_NAME, INDEX_NAME
 from cacl.loaders.catalog.scan import scan
 from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.yuv import frame_checksum
-from cacl.loaders.prepared.prepare import PrepareSummary, prepare, prepared_path
+from cacl.loaders.prepared.prepare import prepare
+from cacl.loaders.prepared.summary import PrepareSummary
+from cacl.loaders.prepared.target import prepared_path
 from cacl.loaders.prepared.transcode import TranscodeSettings
 from cacl.loaders.prepared.verify import VerificationError, verify
 
@@ -64,7 +66,7 @@ def whole(originals: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def location(whole: Path, tmp_path: Path) -> Iterator[Path]:
-    """The same under the same name, since a journal names its source; to be changed."""
+    """The same under the same name, since the conversion log names its source; to be changed."""
     kept = whole.with_name("kept")
     whole.rename(kept)
     shutil.copytree(kept, whole)
@@ -111,7 +113,7 @@ def test_every_source_is_there_or_rejected(whole: Path) -> None:
     assert set(files(whole / "target")) == {video.path for video in found.videos}
     for video in found.videos:
         file = whole / "target" / video.path
-        assert video.content == hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
+        assert video.content_hash == hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
         frames = list(decode_frames(found.location(video), video, range(video.frames)))
         assert [frame_checksum(frame) for frame in frames] == [
             frame_checksum(frame) for frame in decode_frames(file, replace(video, fragments=None), range(video.frames))
@@ -356,7 +358,7 @@ def test_interrupted_while_a_source_is_made_anew(location: Path, make_video: Mak
 
 
 @pytest.mark.parametrize("damage", [b"", b'{"path": "run/a', b"\0" * 50 + b"\n", b"garbage\n", b"no newline", None])
-def test_a_torn_journal(location: Path, damage: bytes | None) -> None:
+def test_a_torn_conversion_log(location: Path, damage: bytes | None) -> None:
     """What follows a line that is not whole is not there; without any line it is a new one."""
     before, log = files(location / "target"), location / "target" / CONVERSION_LOG_NAME
     lines = log.read_bytes().splitlines(keepends=True)
@@ -402,7 +404,7 @@ def test_outputs_that_are_gone_or_cut(location: Path) -> None:
     before = files(location / "target")
     (location / "target/videos/run/a.mp4.mp4").unlink()
     os.truncate(location / "target/videos/run/b.avi.mp4", 1000)
-    (location / "target/videos/.a.mp4.mp4.tmp").write_bytes(b"what a killed run left")
+    (location / "target/videos/.a.mp4.mp4.writing").write_bytes(b"what a killed run left")
     assert run(location / "source", location / "target").kept == 2
     after = files(location / "target")
     assert set(after) == set(before)
@@ -437,7 +439,7 @@ def test_passing_trouble_is_tried_again(location: Path, monkeypatch: pytest.Monk
     module = "cacl.loaders.prepared.prepare"
     monkeypatch.setattr(f"{module}.map_unordered", lambda work, tasks, workers: ((task, work(task)) for task in tasks))
     with monkeypatch.context() as patch:
-        patch.setattr(f"{module}.probe", failing)
+        patch.setattr("cacl.loaders.prepared.convert_source.probe", failing)
         rejected = dict(run(location / "source", location / "target").catalog.rejected)
     assert rejected["run/a.mp4"] == "cannot be opened as a video ([Errno 13] Permission denied)"
     assert {"run/a.mp4", "run/b.avi"} <= rejected.keys()
@@ -498,8 +500,8 @@ def test_a_file_that_kills_whoever_reads_it(location: Path) -> None:
     thread.join()
     assert len(set(killed)) == 2
     assert dict(summary.catalog.rejected)["run/killer.mp4"] == "crashes the decoder"
-    assert [done.path for done in summary.done] == GOOD
-    assert [done.path for done in run(location / "source", location / "target").done] == [
+    assert [source.path for source in summary.converted] == GOOD
+    assert [source.path for source in run(location / "source", location / "target").converted] == [
         "run/a.mp4",
         "run/b.avi",
         "run/killer.mp4",
@@ -542,7 +544,7 @@ def test_files_may_not_grow(location: Path) -> None:
             run(location / "source", location / "target")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert run(location / "source", location / "target").done
+    assert run(location / "source", location / "target").converted
 
 
 def test_a_target_that_cannot_be(location: Path) -> None:
@@ -668,9 +670,9 @@ def test_an_index_that_counts_wrong_is_found(tmp_path: Path, make_video: MakeVid
     (video,) = summary.catalog.videos
     assert video.fragments is not None
     verify(summary, 3, progress=lambda *_: None)
-    first = video.fragments.first.copy()
+    first = video.fragments.first_frames.copy()
     first[1:] -= 1
-    counted = replace(video, fragments=video.fragments._replace(first=first))
+    counted = replace(video, fragments=video.fragments._replace(first_frames=first))
     wrong = replace(summary, catalog=replace(summary.catalog, videos=(counted,)))
     with pytest.raises(VerificationError, match=r"frames \[.*\] are others when the whole file is decoded$"):
         verify(wrong, 3, progress=lambda *_: None)

@@ -18,8 +18,9 @@ from av.video.stream import VideoStream
 
 from cacl.errors import DataError, UsageError
 from cacl.loaders.decode import mp4
+from cacl.loaders.decode.orientation import apply_orientation
 from cacl.loaders.decode.probe import probe
-from cacl.loaders.decode.raw import apply_orientation, decode_frames
+from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.yuv import frame_checksum, frame_yuv_to_rgb_matrix, planes
 from cacl.loaders.prepared.transcode import TranscodeResult, TranscodeSettings, scale_frames, scaled_size, transcode
 
@@ -96,18 +97,18 @@ def test_what_is_told_of_the_fragments(make_video: MakeVideo, tmp_path: Path) ->
     converted, file = made(path)
     data, fragments = file.read_bytes(), converted.video.fragments
     assert fragments is not None
-    assert fragments.first.tolist() == [0, 8, 16]
-    assert data.startswith(fragments.init)
-    assert (fragments.offset[0], fragments.offset[-1]) == (len(fragments.init), len(data))
+    assert fragments.first_frames.tolist() == [0, 8, 16]
+    assert data.startswith(fragments.init_segment)
+    assert (fragments.offsets[0], fragments.offsets[-1]) == (len(fragments.init_segment), len(data))
     whole = [frame_checksum(frame) for frame in decoded(file)]
-    ends = [*fragments.first.tolist()[1:], 20]
-    for group, (start, end) in enumerate(pairwise(fragments.offset.tolist())):
-        assert zlib.crc32(data[start:end]) == fragments.checksum[group]
-        (tmp_path / "part.mp4").write_bytes(fragments.init + data[start:end])
+    ends = [*fragments.first_frames.tolist()[1:], 20]
+    for group, (start, end) in enumerate(pairwise(fragments.offsets.tolist())):
+        assert zlib.crc32(data[start:end]) == fragments.checksums[group]
+        (tmp_path / "part.mp4").write_bytes(fragments.init_segment + data[start:end])
         assert [frame_checksum(f) for f in decoded(tmp_path / "part.mp4")] == whole[
-            fragments.first[group] : ends[group]
+            fragments.first_frames[group] : ends[group]
         ]
-    assert converted.video.content == probe(file).content
+    assert converted.video.content_hash == probe(file).content_hash
 
 
 def test_each_setting_counts(make_video: MakeVideo, tmp_path: Path) -> None:
@@ -119,7 +120,7 @@ def test_each_setting_counts(make_video: MakeVideo, tmp_path: Path) -> None:
         converted, file = made(path, TranscodeSettings(**{"short_side": 64, "gop": 8, "crf": 20} | settings))
         assert converted.video.fragments is not None
         picture = converted.video.width, converted.video.height
-        return converted.video.fragments.first.tolist(), picture, file.stat().st_size
+        return converted.video.fragments.first_frames.tolist(), picture, file.stat().st_size
 
     first, picture, size = shown()
     assert (first, picture) == ([0, 8, 16], (106, 64))
@@ -355,7 +356,7 @@ def test_a_file_that_fits_is_copied(make_video: MakeVideo, tmp_path: Path, suffi
     converted, file = made(path)
     assert converted.copied
     assert converted.video.fragments is not None
-    assert converted.video.fragments.first.tolist() == [0, 12, 24, 36]
+    assert converted.video.fragments.first_frames.tolist() == [0, 12, 24, 36]
     frames = decoded(file)
     assert [frame_checksum(frame) for frame in frames] == [frame_checksum(frame) for frame in decoded(path)]
     assert [frame.time for frame in frames] == pytest.approx([number / 25 for number in range(45)])
