@@ -1,4 +1,4 @@
-"""Mixing planes into a view, against float64; and the memory that the loaders use again and again.
+"""From YUV planes to a view, against float64.
 
 The compiled code checks no bounds. So planes lie between other bytes here, and views between NaN, and each result shows
 whether anything was read or written that should not have been.
@@ -6,10 +6,6 @@ whether anything was read or written that should not have been.
 
 from __future__ import annotations
 
-import gc
-import sys
-import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -19,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cacl.clips import ViewPlan
-from cacl.loaders.backends.buffer_pool import BufferPool, scratch_buffer
 from cacl.loaders.backends.cpu import compose_color
 from cacl.loaders.backends.yuv_to_rgb_resize import planes_to_view
 from cacl.loaders.decode.yuv import yuv_to_rgb_matrix
@@ -33,7 +28,7 @@ MATRICES = [
 
 
 def noise(draw: np.random.Generator, *shape: int) -> np.ndarray:
-    """Contiguous uint8 of all values, with other such bytes before and behind it."""
+    """Returns contiguous uint8 of all values, with other such bytes before and behind it."""
     numbers = int(np.prod(shape))
     return draw.integers(0, 256, numbers + 4000, np.uint8)[2000:-2000].reshape(shape)
 
@@ -50,8 +45,11 @@ def check(
     flip: bool,
     which: int,
 ) -> None:
-    """Of a crop with so many pixels around it. Half precision rounds by 2**-11 of a value; sums in float32 of the terms
-    that resizing takes, and of a few more, by 2**-24 of the largest for each."""
+    """Compares a crop with so many pixels around it.
+
+    Half precision rounds by 2**-11 of a value; sums in float32 of the terms that resizing takes, and of a few more, by
+    2**-24 of the largest for each.
+    """
     draw = np.random.default_rng(1000 * side + size + frames)
     height, width, matrix = top + side + below, left + side + right, MATRICES[which % len(MATRICES)]
     luma = noise(draw, frames, height, width)
@@ -135,116 +133,3 @@ def test_several_threads() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, sides))
-
-
-# --- Memory that is used again
-
-HOLDERS: dict[str, Callable[[Tensor], object]] = {
-    "itself": lambda tensor: tensor,
-    "a slice": lambda tensor: tensor[1, :, 2:],
-    "a view": lambda tensor: tensor.view(-1).view(3, 40),
-    "another order": lambda tensor: tensor.permute(2, 1, 0).mT,
-    "some of its rows": lambda tensor: tensor.unbind()[-1],
-    "without gradient": lambda tensor: tensor.detach(),
-    "in numpy": lambda tensor: tensor.numpy(),
-    "a part in numpy": lambda tensor: tensor[0].numpy()[1:, ::2],
-    "from numpy again": lambda tensor: torch.from_numpy(tensor.numpy()[:1]),
-    "its storage": lambda tensor: tensor.untyped_storage(),
-    "in DLPack": lambda tensor: np.from_dlpack(tensor),
-}
-
-
-@pytest.mark.parametrize("holder", HOLDERS.values(), ids=HOLDERS)
-def test_memory_returns_when_nobody_holds_it(holder: Callable[[Tensor], object]) -> None:
-    buffers = BufferPool()
-    tensor = buffers.tensor(4, 5, 6)
-    assert (tensor.shape, tensor.dtype, tensor.is_contiguous()) == ((4, 5, 6), torch.float16, True)
-    location = tensor.data_ptr()
-    held = holder(tensor)
-    del tensor
-    others = [buffers.tensor(4, 5, 6) for _ in range(3)]
-    assert len({location, *(other.data_ptr() for other in others)}) == 4
-    del held
-    assert buffers.tensor(4, 5, 6).data_ptr() == location
-    del others
-    assert len({buffers.tensor(4, 5, 6).data_ptr() for _ in range(20)}) <= 4
-
-
-def test_what_is_held_stays_as_it_is() -> None:
-    buffers = BufferPool()
-    held: list[tuple[int, Tensor]] = []
-    draw = np.random.default_rng(0)
-    places = set[int]()
-    for number in range(300):
-        tensor = buffers.tensor(6, 7).fill_(number)
-        places.add(tensor.data_ptr())
-        held.append((number, tensor[int(draw.integers(6))]))
-        for _ in range(int(draw.integers(0, 3))):
-            if held:
-                held.pop(int(draw.integers(len(held))))
-        held = held[-10:]
-        assert all((part == number).all() for number, part in held)
-        assert len({part.untyped_storage().data_ptr() for _, part in held}) == len(held)
-    assert len(places) <= 12
-
-
-def test_other_sizes() -> None:
-    buffers = BufferPool()
-    first = [buffers.tensor(8, 4) for _ in range(5)]
-    del first
-    for shape in ((4, 8), (9, 4), (1,), (8, 4), (0, 4), (2, 16)):
-        tensor = buffers.tensor(*shape)
-        assert tensor.shape == shape
-        tensor.fill_(1)
-    del tensor
-    for _ in range(10):
-        buffers.tensor(3, 3)
-    assert sum(memory.size for memory in buffers.free) == 9, "memory of an earlier size is let go"
-
-
-def test_memory_outlives_the_recycler() -> None:
-    tensor = BufferPool().tensor(100).fill_(3)
-    gc.collect()
-    assert (tensor == 3).all()
-
-
-def test_several_threads_take_and_return() -> None:
-    buffers, begin, live, lock = BufferPool(), threading.Barrier(4), set[int](), threading.Lock()
-
-    def work(thread: int) -> None:
-        begin.wait()
-        for turn in range(500):
-            tensors = [buffers.tensor(2, 3) for _ in range(turn % 5)]
-            places = {tensor.data_ptr() for tensor in tensors}
-            with lock:
-                assert not places & live, "handed out twice at once"
-                assert len(places) == len(tensors)
-                live.update(places)
-            for tensor in tensors:
-                tensor.fill_(thread)
-            assert all((tensor == thread).all() for tensor in tensors)
-            with lock:
-                live.difference_update(places)
-
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(work, range(4)))
-    finally:
-        sys.setswitchinterval(interval)
-    assert not live
-
-
-def test_scratch() -> None:
-    a = scratch_buffer("a", (3, 4), np.uint8)
-    assert (a.shape, a.dtype) == ((3, 4), np.uint8)
-    assert scratch_buffer("a", (3, 4), np.uint8) is a
-    assert not np.shares_memory(scratch_buffer("b", (3, 4), np.uint8), a)
-    for shape, dtype in (((3, 4), np.float32), ((4, 3), np.uint8), ((3, 4), np.uint8)):
-        other = scratch_buffer("a", shape, dtype)
-        assert (other.shape, other.dtype) == (shape, dtype)
-        assert other is not a
-    mine = scratch_buffer("a", (3, 4), np.uint8)
-    with ThreadPoolExecutor(1) as pool:
-        assert not np.shares_memory(pool.submit(scratch_buffer, "a", (3, 4), np.uint8).result(), mine)
