@@ -56,7 +56,7 @@ BACKENDS: dict[str, Callable[[Catalog], Backend]] = {
 
 @pytest.fixture(scope="module")
 def originals(make_video: MakeVideo, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """VP9, which DALI decodes on a CPU too."""
+    """Five VP9 videos, which DALI decodes on a CPU too."""
     folder = tmp_path_factory.mktemp("originals")
     for number in range(VIDEOS):
         size = (64, 48) if number % 2 else (48, 80)
@@ -66,7 +66,7 @@ def originals(make_video: MakeVideo, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def videos(originals: Path, tmp_path: Path) -> Catalog:
-    """Scanned, and free to be damaged."""
+    """A copy of the videos that was scanned, and is free to be damaged."""
     root = shutil.copytree(originals, tmp_path / "videos")
     return scan(DataConfig(root=str(root), cache=str(tmp_path / "cache")), min_frames=CLIP.frames)
 
@@ -85,7 +85,10 @@ def file_of(videos: Catalog, number: int) -> Path:
 def check(
     made: Sequence[ClipBatch], before: Sequence[ClipBatch], plans: Sequence[Sequence[ClipPlan]], videos: Catalog
 ) -> list[tuple[int, int]]:
-    """Each plan became the same clip as before, or a failure that names its file. Returns (index, video) of these."""
+    """Checks that each plan became the same clip as before, or a failure that names its file.
+
+    Returns (index, video) of the failures.
+    """
     failed = []
     for mine, whole, wanted in zip(made, before, plans, strict=True):
         indices = [plan.index for plan in wanted]
@@ -127,7 +130,7 @@ def test_other_clips_keep_their_bits(videos: Catalog, name: str, damage: str) ->
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_batches_in_which_all_fail(videos: Catalog, name: str) -> None:
-    """At the start, in the middle, and at the end; for one view too, and after a change of the size of batches."""
+    """They stand at the start, in the middle and at the end, also with one view, and after another batch size."""
     backend, two = BACKENDS[name](videos), plans_of(videos, steps=12, batch=2)
     one = list(evaluation_plans(videos.videos, range(VIDEOS), 3, CLIP, AugmentConfig()))
     by_video = sorted((plan for batch in two for plan in batch), key=lambda plan: plan.video)
@@ -150,7 +153,7 @@ def test_batches_in_which_all_fail(videos: Catalog, name: str) -> None:
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_files_that_vanish_and_come_back_meanwhile(videos: Catalog, tmp_path: Path, name: str) -> None:
-    """Batches are made ahead, so which clip is the first to fail is open; that nothing else changes is not."""
+    """Batches are made ahead, so which clip is the first to fail is open, but nothing else may change."""
     backend, plans = BACKENDS[name](videos), plans_of(videos, steps=16)
     before, file = list(backend.batches(plans)), file_of(videos, 2)
 
@@ -172,7 +175,7 @@ def test_files_that_vanish_and_come_back_meanwhile(videos: Catalog, tmp_path: Pa
 
 @pytest.mark.parametrize(("name", "world"), [("cpu", 1), ("cpu", 2), ("cpu", 3), ("cpu", 4), ("dali decodes", 3)])
 def test_each_epoch_has_each_video_once_on_any_number_of_ranks(videos: Catalog, name: str, world: int) -> None:
-    """Loaded or failed; and from any batch on the same again."""
+    """Each video is loaded or fails, and from any batch on the same happens again."""
     batch, epochs = 12, 12
     steps = epochs * VIDEOS // batch  # 5
     backend = BACKENDS[name](videos)
@@ -242,7 +245,7 @@ def test_what_is_no_fault_of_a_file_is_an_error(videos: Catalog) -> None:
 
 
 def test_dali_reads_no_file_again_when_its_graph_dies(videos: Catalog) -> None:
-    """What was inside it with the bad clip comes out, though by then the files are gone."""
+    """The clips that were in the graph with the bad one come out, though by then the files are gone."""
     backend, plans = BACKENDS["dali decodes"](videos), plans_of(videos, 4)
     before = list(backend.batches(plans))
     overwritten(file_of(videos, 1))

@@ -24,7 +24,7 @@ from tests.official.second_implementation import (
 
 
 def chi_square(seen: Counter[Any], values: Sequence[Any]) -> float:
-    """Standard deviations above its mean, of the statistic for equal probabilities."""
+    """Returns how many standard deviations the statistic for equal probabilities lies above its mean."""
     assert seen.keys() <= set(values)
     expected = sum(seen.values()) / len(values)
     statistic = sum((seen[value] - expected) ** 2 / expected for value in values)

@@ -69,8 +69,10 @@ def test_the_transformer_reads_both_clips_behind_cls_with_a_position_each(revers
 
 
 def test_the_recipe_draws_weights_as_torch_does() -> None:
-    """All within 1 / sqrt(fan in): a normal distribution of the same deviation would leave it. So do the untrained
-    encoders that an evaluation shows beside the trained ones."""
+    """All weights lie within 1 / sqrt(fan in), which a normal distribution of the same deviation would leave.
+
+    So do those of the untrained encoders that an evaluation shows beside the trained ones.
+    """
     train_state = TrainState(small(), 6, torch.device("cpu"))
     weights = EncoderWeights.of_checkpoint(train_state.make_checkpoint(""), "here")
     query = train_state.model.query
@@ -89,7 +91,7 @@ def test_the_recipe_draws_weights_as_torch_does() -> None:
 
 
 def test_the_embedder_is_torchvisions_resnet50_with_the_weights_of_a_moco(tmp_path: Path) -> None:
-    """Bit for bit, on frames as they are, from a file as MoCo's training writes it."""
+    """The features are the same bit for bit, on frames as they are, from a file as MoCo's training writes it."""
     resnet = torchvision.models.resnet50(weights=None)
     for name, values in resnet.state_dict().items():
         if name.endswith(("running_mean", "running_var")):

@@ -28,7 +28,7 @@ from tests.official.second_implementation import (
 
 @pytest.mark.parametrize("keys", [("augment.arithmetic=linear",), ("augment.resize=[0, 0]",)], ids=str)
 def test_dali_refuses_what_it_cannot_do(film: tuple[VideoRecord, np.ndarray], keys: tuple[str, ...]) -> None:
-    """Even where nobody named it: its views would be other ones."""
+    """It refuses even where nobody named it, since its views would be other ones."""
     config, (video, _) = recipe("augment.color_jitter_prob=1", *keys), film
     catalog = Catalog(root=Path("/"), layout="folder", videos=(video,), rejected=(), missing=())
     plan = ClipSampler([video], config.clip, config.augment, seed=1).plan(0)

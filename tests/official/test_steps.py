@@ -24,11 +24,11 @@ from tests.official.second_implementation import (
 
 @pytest.mark.parametrize("name", CNNS)
 def test_steps_are_those_of_the_release(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two epochs of six videos in three steps, the last of which has the rate 0 of the last epoch. Keys go around the
+    """Two epochs of six videos are three steps, the last of which has the rate 0 of the last epoch. Keys go around the
     queue of 16 once and a half.
 
-    In float64, in which the step otherwise never runs: in float32 activations next to the kink of a ReLU fall on either
-    side, and after a few steps two runs have little in common.
+    All is computed in float64, in which the step otherwise never runs: in float32 activations next to the kink of a
+    ReLU fall on either side, and after a few steps two runs have little in common.
     """
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     config = small(f"model.cnn={name}")
@@ -62,7 +62,7 @@ def test_steps_are_those_of_the_release(name: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_order_of_keys_in_the_queue() -> None:
-    """All of the CNN, then all of the transformer, each in the order of the clips."""
+    """All keys of the CNN come first, then all of the transformer, each in the order of the clips."""
     model = CACL(small())
     batch = random_batch()
     _, keys = model(batch, step=0)
@@ -73,7 +73,7 @@ def test_the_order_of_keys_in_the_queue() -> None:
 
 
 def test_batch_norm_is_shuffled_in_groups() -> None:
-    """Keys of a batch that was permuted and normalised in two parts, back in their places."""
+    """The keys are those of a batch that was permuted and normalised in two parts, and they are back in their order."""
     model = CACL(small("contrast.shuffle_bn_groups=2"))
     batch, step = random_batch(), 5
     _, keys = model(batch, step=step)

@@ -33,7 +33,7 @@ def loaded(load_clip: LoadClip, video: VideoRecord, plan: ClipPlan, size: int) -
 
 @pytest.mark.parametrize("load_clip", [reference.load_clip, cpu.load_clip], ids=["reference", "cpu"])
 def test_views_are_those_of_the_release_bit_for_bit(film: tuple[VideoRecord, np.ndarray], load_clip: LoadClip) -> None:
-    """In half precision, in which views travel."""
+    """Views are compared in half precision, in which they travel."""
     config, (video, pictures) = recipe("clip.frames=8"), film
     sampler = ClipSampler([video], config.clip, config.augment, seed=5)
     seen: Counter[str] = Counter()
@@ -59,7 +59,7 @@ def test_the_centre_view_is_that_of_the_release(film: tuple[VideoRecord, np.ndar
 
 
 def test_frames_may_be_resized_without_pillows_jitter(film: tuple[VideoRecord, np.ndarray]) -> None:
-    """Then the colours of the default follow, in which nothing is rounded or clamped."""
+    """The colours of the default follow then, in which nothing is rounded or clamped."""
     config, (video, pictures) = recipe("clip.frames=8", "augment.arithmetic=linear"), film
     plan = ClipSampler([video], config.clip, config.augment, seed=1).plan(0)
     for want, made in zip(plan.views, loaded(cpu.load_clip, video, plan, 112), strict=True):
@@ -77,13 +77,13 @@ def test_pillows_jitter_may_follow_a_crop_of_the_frame_as_it_is(film: tuple[Vide
     want, made = plan.views[0], loaded(cpu.load_clip, video, plan, 104)[0]
     assert want.side == 104  # of 120: nothing is resized
     jitter, grey = jitter_of(want.pillow_steps)
-    frames, location = pictures[list(plan.frame_numbers)], {"top": want.top, "left": want.left, "size": 104}
-    true = release.view(frames, resize=(120, 214), **location, jitter=jitter, grey=grey, flip=want.flip)
+    frames, crop = pictures[list(plan.frame_numbers)], {"top": want.top, "left": want.left, "size": 104}
+    true = release.view(frames, resize=(120, 214), **crop, jitter=jitter, grey=grey, flip=want.flip)
     assert torch.equal(made, true.half())
 
 
 def test_pillow_is_given_rounded_values() -> None:
-    """Where the crop was made smaller, and is not of 8 bits any more."""
+    """The values are not of 8 bits any more where the crop was made smaller."""
     frames = torch.randint(0, 256, (2, 3, 50, 60), dtype=torch.uint8)
     plan = ViewPlan(top=2, left=6, side=40, flip=False, color=IDENTITY_COLOR, pillow_steps=(("brightness", 1.2),))
     small_crop = reference.make_view(frames, replace(plan, pillow_steps=()), 27).permute(1, 2, 3, 0).numpy()
@@ -93,7 +93,7 @@ def test_pillow_is_given_rounded_values() -> None:
 
 
 def test_contrast_is_about_the_grey_of_each_frame(film: tuple[VideoRecord, np.ndarray]) -> None:
-    """By the formula, so within one step of 8 bits: x -> m + c (x - m), m the mean of .299 R + .587 G + .114 B."""
+    """x -> m + c (x - m) holds within one step of 8 bits, where m is the mean of .299 R + .587 G + .114 B."""
     frames = film[1][[0, 31]] // 2 + np.array([[0], [90]], np.uint8)[..., None, None]  # a dark and a bright one
     for factor in (0.6, 1.4):
         for frame, made in zip(frames, apply_color_steps(frames, [("contrast", factor)]), strict=True):

@@ -35,13 +35,13 @@ def test_memory_returns_when_nobody_holds_it(holder: Callable[[Tensor], object])
     buffers = BufferPool()
     tensor = buffers.tensor(4, 5, 6)
     assert (tensor.shape, tensor.dtype, tensor.is_contiguous()) == ((4, 5, 6), torch.float16, True)
-    location = tensor.data_ptr()
+    address = tensor.data_ptr()
     held = holder(tensor)
     del tensor
     others = [buffers.tensor(4, 5, 6) for _ in range(3)]
-    assert len({location, *(other.data_ptr() for other in others)}) == 4
+    assert len({address, *(other.data_ptr() for other in others)}) == 4
     del held
-    assert buffers.tensor(4, 5, 6).data_ptr() == location
+    assert buffers.tensor(4, 5, 6).data_ptr() == address
     del others
     assert len({buffers.tensor(4, 5, 6).data_ptr() for _ in range(20)}) <= 4
 
@@ -50,10 +50,10 @@ def test_what_is_held_stays_as_it_is() -> None:
     buffers = BufferPool()
     held: list[tuple[int, Tensor]] = []
     draw = np.random.default_rng(0)
-    places = set[int]()
+    addresses = set[int]()
     for number in range(300):
         tensor = buffers.tensor(6, 7).fill_(number)
-        places.add(tensor.data_ptr())
+        addresses.add(tensor.data_ptr())
         held.append((number, tensor[int(draw.integers(6))]))
         for _ in range(int(draw.integers(0, 3))):
             if held:
@@ -61,7 +61,7 @@ def test_what_is_held_stays_as_it_is() -> None:
         held = held[-10:]
         assert all((part == number).all() for number, part in held)
         assert len({part.untyped_storage().data_ptr() for _, part in held}) == len(held)
-    assert len(places) <= 12
+    assert len(addresses) <= 12
 
 
 def test_other_sizes() -> None:
@@ -91,16 +91,16 @@ def test_several_threads_take_and_return() -> None:
         begin.wait()
         for turn in range(500):
             tensors = [buffers.tensor(2, 3) for _ in range(turn % 5)]
-            places = {tensor.data_ptr() for tensor in tensors}
+            addresses = {tensor.data_ptr() for tensor in tensors}
             with lock:
-                assert not places & live, "handed out twice at once"
-                assert len(places) == len(tensors)
-                live.update(places)
+                assert not addresses & live, "handed out twice at once"
+                assert len(addresses) == len(tensors)
+                live.update(addresses)
             for tensor in tensors:
                 tensor.fill_(thread)
             assert all((tensor == thread).all() for tensor in tensors)
             with lock:
-                live.difference_update(places)
+                live.difference_update(addresses)
 
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)

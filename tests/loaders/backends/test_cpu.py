@@ -90,7 +90,7 @@ def test_cpu_and_reference_show_the_encoded_pictures(
     ],
 )
 def test_other_pixels_are_converted_truly(tmp_path: Path, pixels: str, matrix: int, full: bool) -> None:
-    """The conversion to 8-bit 4:2:0 rounds once more than a file that holds it, in no direction."""
+    """The conversion to 8-bit 4:2:0 rounds once more than a file that holds it, but has no bias."""
     rgb = gradients((96, 64))
     video = save(tmp_path / "video.mkv", rgb, pixels, matrix, full)
     true = truth(rgb, PLAIN, 48)
@@ -116,7 +116,7 @@ def test_rotated_pictures(tmp_path: Path, frame: tuple[int, int], rotation: int)
 )
 @pytest.mark.parametrize("frame", [(2, 2), (3, 2), (2, 3), (3, 3), (5, 7), (64, 2)])
 def test_the_smallest_videos(tmp_path: Path, frame: tuple[int, int], name: str, views: str) -> None:
-    """Of which any crop is a few pixels; twice as many rows or columns as there are would be something else."""
+    """Any crop of them is a few pixels, so that twice as many rows or columns would be something else."""
     if name == "dali":
         pytest.importorskip("nvidia.dali")
     rgb = gradients(frame)
@@ -136,8 +136,10 @@ def test_the_smallest_videos(tmp_path: Path, frame: tuple[int, int], name: str, 
 @pytest.mark.parametrize(("matrix", "full"), [(5, False), (1, False), (9, False), (5, True)])
 @pytest.mark.parametrize("size", [48, 24, 30, 80])
 def test_cpu_is_the_formula(tmp_path: Path, matrix: int, full: bool, size: int) -> None:
-    """Planes cropped, resized, converted and coloured in float64. Half precision rounds by 2**-11 of a value, and the
-    terms of float32, of at most 600, by 2**-22 each."""
+    """The truth is planes that are cropped, resized, converted and coloured in float64.
+
+    Half precision rounds by 2**-11 of a value, and the terms of float32, of at most 600, by 2**-22 each.
+    """
     video = save(tmp_path / "video.mkv", gradients((96, 64)), "yuvj420p" if full else "yuv420p", matrix, full)
     clip = plan(view(4, 10, 48, flip=True, color=COLOR), view(16, 48, 48))
     ours = load(cpu.load_clip, video, clip, size)

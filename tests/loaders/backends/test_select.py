@@ -41,7 +41,7 @@ def test_auto_chooses_the_cpu_and_says_why(videos: Catalog) -> None:
 
 
 def test_the_configuration_says_how_much_is_done_at_once(videos: Catalog) -> None:
-    """Without a number of threads, a process takes its share of the cores; more where they wait for a server."""
+    """Without a number of threads, a process takes its share of the cores, and more where they wait for a server."""
     asked = Config(clip=ClipConfig(size=32), loader=LoaderConfig(threads=3, prefetch=5, dali_pipelines=4))
     cores = os.cpu_count() or 1
     for name in ("cpu", "reference", "dali"):

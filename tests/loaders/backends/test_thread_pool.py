@@ -96,7 +96,7 @@ def test_an_error_that_is_no_fault_of_the_data_stops(videos: Catalog) -> None:
 
 
 def test_shuffled_copies_are_a_gather(videos: Catalog) -> None:
-    """As if the frames had been decoded in that order."""
+    """The shuffled copy is the same as if the frames had been decoded in that order."""
     (wanted,) = stream(videos, steps=1)
     wanted = [replace(wanted[0], order=(3, 0, 1, 5, 2, 4))]
     (batch,) = batches_of(videos, [wanted])
@@ -110,7 +110,7 @@ def test_shuffled_copies_are_a_gather(videos: Catalog) -> None:
 
 
 def test_each_thread_computes_alone(videos: Catalog) -> None:
-    """Though torch has several threads elsewhere: the parallelism is over clips."""
+    """The parallelism is over clips, though torch has several threads elsewhere."""
     seen: list[tuple[str, int]] = []
     together = threading.Barrier(2)
 
@@ -149,6 +149,5 @@ def test_threads_of_a_fresh_process_are_left_alone(videos: Catalog) -> None:
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     command = [sys.executable, "-c", code, *(v.path for v in videos.videos)]
-    location = ROOT
-    run = subprocess.run(command, env=environment, cwd=location, capture_output=True, text=True, check=True)
+    run = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "2"

@@ -87,7 +87,7 @@ def test_every_number_of_frames(frames: int, flip: bool) -> None:
 
 @pytest.mark.parametrize("size", [2, 4, 6, *range(16, 113, 2)])
 def test_crops_of_the_size_of_the_view(size: int) -> None:
-    """Those whose half is odd among them."""
+    """Some of them have a half that is odd."""
     for which in range(3):
         check(side=size, size=size, top=6, left=10, below=4, right=2, flip=which == 1, which=which)
         check(side=size, size=size, flip=which != 1, which=which)
@@ -113,7 +113,7 @@ def test_crops_at_the_corners() -> None:
 
 
 def test_extremes_do_not_wrap() -> None:
-    """Nothing is clamped: all that half precision holds is there."""
+    """Nothing is clamped, so that all that half precision holds is there."""
     out = np.full((3, 1, 16, 16), np.nan, np.float16)
     view = ViewPlan(top=0, left=0, side=16, flip=False, color=IDENTITY_COLOR)
     matrix = np.array([[200.0, 0, 0, 0], [0, -200, 0, 0], [0, 0, 2**-20, 0]])
@@ -125,7 +125,7 @@ def test_extremes_do_not_wrap() -> None:
 
 
 def test_several_threads() -> None:
-    """Into one batch, with sizes of crops that none of them has met before."""
+    """The threads meet sizes of crops that none of them has met before."""
     sides = list(range(20, 60, 2)) * 2
 
     def work(side: int) -> None:

@@ -11,7 +11,7 @@ from cacl.loaders.sampling.rng import RandomStream
 
 
 def philox(key: list[int], counter: list[int]) -> list[int]:
-    """Philox 4x64-10 as published (Salmon et al. 2011): four 64-bit words for a key and a counter."""
+    """Returns the four 64-bit words of Philox 4x64-10 for a key and a counter, as published (Salmon et al. 2011)."""
     word = 2**64
     (k0, k1), (c0, c1, c2, c3) = key, counter
     for _ in range(10):
@@ -22,7 +22,7 @@ def philox(key: list[int], counter: list[int]) -> list[int]:
 
 
 def test_the_reference_gives_the_published_words():
-    """Random123's known-answer file, philox4x64 10, all zeros and all ones."""
+    """The words are in Random123's known-answer file, under philox4x64 10, for all zeros and all ones."""
     ones = 2**64 - 1
     assert philox([0, 0], [0] * 4) == [0x16554D9ECA36314C, 0xDB20FE9D672D0FDC, 0xD7E772CEE186176B, 0x7E68B68AEC7BA23B]
     assert philox([ones] * 2, [ones] * 4) == [

@@ -35,7 +35,7 @@ def sampler(videos: list[VideoRecord] = VIDEOS, clip: ClipConfig = CLIP, seed: i
 
 
 def facts(plan: ClipPlan) -> tuple[object, ...]:
-    """A plan as values that compare exactly."""
+    """Returns a plan as values that compare exactly."""
     views = tuple(
         (v.top, v.left, v.side, v.flip, v.color.tobytes(), v.color.dtype.str, v.pillow_steps) for v in plan.views
     )
@@ -77,7 +77,7 @@ def test_each_epoch_visits_each_video_once() -> None:
 @pytest.mark.parametrize("world", [1, 2, 4])
 @pytest.mark.parametrize("count", [3, 11])  # fewer than a batch, and not a multiple of one
 def test_ranks_share_the_same_batches(world: int, count: int) -> None:
-    """And all batches are complete."""
+    """All batches are complete, too."""
     shares = [list(sampler(VIDEOS[:count]).batches(0, 9, 8, rank, world)) for rank in range(world)]
     for step, parts in enumerate(zip(*shares, strict=True)):
         assert [len(part) for part in parts] == [8 // world] * world
@@ -148,7 +148,7 @@ def test_evaluation_clips_are_evenly_spaced() -> None:
 
 
 def test_evaluation_looks_at_the_largest_crop_of_training() -> None:
-    """Of the short side, in the middle."""
+    """The crop is a share of the short side, and lies in the middle."""
     video = record(width=320, height=240)
     for crop, side in {(0.5, 1.0): 240, (0.25, 0.75): 180, (0.875, 0.875): 210}.items():
         (plan,) = evaluation_plans([video], [0], 1, CLIP, AugmentConfig(crop=crop))
@@ -163,7 +163,8 @@ def test_evaluation_looks_at_the_largest_crop_of_training() -> None:
 
 def test_shuffled_orders_have_the_stated_distribution() -> None:
     """n ~ U{1..T} positions are permuted: an order that moves m positions arises from each n >= m with probability
-    C(T-m, n-m) / C(T, n) / n!. All 24 orders of four frames, by a chi-square test: 49.7 is its 99.9 % quantile."""
+    C(T-m, n-m) / C(T, n) / n!. All 24 orders of four frames are counted, and 49.7 is the 99.9 % quantile of chi-square.
+    """
     length, samples = 4, 24_000
     seen = Counter(draw_frame_order(RandomStream(1, n), length) for n in range(samples))
     total = statistic = 0.0
@@ -215,18 +216,21 @@ def test_crops_are_even_and_inside(width: int, height: int, crop: tuple[float, f
 
 
 def test_every_place_of_a_crop_is_as_likely() -> None:
-    """The last one, too. Chi-square: 20.5 and 31.3 are its 99.9 % quantiles for 5 and 11 degrees of freedom."""
+    """The last position counts, too.
+
+    20.5 and 31.3 are the 99.9 % quantiles of chi-square for 5 and 11 degrees of freedom.
+    """
     config, video = AugmentConfig(crop=(0.875, 0.875)), record(90, 92, 80)
     views = [draw_view(RandomStream(6, n), video, config) for n in range(4000)]
     for places, last, quantile in (([v.top for v in views], 10, 20.5), ([v.left for v in views], 22, 31.3)):
         seen, possible = Counter(places), range(0, last + 1, 2)
         expected = len(views) / len(possible)
         assert seen.keys() == set(possible)
-        assert sum((seen[location] - expected) ** 2 / expected for location in possible) < quantile
+        assert sum((seen[edge] - expected) ** 2 / expected for edge in possible) < quantile
 
 
 def test_the_middle_of_a_resized_frame_is_that_of_torchvision() -> None:
-    """Whatever the frame was before."""
+    """The size of the frame before it was resized does not matter."""
     for height, width in ((128, 171), (127, 170), (112, 113), (131, 112), (130, 130)):
         side = int(0.875 * min(height, width)) // 2 * 2
         config = AugmentConfig(resize=(height, width), crop=(0.5, 0.875))
@@ -248,7 +252,7 @@ def test_the_window_keeps_starts_from_the_end() -> None:
 
 
 def test_pillows_jitter_takes_the_same_draws() -> None:
-    """The steps have the factors that the matrix is made of, in an order of their own; a strength of 0 is no step."""
+    """The steps have the factors that the matrix is made of, in an order of their own. A strength of 0 is no step."""
     linear, pillow = (
         AugmentConfig(color_jitter_prob=0.7, grayscale_prob=0.3, arithmetic=form) for form in ("linear", "pillow")
     )
@@ -331,7 +335,7 @@ def test_hue_and_grey_keep_luma(hue: float) -> None:
 
 @pytest.mark.parametrize("saturation", [0.0, 0.6, 1.2])
 def test_saturation_is_that_of_torchvision(saturation: float) -> None:
-    """Which weighs red by 0.2989, so that grey differs by up to 0.0001."""
+    """torchvision weighs red by 0.2989, so that grey differs by up to 0.0001."""
     image = torch.from_numpy(RGB.T.reshape(3, 25, 20).copy())
     theirs = transforms.adjust_saturation(image, saturation).reshape(3, -1).T.numpy()
     inside = ((theirs > 0) & (theirs < 1)).all(1)

@@ -53,7 +53,7 @@ def test_the_same_setting_gives_the_same_bytes(made: Path, tmp_path: Path):
 
 
 def test_encoding_is_deterministic_at_the_default_size(tmp_path: Path):
-    """libx264's macroblock tree was not: see `_encode`."""
+    """With libx264's macroblock tree it was not, see `_encode`."""
     video = render("clockwise", "bricks", RandomStream(0, 28, 0))
     paths = [tmp_path / f"{number}.mp4" for number in range(20)]
     for path in paths:

@@ -29,7 +29,7 @@ def test_the_videos_of_a_pair_are_each_others_time_reverse(motion: str, opposite
 
 @pytest.mark.parametrize("appearance", APPEARANCES)
 def test_still_scales_are_the_scales_of_a_zoom(appearance: str):
-    """With the same draws, all that do not zoom share their middle frame, and it is one of the frames of the zoom."""
+    """With the same random numbers, all motions but zooms share their middle frame, which a zoom has, too."""
     frames, seen = 5, set()
     for number in range(40):
         videos = {
@@ -48,7 +48,7 @@ def test_still_scales_are_the_scales_of_a_zoom(appearance: str):
 
 @functools.cache
 def origins(motion: str, amount: float) -> tuple[np.ndarray, np.ndarray]:
-    """Where the content of each pixel was one frame ago (column, row), from the definition of a motion.
+    """Returns where the content of each pixel was one frame ago (column, row), from the definition of a motion.
 
     The amount is in points, degrees or growth; y points down.
     """
@@ -70,7 +70,7 @@ def origins(motion: str, amount: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sample(images: np.ndarray, column: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """Bilinear: [N, H, W] at places [h, w] -> [N, h, w]."""
+    """Interpolates images [N, H, W] bilinearly at positions [h, w], which gives [N, h, w]."""
     left, top = np.floor(column).astype(int), np.floor(row).astype(int)
     right_share, lower_share = (column - left).astype(np.float32), (row - top).astype(np.float32)
     upper = images[:, top, left] * (1 - right_share) + images[:, top, left + 1] * right_share

@@ -12,7 +12,7 @@ from tests.loaders.backends.dali.clips import FRAMES
 
 @pytest.fixture(scope="module")
 def videos(make_video: MakeVideo, tmp_path_factory: pytest.TempPathFactory) -> Catalog:
-    """H.264 with B-frames, in four sizes."""
+    """Four H.264 videos with B-frames, of different sizes."""
     folder = tmp_path_factory.mktemp("videos")
     sizes = [(96, 72), (48, 120), (160, 160), (200, 66)]
     names = [make_video(folder / f"{w}x{h}.mp4", frames=FRAMES, size=(w, h), bframes=2) for w, h in sizes]

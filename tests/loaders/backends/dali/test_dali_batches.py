@@ -33,7 +33,7 @@ pytest.importorskip("nvidia.dali")
 
 @pytest.mark.parametrize("view_maker", VIEW_MAKERS)
 def test_batches_keep_their_order_and_length(videos: Catalog, view_maker: ViewMakerName) -> None:
-    """With three batches ahead, batches of changing lengths, and one view after two."""
+    """Three batches are made ahead, the length of batches changes, and one view follows after two."""
     rng = np.random.default_rng(0)
     batches = []
     for length, views in [*[(3, 2)] * 5, (1, 2), *[(2, 2)] * 4, (4, 1), (4, 1), (1, 1)]:
@@ -62,7 +62,7 @@ def test_batches_keep_their_order_and_length(videos: Catalog, view_maker: ViewMa
 
 @pytest.mark.parametrize("view_maker", VIEW_MAKERS)
 def test_a_batch_outlives_the_ones_after_it(videos: Catalog, view_maker: ViewMakerName) -> None:
-    """DALI reuses its memory, a batch must not lie in it."""
+    """DALI reuses its memory, so a batch must not lie in it."""
     batches = [[plan(index, index % 4, view(0, 0, 40), start=index)] for index in range(8)]
     made, early = [], []
     for batch in dali_backend(videos, views=view_maker).batches(batches):
@@ -75,27 +75,27 @@ def test_a_batch_outlives_the_ones_after_it(videos: Catalog, view_maker: ViewMak
 def test_views_lie_in_memory_of_torch(
     videos: Catalog, view_maker: ViewMakerName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DALI's own may go to its next batch before a GPU has read it."""
-    places = []
+    """DALI's own memory may go to its next batch before a GPU has read it."""
+    addresses = []
     tensors = type(dali_backend(videos, views=view_maker).view_maker).to_tensors
 
     def observed(views: Any, outputs: Sequence[Any], plans: Any) -> Sequence[Tensor]:
-        places.extend(torch.from_dlpack(clip).data_ptr() for output in outputs for clip in output)
+        addresses.extend(torch.from_dlpack(clip).data_ptr() for output in outputs for clip in output)
         return tensors(views, outputs, plans)
 
     backend = dali_backend(videos, views=view_maker)
     monkeypatch.setattr(type(backend.view_maker), "to_tensors", observed)
     (batch,) = backend.batches([[plan(0, 0, view(0, 0, 40)), plan(1, 1, view(0, 0, 40))]])
-    assert places
-    assert not {clip.data_ptr() for view in batch.views for clip in view} & set(places)
+    assert addresses
+    assert not {clip.data_ptr() for view in batch.views for clip in view} & set(addresses)
 
 
 class Memory:
-    """Stands in for outputs of DALI."""
+    """This stands in for outputs of DALI."""
 
 
 class Backlog:
-    """An event of a GPU that is busy until `done`, or until somebody waits for it."""
+    """This is an event of a GPU that is busy until `done`, or until somebody waits for it."""
 
     def __init__(self) -> None:
         self.done = False
@@ -142,7 +142,7 @@ def test_a_device_without_a_number_is_the_current_one(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("pipelines", [1, 3])
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7])
 def test_pipelines_take_turns(videos: Catalog, pipelines: int, count: int) -> None:
-    """The same batches in the same order, however many pipelines make them."""
+    """The same batches come in the same order, however many pipelines make them."""
     batches = [[plan(2 * n + i, (n + i) % 4, view(2 * n, 0, 40), start=n) for i in range(2)] for n in range(count)]
     made = list(dali_backend(videos, pipelines=pipelines).batches(batches))
     assert [batch.index.tolist() for batch in made] == [[2 * n, 2 * n + 1] for n in range(count)]

@@ -44,7 +44,7 @@ def test_a_file_that_cannot_be_decoded_is_named(
 
 
 class Torn(EncodedSegments):
-    """Of one video DALI gets no more than the first bytes."""
+    """A source that hands DALI no more than the first bytes of one video."""
 
     def __init__(self, path: str) -> None:
         super().__init__("cpu")
@@ -58,7 +58,7 @@ class Torn(EncodedSegments):
 
 @pytest.mark.parametrize("view_maker", VIEW_MAKERS)
 def test_a_file_that_dali_fails_on_is_named(vp9: Catalog, view_maker: ViewMakerName) -> None:
-    """Its decoder says nothing about which."""
+    """DALI's decoder does not say which file it fails on."""
     torn = vp9.videos[2].path
     backend = dali_backend(vp9, views=view_maker)
     backend.source = Torn(torn)
@@ -76,7 +76,7 @@ def test_a_file_that_dali_fails_on_is_named(vp9: Catalog, view_maker: ViewMakerN
 def test_a_file_whose_frames_have_shrunk_is_named(
     vp9: Catalog, make_video: MakeVideo, tmp_path: Path, size: tuple[int, int], view_maker: ViewMakerName
 ) -> None:
-    """Another video in its place, too low or too narrow for one of the views."""
+    """Another video has taken the place of a file, and is too low or too narrow for one of the views."""
     path = make_video(tmp_path / "shrunk.webm", frames=FRAMES, size=(96, 72), codec="libvpx-vp9")
     some = catalog(vp9.videos[0], probe(path))
     make_video(path, frames=FRAMES, size=size, codec="libvpx-vp9")
@@ -88,7 +88,7 @@ def test_a_file_whose_frames_have_shrunk_is_named(
 
 
 def test_a_graph_that_dies_on_no_clip_alone_is_an_error(videos: Catalog) -> None:
-    """It is then no fault of a file: here, the graph for more than one clip is wrong."""
+    """No file is at fault then. Here, the graph for more than one clip is wrong."""
 
     class Wrong(DecodedFrames):
         def frames(self, *inputs: Node) -> Node:

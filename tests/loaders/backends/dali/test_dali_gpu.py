@@ -30,7 +30,7 @@ pytest.importorskip("nvidia.dali")
 
 
 def gpu_and_reference(paths: Sequence[Path], view_maker: ViewMakerName) -> Iterator[tuple[ClipBatch, ClipBatch]]:
-    """Batches of two videos, the second of which is shown rotated, from the GPU and from the reference."""
+    """Yields batches of two videos from the GPU and from the reference. The second video is shown rotated."""
     upright_one, turned = (probe(path) for path in paths)
     turned = replace(turned, rotation=90, width=turned.height, height=turned.width)
     videos = catalog(upright_one, turned)
@@ -44,7 +44,7 @@ GPU_SIZES = [(160, 128), (256, 144)]
 
 
 def assert_shown_right(mine: ClipBatch, theirs: ClipBatch) -> None:
-    """Frame by frame: the bars that spell the frame number would be far off in any other frame."""
+    """Compares frame by frame: the bars that spell the frame number would be far off in any other frame."""
     assert mine.index.tolist() == theirs.index.tolist()
     assert all(view.is_cuda for view in mine.views)
     difference = (views_of(mine).cpu() - views_of(theirs)).abs()
@@ -126,7 +126,7 @@ def test_gpu_file_that_dali_fails_on_is_named(make_video: MakeVideo, tmp_path: P
 
 
 def open_groups(path: Path, size: tuple[int, int]) -> Path:
-    """H.264 whose key frames after the first are no IDR frames."""
+    """Encodes H.264 whose key frames after the first are no IDR frames."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"x264-params": "open-gop=1:keyint=12:bframes=3"})
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"

@@ -60,7 +60,9 @@ def test_views_are_those_of_the_reference(videos: Catalog, side: int) -> None:
 
 @pytest.mark.parametrize("side", [48, 40, SIZE, 20, 8])
 def test_views_of_the_kernel_are_those_of_the_reference_to_the_bit(videos: Catalog, side: int) -> None:
-    """On a CPU both make them with the same function, from the same frames: of a rotated video, and one of each too."""
+    """On a CPU both make the views with the same function, from the same frames. One video is rotated, and some clips
+    have one view only.
+    """
     first = videos.videos[0]
     some = catalog(replace(first, rotation=270, width=first.height, height=first.width), *videos.videos[1:])
     one = [plan(index, index, view(2, 0, side, flip=bool(index % 2), color=STRONG)) for index in range(4)]
@@ -78,7 +80,7 @@ def test_views_of_the_kernel_are_those_of_the_reference_to_the_bit(videos: Catal
 
 @pytest.mark.parametrize("view_maker", VIEW_MAKERS)
 def test_frames_that_dali_decodes(vp9: Catalog, view_maker: ViewMakerName) -> None:
-    """The graph as on a GPU, with VP9, which DALI decodes on a CPU too; frames that are shown rotated among them."""
+    """The graph is as on a GPU, with VP9, which DALI decodes on a CPU too. Some frames are shown rotated."""
     turned = [
         replace(v, rotation=r, width=v.height, height=v.width) for v, r in zip(vp9.videos, (90, 270), strict=False)
     ]
@@ -147,7 +149,7 @@ def crop(frame: np.ndarray, view: ViewPlan) -> np.ndarray:
 
 
 def save_colors(path: Path, colorspace: Colorspace) -> None:
-    """Soft, strong colours in VP9 that is marked with this standard."""
+    """Encodes soft, strong colours in VP9 that is marked with this standard."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libvpx-vp9", rate=25, options={"crf": "10", "b": "0", "cpu-used": "8"})
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
