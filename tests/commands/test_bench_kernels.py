@@ -2,8 +2,6 @@
 
 import json
 import platform
-import subprocess
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -16,10 +14,8 @@ from cacl.benchmarks.kernels import command
 from cacl.benchmarks.kernels.command import bench_kernels
 from cacl.benchmarks.kernels.run import BASELINE, COMPILED, OFFICIAL, KernelContender
 from tests.benchmarks.kernels.small import CPU, breaks, contender, problem_of, quick_measurements, tiny_problems
+from tests.commands.finished import Run
 from tests.launch import ROOT
-
-Finished = subprocess.CompletedProcess[str]
-Run = Callable[..., Finished]
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 import json
 import platform
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,15 +11,13 @@ from PIL import Image
 
 from cacl.benchmarks.loader.contenders import BASELINE, OFFICIAL
 from tests.benchmarks.loader.small import FRAMES, SMALL, make_videos
+from tests.commands.finished import Run
 from tests.launch import ROOT
 
 SET = [part for setting in SMALL for part in ("--set", setting)]
 RIVALS = ["PyAV + DataLoader", "TorchCodec + DataLoader", "decord2 + DataLoader", "PyAV + ColorJitter"]
 PARTS = ["cpu, decode only", "cpu, planes only"]
 ON_BOTH = [BASELINE, *PARTS, "cacl dali", *RIVALS]
-
-Finished = subprocess.CompletedProcess[str]
-Run = Callable[..., Finished]
 
 
 @pytest.fixture(scope="session")
