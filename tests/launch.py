@@ -1,7 +1,7 @@
 """Groups of real processes that find each other as those of torchrun do, and leave what they return in files.
 
-A test file that is run as a script imports torch once and forks: `main` runs all of its launches, `launched` starts it
-from a fixture, and `left_by` is for its tests.
+A test file is run as a script, which imports torch once and forks. `run_script` starts it from a fixture, `main` runs
+all of its launches there, and `results_of` reads what they returned.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ import pytest
 import torch
 
 Launches: TypeAlias = Mapping[str, tuple[int, Callable[[Path], Any]]]
-"""By name: how many processes, and what each of them does with the folder of the tests."""
+"""The launches by name: the number of processes, and the function that each calls with the folder of the tests."""
 ROOT = Path(__file__).parents[1]
-
-
+"""The root of the repository."""
 PATIENT = pytest.mark.timeout(900)
-"""Seconds, for tests that wait for launches; two idle cores take twenty. It is for ranks that wait for ever."""
+"""The mark of tests that wait for launches, which take twenty seconds on two idle cores. The limit of 900 seconds is
+for ranks that wait for ever."""
 
 
-def launched(script: str, folder: Path) -> None:
-    """Returns when all launches have ended; if the test ends before, because its time is up, they are killed."""
+def run_script(script: str, folder: Path) -> None:
+    """Runs all launches of a test file. If the test ends before, because its time is up, they are killed."""
     environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
     environment["PYTHONPATH"] = str(ROOT)  # for what the test files share
     process = subprocess.Popen(
@@ -44,32 +44,36 @@ def launched(script: str, folder: Path) -> None:
 
 
 def main(launches: Launches, folder: Path) -> None:
-    """All launches, one after the other. What fails is seen by the tests, which miss its files."""
+    """Runs all launches, one after the other. The tests notice what fails, since its files are missing."""
     torch.set_num_threads(1)
     context = multiprocessing.get_context("fork")
-    for name, (world, does) in launches.items():
+    for name, (world_size, work) in launches.items():
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        ranks = [context.Process(target=_rank, args=(name, does, rank, world, port, folder)) for rank in range(world)]
+        ranks = [
+            context.Process(target=_rank, args=(name, work, rank, world_size, port, folder))
+            for rank in range(world_size)
+        ]
         for process in ranks:
             process.start()
         for process in ranks:
             process.join()
 
 
-def _rank(name: str, does: Callable[[Path], Any], rank: int, world: int, port: int, folder: Path) -> None:
-    """One process of a launch, in the environment that torchrun gives."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
+def _rank(name: str, work: Callable[[Path], Any], rank: int, world_size: int, port: int, folder: Path) -> None:
+    """Is one process of a launch, in the environment that torchrun gives."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size)}
+    os.environ |= {"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(world_size)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     for number, kind in ((1, "out"), (2, "err")):
         file = os.open(folder / f"{name}.{rank}.{kind}", os.O_CREAT | os.O_WRONLY)
         os.dup2(file, number)
-    torch.save(does(folder), folder / f"{name}.{rank}.pt")
+    torch.save(work(folder), folder / f"{name}.{rank}.pt")
 
 
-def left_by(launches: Launches, name: str, folder: Path) -> list[Any]:
-    """What each rank of a launch returned."""
+def results_of(launches: Launches, name: str, folder: Path) -> list[Any]:
+    """Reads what each rank of a launch returned."""
     results = []
     for rank in range(launches[name][0]):
         file = folder / f"{name}.{rank}.pt"

@@ -25,7 +25,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
 
 
 def tiny_config(run: str | Path, *layers: dict[str, dict[str, Any]], seed: int = 0) -> Config:
-    """Sections of each layer in turn, key by key, over those above."""
+    """Returns `SECTIONS` with the sections of each layer over them in turn, key by key."""
     values: dict[str, Any] = {"run": str(run), "seed": seed}
     for layer in (SECTIONS, *layers):
         for name, section in layer.items():
@@ -34,7 +34,7 @@ def tiny_config(run: str | Path, *layers: dict[str, dict[str, Any]], seed: int =
 
 
 def tiny_batch(clips: int, *, seed: int = 0) -> ClipBatch:
-    """Noise in place of videos, in the shape that `tiny_config` asks for."""
+    """Returns noise in place of videos, in the shape that `tiny_config` asks for."""
     generator = torch.Generator().manual_seed(seed)
     frames, size = SECTIONS["clip"]["frames"], SECTIONS["clip"]["size"]
     order = torch.stack([torch.randperm(frames, generator=generator) for _ in range(clips)]).byte()

@@ -1,7 +1,7 @@
 """What ranks exchange, in two, three and four processes.
 
-Run as a script, this file starts all of the launches below (see tests/launch.py). What they leave in files is judged by
-the tests.
+Run as a script, this file starts all of the launches below (see tests/launch.py). The tests judge what they leave in
+files.
 """
 
 from __future__ import annotations
@@ -63,17 +63,17 @@ LAUNCHES: launch.Launches = {
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the tests, after all launches."""
     folder = tmp_path_factory.mktemp("ranks")
-    launch.launched(__file__, folder)
+    launch.run_script(__file__, folder)
     return folder
 
 
-def left_by(folder: Path, name: str) -> list[Any]:
-    return launch.left_by(LAUNCHES, name, folder)
+def results_of(folder: Path, name: str) -> list[Any]:
+    return launch.results_of(LAUNCHES, name, folder)
 
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_gather_and_main_first(folder: Path, world: int) -> None:
-    results = left_by(folder, f"equal shapes of {world}")
+    results = results_of(folder, f"equal shapes of {world}")
     assert [result["world"] for result in results] == [(rank, world, world) for rank in range(world)]
     assert [result["found"] for result in results] == [False] + [True] * (world - 1)
     for result in results:
@@ -86,7 +86,7 @@ def test_gather_and_main_first(folder: Path, world: int) -> None:
 
 
 def test_ranks_exchange_what_differs(folder: Path) -> None:
-    for result in left_by(folder, "what differs"):
+    for result in results_of(folder, "what differs"):
         assert result["rows"] == [[0, 0], [0, 0], [2, 2], [2, 2], [2, 2]]
         assert result["numbers"] == [[0, 0], [1, 10], [2, 20]]
         assert result["objects"] == [[], ["no"], ["no", "no"]]

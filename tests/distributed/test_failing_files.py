@@ -151,12 +151,12 @@ def folder(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
         make_video(folder / f"videos/{number}.mp4", frames=8 + number, size=(32, 24), gop=4)
     for run in ("whole", "broken", "failing", "alone"):
         shutil.copytree(folder / "videos", folder / f"videos of {run}")
-    launch.launched(__file__, folder)
+    launch.run_script(__file__, folder)
     return folder
 
 
-def left_by(folder: Path, name: str) -> list[Any]:
-    return launch.left_by(LAUNCHES, name, folder)
+def results_of(folder: Path, name: str) -> list[Any]:
+    return launch.results_of(LAUNCHES, name, folder)
 
 
 def skipped_clips(folder: Path, run: str) -> list[tuple[int, int, str, bool]]:
@@ -178,7 +178,7 @@ def assert_equal(one: dict[str, Any], other: dict[str, Any]) -> None:
 def test_unequal_shares_are_the_same_step(folder: Path, name: str) -> None:
     """Keys in the order of the clips, the gradient of the mean over all clips, and what follows from them."""
     expected = train_same_clips(folder, [(SAME_CLIPS,)] * 3)
-    for result in left_by(folder, name):
+    for result in results_of(folder, name):
         torch.testing.assert_close(result["keys"], expected["keys"], rtol=0, atol=2e-5)
         torch.testing.assert_close(result["norms"], expected["norms"], rtol=1e-4, atol=0)
         for key, value in expected["state"].items():
@@ -188,7 +188,7 @@ def test_unequal_shares_are_the_same_step(folder: Path, name: str) -> None:
 
 
 def test_every_clip_is_trained_on_by_one_rank_or_accounted_for(folder: Path) -> None:
-    ranks, lines = left_by(folder, "whole"), skipped_clips(folder, "whole")
+    ranks, lines = results_of(folder, "whole"), skipped_clips(folder, "whole")
     first, second = (rank["clips"] for rank in ranks)
     trained = [clip for clips in (first, second) for step in clips.values() for clip in step]
     assert sorted([index for index, _ in trained] + [line[1] for line in lines]) == list(range(STEPS * BATCH))
@@ -215,7 +215,7 @@ def loaded(lines: list[tuple[int, int, str, bool]], step: int) -> list[set[int]]
 
 
 def test_ranks_end_alike_and_say_so_once(folder: Path) -> None:
-    first, second = left_by(folder, "whole")
+    first, second = results_of(folder, "whole")
     assert_equal(first["state"], second["state"])
     trained = sum(len(step) for rank in (first, second) for step in rank["clips"].values())
     assert first["state"]["queue"]["pointer"].item() == 2 * trained % 30
@@ -233,12 +233,12 @@ def test_one_process_loads_the_same_clips(folder: Path) -> None:
     alone = observed(configured(folder, "alone"))
     lines = [skipped_clips(folder, run) for run in ("alone", "whole")]
     assert [line for line in lines[0] if line[3]] == [line for line in lines[1] if line[3]]
-    assert alone["clips"].keys() > left_by(folder, "whole")[0]["clips"].keys()
+    assert alone["clips"].keys() > results_of(folder, "whole")[0]["clips"].keys()
 
 
 def test_two_ranks_resume_to_the_same_bits(folder: Path) -> None:
     for rank in range(2):
-        whole, died, resumed = (left_by(folder, name)[rank] for name in ("whole", "died", "resumed"))
+        whole, died, resumed = (results_of(folder, name)[rank] for name in ("whole", "died", "resumed"))
         assert died["clips"] == {step: clips for step, clips in whole["clips"].items() if step <= DIED}
         assert resumed["clips"] == {step: clips for step, clips in whole["clips"].items() if step >= DIED}
         assert_equal(resumed["state"], whole["state"])
@@ -251,7 +251,7 @@ def test_two_ranks_resume_to_the_same_bits(folder: Path) -> None:
 
 
 def test_all_ranks_stop_at_the_failure_of_one(folder: Path) -> None:
-    messages = left_by(folder, "failing")
+    messages = results_of(folder, "failing")
     assert messages[0] == messages[1]
     assert messages[0].startswith(f"DataError: {folder}/videos of failing/")
     assert 'loader.on_failure = "skip" goes on' in messages[0]

@@ -1,7 +1,7 @@
 """Negatives of the batch in two and three processes with unequal numbers of clips: together they are one batch.
 
-Run as a script, this file starts all of the launches below (see tests/launch.py). What they leave in files is judged by
-the tests.
+Run as a script, this file starts all of the launches below (see tests/launch.py). The tests judge what they leave in
+files.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ LAUNCHES: launch.Launches = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
-    launch.launched(__file__, folder)
+    launch.run_script(__file__, folder)
     return folder
 
 
@@ -132,7 +132,7 @@ def joined(parts: Sequence[dict[str, Tensor]], counts: Sequence[int]) -> dict[st
 @pytest.mark.parametrize("world", COUNTS)
 def test_losses_and_gradients_are_those_of_one_batch(folder: Path, world: int, negatives: str, pairs: str) -> None:
     """In float64, of the formula: loss and metrics over all clips, and every rank's part of the gradients."""
-    results = [result[pairs, negatives] for result in launch.left_by(LAUNCHES, f"losses of {world}", folder)]
+    results = [result[pairs, negatives] for result in launch.results_of(LAUNCHES, f"losses of {world}", folder)]
     embeddings, queue = random_embeddings((CLIPS, 65, 33))
     expected, metrics = contrast_in_numpy(embeddings, queue, TEMPERATURE, pairs, negatives)
     found = joined([result["metrics"] | {"contrast/mean": result["loss"]} for result in results], COUNTS[world])
@@ -155,7 +155,7 @@ def test_ranks_train_as_one_process_does(folder: Path, world: int, negatives: st
     that single precision may turn a tie either way, and one clip is a ninth.
     """
     expected = steps(folder, negatives)
-    results = launch.left_by(LAUNCHES, f"{negatives} of {world}", folder)
+    results = launch.results_of(LAUNCHES, f"{negatives} of {world}", folder)
     names = expected["metrics"][0].keys()
     assert {"loss", "contrast", "batch_top1/t_q.t_k"} <= names
     for step in range(STEPS):

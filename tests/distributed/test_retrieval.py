@@ -1,7 +1,7 @@
 """Two processes retrieve as one process does, and print the result once.
 
-Run as a script, this file starts all of the launches below (see tests/launch.py). What they leave in files is judged by
-the tests.
+Run as a script, this file starts all of the launches below (see tests/launch.py). The tests judge what they leave in
+files.
 """
 
 from __future__ import annotations
@@ -82,12 +82,12 @@ def folder(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
     """The folder of the tests, after all launches."""
     folder = tmp_path_factory.mktemp("ranks")
     write_videos(folder, make_video)
-    launch.launched(__file__, folder)
+    launch.run_script(__file__, folder)
     return folder
 
 
-def left_by(folder: Path, name: str) -> list[Any]:
-    return launch.left_by(LAUNCHES, name, folder)
+def results_of(folder: Path, name: str) -> list[Any]:
+    return launch.results_of(LAUNCHES, name, folder)
 
 
 def features_by_hand(run: Path, clips: Tensor) -> dict[str, np.ndarray]:
@@ -109,7 +109,7 @@ def features_by_hand(run: Path, clips: Tensor) -> dict[str, np.ndarray]:
 
 def test_two_ranks_retrieve_as_one_does(folder: Path) -> None:
     alone = retrieved(folder / "whole", folder / "features of 1")
-    results = left_by(folder, "retrieved")
+    results = results_of(folder, "retrieved")
     every_clip = [(video, 2 * video + which) for video in range(VIDEOS) for which in range(2)]
     assert alone["clips"] == every_clip
     assert sorted(results[0]["clips"] + results[1]["clips"]) == every_clip
@@ -132,9 +132,9 @@ def test_two_ranks_retrieve_as_one_does(folder: Path) -> None:
 
 def test_a_command_prints_its_result_once(folder: Path) -> None:
     """Two JSON documents after each other are none."""
-    assert left_by(folder, "command") == [0, 0]
+    assert results_of(folder, "command") == [0, 0]
     printed = "".join((folder / f"command.{rank}.out").read_text() for rank in range(2))
-    assert json.loads(printed) == left_by(folder, "retrieved")[0]["tables"]
+    assert json.loads(printed) == results_of(folder, "retrieved")[0]["tables"]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Two and four processes, joined by gloo on the CPU, train as one process does.
 
-Run as a script, this file starts all of the launches below (see tests/launch.py). What they leave in files is judged by
-the tests.
+Run as a script, this file starts all of the launches below (see tests/launch.py). The tests judge what they leave in
+files.
 """
 
 from __future__ import annotations
@@ -155,12 +155,12 @@ def folder(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
     """The folder of the tests, after all launches."""
     folder = tmp_path_factory.mktemp("ranks")
     write_videos(folder, make_video)
-    launch.launched(__file__, folder)
+    launch.run_script(__file__, folder)
     return folder
 
 
-def left_by(folder: Path, name: str) -> list[Any]:
-    return launch.left_by(LAUNCHES, name, folder)
+def results_of(folder: Path, name: str) -> list[Any]:
+    return launch.results_of(LAUNCHES, name, folder)
 
 
 def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
@@ -185,7 +185,7 @@ def assert_same_checkpoint(one: Path, other: Path) -> None:
 def test_many_processes_compute_what_one_does(folder: Path, launch: str) -> None:
     """The keys of all clips in their order, which shuffled batch norm had dealt out to other processes; the similarity
     of each query to the key of its own clip; and, after three steps, all weights, momentum copies and the queue."""
-    expected, results = train_same_clips(folder, 1), left_by(folder, launch)
+    expected, results = train_same_clips(folder, 1), results_of(folder, launch)
     keys = expected["keys"][0]
     assert keys.shape == (2 * SAME_CLIPS_BATCH, 8)
     assert torch.cdist(keys, keys).fill_diagonal_(1).min() > 1e-3  # a key in the place of another would be seen
@@ -201,7 +201,7 @@ def test_many_processes_compute_what_one_does(folder: Path, launch: str) -> None
 
 
 def test_ranks_end_with_the_same_weights_and_queue(folder: Path) -> None:
-    first, second = left_by(folder, "whole")
+    first, second = results_of(folder, "whole")
     assert_equal(first["weights"], second["weights"])
     assert_equal(first["queue"], second["queue"])
     written = 2 * STEPS * BATCH  # keys of both encoders, of all ranks
@@ -214,7 +214,7 @@ def test_ranks_end_with_the_same_weights_and_queue(folder: Path) -> None:
 
 def test_ranks_share_the_samples_of_one_process(folder: Path) -> None:
     alone = observed(configured(folder, "alone"))
-    first, second = left_by(folder, "whole")
+    first, second = results_of(folder, "whole")
     together = [
         (one[0] + other[0], one[1] + other[1]) for one, other in zip(first["samples"], second["samples"], strict=True)
     ]
@@ -226,14 +226,14 @@ def test_ranks_share_the_samples_of_one_process(folder: Path) -> None:
 
 
 def test_every_rank_and_step_has_dropout_masks_of_its_own(folder: Path) -> None:
-    masks = [mask for result in left_by(folder, "whole") for mask in result["masks"]]
+    masks = [mask for result in results_of(folder, "whole") for mask in result["masks"]]
     assert len(masks) == 2 * STEPS
     assert all(0.2 < mask.double().mean() < 0.8 for mask in masks)
     assert not any(torch.equal(one, other) for one, other in itertools.combinations(masks, 2))
 
 
 def test_two_ranks_resume_to_the_same_bits(folder: Path) -> None:
-    whole, died, resumed = (left_by(folder, name) for name in ("whole", "died", "resumed"))
+    whole, died, resumed = (results_of(folder, name) for name in ("whole", "died", "resumed"))
     for rank in range(2):
         assert died[rank]["samples"] == whole[rank]["samples"][:DIED]
         assert resumed[rank]["samples"] == whole[rank]["samples"][DIED - 1 :]
@@ -254,7 +254,7 @@ def test_one_process_goes_on_with_the_run_of_two(folder: Path) -> None:
 
 
 def test_a_batch_that_does_not_divide_is_one_line(folder: Path) -> None:
-    for message in left_by(folder, "odd batch"):
+    for message in results_of(folder, "odd batch"):
         assert message.startswith("ConfigError: train.batch_size = 5 does not divide")
         assert "2 processes" in message
         assert "\n" not in message
@@ -263,13 +263,13 @@ def test_a_batch_that_does_not_divide_is_one_line(folder: Path) -> None:
 
 def test_what_fails_in_the_first_process_is_told_by_all(folder: Path) -> None:
     """Not only by the one that scans, while the others wait for it."""
-    messages = left_by(folder, "no videos")
+    messages = results_of(folder, "no videos")
     assert messages[0].startswith("DataError: data.root = ")
     assert messages[0] == messages[1]
 
 
 def test_a_signal_to_one_rank_stops_all_after_the_same_step(folder: Path) -> None:
-    messages = left_by(folder, "stopped")
+    messages = results_of(folder, "stopped")
     step = checkpoint.load(folder / "stopped").step
     assert step in (3, 4)
     for message in messages:

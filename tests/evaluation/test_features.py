@@ -18,7 +18,7 @@ from cacl.errors import DataError
 from cacl.evaluation import features
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.models.cnn3d import CNN3D
-from tests.keys import another, changed, keys, value_of
+from tests.config_keys import config_keys, other_value, value_at, with_value
 from tests.tiny import tiny_config
 
 VIDEOS, CLIPS = 5, 3
@@ -184,14 +184,14 @@ DO_NOT_DECIDE_FEATURES = (
 `cache_key` on their own."""
 
 
-@pytest.mark.parametrize("key", list(keys(CONFIG)))
+@pytest.mark.parametrize("key", list(config_keys(CONFIG)))
 def test_whatever_decides_features_is_part_of_their_key(catalog: Catalog, key: str) -> None:
     """Every key of the configuration does, unless it is listed above."""
 
     def digest(config: Config) -> str:
         return features.cache_key("weights", catalog, config, "cpu")
 
-    other = changed(CONFIG, key, another(value_of(CONFIG, key)))
+    other = with_value(CONFIG, key, other_value(value_at(CONFIG, key)))
     assert (digest(other) == digest(CONFIG)) == key.startswith(DO_NOT_DECIDE_FEATURES)
 
 

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from cacl.errors import CaclError
 from cacl.training.stop_signals import TrainingInterruptedError
 from cacl.training.train_state import TrainState
 from cacl.training.trainer import train
+from tests.same_bits import assert_same_bits
 from tests.tiny import tiny_config
 
 training = import_module("cacl.training.trainer")
@@ -64,36 +65,7 @@ def configured(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
     return make
 
 
-# -------------------------------------------------------------------------------------------- what a run leaves
-
-
-def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, child in value.items():
-            yield from leaves(child, f"{name}.{key}")
-    elif isinstance(value, list | tuple):
-        for number, child in enumerate(value):
-            yield from leaves(child, f"{name}.{number}")
-    else:
-        yield name, value
-
-
-def assert_same_bits(one: Path, other: Path) -> None:
-    """The weights, the queue and the optimiser of two runs, and where they are."""
-    first, second = (checkpoint.load(run) for run in (one, other))
-    assert (first.step, first.data_fingerprint) == (second.step, second.data_fingerprint)
-    for part in ("model", "optimizer"):
-        left, right = (dict(leaves(getattr(saved, part))) for saved in (first, second))
-        assert left.keys() == right.keys()
-        assert sum(isinstance(value, Tensor) for value in left.values()) > 20
-        for name, value in left.items():
-            if isinstance(value, Tensor):
-                assert value.dtype == right[name].dtype, name
-                assert torch.equal(value, right[name]), f"{part}{name}"
-                assert value.isfinite().all(), name
-            else:
-                assert value == right[name], f"{part}{name}"
-    assert {"queue.keys", "queue.pointer"} <= first.model.keys()
+# ------------------------------------------------------------------------------------------- what a step is shown
 
 
 class Died(BaseException):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from cacl.checkpoints import checkpoint
 from cacl.checkpoints.encoders import EncoderWeights
 from cacl.clips import ClipBatch
 from cacl.config import Config, DataConfig
@@ -28,6 +27,7 @@ from cacl.loaders.prepared.transcode import TranscodeSettings
 from cacl.training.train_state import TrainState
 from cacl.training.trainer import train
 from tests.damage import DAMAGES, deleted, overwritten, rotten, truncated
+from tests.same_bits import assert_same_bits
 from tests.tiny import tiny_config
 
 training = import_module("cacl.training.trainer")
@@ -144,28 +144,6 @@ def assert_every_clip_counts_once(config: Config, seen: Seen) -> None:
     assert summary["files_failed"] == {path: failed.count(path) for path in failed}
 
 
-def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, child in value.items():
-            yield from leaves(child, f"{name}.{key}")
-    elif isinstance(value, list | tuple):
-        for number, child in enumerate(value):
-            yield from leaves(child, f"{name}.{number}")
-    else:
-        yield name, value
-
-
-def assert_same_bits(one: Config, other: Config) -> None:
-    first, second = (checkpoint.load(Path(config.run)) for config in (one, other))
-    assert (first.step, first.data_fingerprint) == (second.step, second.data_fingerprint)
-    for part in ("model", "optimizer"):
-        left, right = (dict(leaves(getattr(saved, part))) for saved in (first, second))
-        assert left.keys() == right.keys()
-        for name, value in left.items():
-            same = torch.equal(value, right[name]) if isinstance(value, Tensor) else value == right[name]
-            assert same, f"{part}{name}"
-
-
 # ------------------------------------------------------------------------------------------------------ skipping
 
 
@@ -236,7 +214,7 @@ def test_failing_ends_the_run_and_skipping_may_go_on(configured: Callable[..., C
     steps = [line["step"] for line in skipped_clips(skipping)]
     assert [line["step"] for line in skipped_clips(failing)] == [step for step in steps if step <= 4]
     observed(other, resume=True)
-    assert_same_bits(skipping, other)
+    assert_same_bits(Path(skipping.run), Path(other.run))
     assert [line["step"] for line in skipped_clips(other)] == steps
 
 
@@ -296,7 +274,7 @@ def test_resuming_with_damaged_files_changes_nothing(
     torch.manual_seed(12345)
     after = observed(broken, resume=True)
     assert after.clips == {step: clips for step, clips in expected.clips.items() if step > begun}
-    assert_same_bits(whole, broken)
+    assert_same_bits(Path(whole.run), Path(broken.run))
     assert [line["index"] for line in skipped_clips(broken)] == [line["index"] for line in skipped_clips(whole)]
     for name in ("clips_trained", "clips_skipped", "files_failed"):
         assert after.summary[name] == expected.summary[name]
@@ -318,7 +296,7 @@ def test_resuming_on_a_prepared_set_changes_nothing(configured: Callable[..., Co
     observed(broken, damages, dies=5)
     after = observed(broken, resume=True)
     assert after.clips == {step: clips for step, clips in expected.clips.items() if step > 3}
-    assert_same_bits(whole, broken)
+    assert_same_bits(Path(whole.run), Path(broken.run))
     assert after.summary["files_failed"] == expected.summary["files_failed"]
     assert after.summary["files_failed"].keys() == {f"videos/{number}.mp4.mp4" for number in damages}
 

@@ -27,7 +27,7 @@ from cacl.errors import CaclError, CheckpointError
 from cacl.training import scalar_averages
 from cacl.training.train_state import TrainState
 from cacl.training.trainer import train
-from tests.keys import another, changed, keys, value_of
+from tests.config_keys import config_keys, other_value, value_at, with_value
 from tests.tiny import tiny_batch, tiny_config
 
 training = import_module("cacl.training.trainer")
@@ -354,14 +354,14 @@ MAY_CHANGE: dict[str, Any] = {
 things lie, how it is evaluated. Whatever else there is decides what is computed, and is refused."""
 
 
-@pytest.mark.parametrize("key", [key for key in keys(Config()) if key not in MAY_CHANGE])
+@pytest.mark.parametrize("key", [key for key in config_keys(Config()) if key not in MAY_CHANGE])
 def test_a_resumed_run_may_not_change_what_is_computed(tmp_path: Path, key: str) -> None:
     config = config_of(run=tmp_path)
     begun = checkpoint.Checkpoint(config=config, step=1, data_fingerprint="videos", model={}, optimizer={})
     checkpoint.save(tmp_path / checkpoint.CHECKPOINT_NAME, begun)
-    old, new = value_of(config, key), another(value_of(config, key))
+    old, new = value_at(config, key), other_value(value_at(config, key))
     with pytest.raises(CheckpointError) as refused:
-        train(changed(config, key, new), resume=True)
+        train(with_value(config, key, new), resume=True)
     assert f"({key}: {old} -> {new})" in str(refused.value)
 
 
@@ -379,6 +379,6 @@ def test_a_resumed_run_may_change_how_it_runs(done: Config, videos: Path, tmp_pa
     run, moved = shutil.copytree(done.run, tmp_path / "run"), shutil.copytree(videos, tmp_path / "moved")
     places = {"run": run, "data.root": moved, "data.cache": tmp_path / "cache"}
     value = str(places[key]) if key in places else MAY_CHANGE[key]
-    assert value_of(done, key) != value
-    config = changed(dataclasses.replace(done, run=str(run)), key, value)
+    assert value_at(done, key) != value
+    config = with_value(dataclasses.replace(done, run=str(run)), key, value)
     assert train(config, resume=True)["steps_taken"] == 0
