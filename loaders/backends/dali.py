@@ -82,7 +82,7 @@ class DaliBackend:
             import nvidia.dali  # noqa: F401
         except ImportError as error:
             raise ConfigError(f'loader.backend = "dali" cannot run: nvidia.dali is damaged ({error})') from None
-        if device.type == "cuda" and device.index is None:  # DALI wants a number
+        if device.type == "cuda" and device.index is None:  # DALI wants a number.
             device = torch.device("cuda", torch.cuda.current_device())
         self.catalog, self.size, self.device = catalog, size, device
         self.threads, self.prefetch, self.pipelines = threads, prefetch, pipelines
@@ -129,7 +129,7 @@ class DaliBackend:
         while first := queue.first():
             if first.clips:
                 yield from self._run_graph(first, queue, prefetch)
-            else:  # DALI takes no empty batch
+            else:  # DALI takes no empty batch.
                 yield self._clip_batch(queue.ready.popleft(), ())
 
     def _run_graph(self, first: PendingBatch, queue: BatchQueue, prefetch: int) -> Iterator[ClipBatch]:
@@ -139,7 +139,7 @@ class DaliBackend:
         head of the queue, for the next graph.
         """
         max_clips, views = len(first.plans), len(first.plans[0].views)
-        in_flight: deque[PendingBatch] = deque()  # oldest first
+        in_flight: deque[PendingBatch] = deque()  # The oldest comes first.
 
         def feed() -> list[Any]:
             clips = queue.ready[0].clips if queue.ready else []
@@ -160,13 +160,13 @@ class DaliBackend:
             device_id=self.device.index,
         )
         borrowed = BorrowedOutputs(prefetch)
-        wanted = prefetch  # DALI asks for so many at first, and for one each time after that
+        wanted = prefetch  # DALI asks for so many at first, and for one each time after that.
         try:
             while True:
                 queue.fill(wanted)
                 wanted = 1
                 try:
-                    # Not yet run on a GPU. On torch's own stream DALI's memory is ready for torch, without the CPU
+                    # This has not yet run on a GPU. On torch's own stream DALI's memory is ready for torch, without the CPU
                     # waiting for either of them.
                     outputs = graph.run(torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None)
                 except StopIteration:

@@ -101,8 +101,8 @@ class EncodedSegments:
         """Adds the video decoder to the graph, see `FrameSource.frames`."""
         from nvidia.dali import fn
 
-        # Not yet run on a GPU with device "mixed". Frames are asked for by number, since with start_frame and
-        # sequence_length DALI returns fewer frames than asked for where a file is too short; so it is an error.
+        # This has not yet run on a GPU with device "mixed". Frames are asked for by number: a file that is too short is
+        # an error then, while with start_frame and sequence_length DALI returns fewer frames than asked for.
         # affine=True would tie the threads of every pipeline to the same cores.
         encoded, numbers = inputs
         return fn.decoders.video(encoded, device=self.decoder, frames=numbers, pad_mode="none", affine=False)

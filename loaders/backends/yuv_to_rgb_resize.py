@@ -65,8 +65,8 @@ def _filter_taps(source: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     return first.astype(np.int64), weights.astype(np.float32)
 
 
-# --- What numba compiles. Indices are unsigned where they are computed: numba then need not check whether they count
-# from the end.
+# --- Numba compiles the rest. Indices are unsigned where they are computed, so that numba need not check whether they
+# count from the end.
 
 NUMBA_OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
 
@@ -122,7 +122,7 @@ def _upsample_chroma_row(near: np.ndarray, far: np.ndarray, mixed: np.ndarray, r
     half = len(near)
     for x in range(half):
         mixed[x + 1] = NEAR_WEIGHT * near[x] + FAR_WEIGHT * far[x]
-    mixed[0], mixed[half + 1] = mixed[1], mixed[half]  # pixels without a neighbour
+    mixed[0], mixed[half + 1] = mixed[1], mixed[half]  # Pixels at the ends have one neighbour only.
     for x in range(half):
         row[2 * x] = NEAR_WEIGHT * mixed[x + 1] + FAR_WEIGHT * mixed[x]
         row[2 * x + 1] = NEAR_WEIGHT * mixed[x + 1] + FAR_WEIGHT * mixed[x + 2]
