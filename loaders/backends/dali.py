@@ -166,8 +166,8 @@ class DaliBackend:
                 queue.fill(wanted)
                 wanted = 1
                 try:
-                    # This has not yet run on a GPU. On torch's own stream DALI's memory is ready for torch, without the CPU
-                    # waiting for either of them.
+                    # This has not yet run on a GPU. On torch's own stream DALI's memory is ready for torch, without the
+                    # CPU waiting for either of them.
                     outputs = graph.run(torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None)
                 except StopIteration:
                     return

@@ -102,7 +102,7 @@ class DaliViews:
     def _view(self, frames: Node, start: Node, shape: Node, color: Node, mirror: Node) -> Node:
         from nvidia.dali import fn, types
 
-        # The view is cropped first: resizing a region of interest would let pixels from outside of it leak in at its edges.
+        # The view is cropped first: resizing a region of interest would let pixels from outside leak in at its edges.
         view: Node = fn.slice(frames, start=start, shape=shape, axis_names="HW")
         view = fn.resize(view, size=[self.size, self.size], antialias=True, dtype=types.DALIDataType.FLOAT)
         view = fn.coord_transform(view, MT=color)
