@@ -127,8 +127,10 @@ def _check_usage(config: Config, clips: int, repeats: int) -> None:
         )
     if repeats < 1:
         raise UsageError(f"--repeats {repeats}: give at least 1")
-    if any(config.augment.resize) or config.augment.arithmetic != "linear":
-        raise UsageError("augment.resize and augment.arithmetic: the other loaders make only the views of the default")
+    if any(config.augment.resize) or config.augment.color_arithmetic != "linear":
+        raise UsageError(
+            "augment.resize and augment.color_arithmetic: the other loaders make only the views of the default"
+        )
 
 
 def _tell_progress(console: Console) -> Callable[[Step], None]:
@@ -151,7 +153,7 @@ def _catalogs(raw: Path, prepared: Path | None, config: Config, console: Console
         data = replace(config.data, root=str(root))
         catalog = scan(data, min_frames=config.clip.min_frames, progress=partial(console.progress, "scanning"))
         log_catalog(catalog)
-        catalog.check(data.max_rejected)
+        catalog.check(data.max_rejected_share)
         return catalog
 
     source = scanned(raw)

@@ -43,7 +43,7 @@ def scan(
         scanning = partial(console.progress, "scanning")
         catalog = scan_folder(config.data, min_frames=config.clip.frames, progress=scanning)
     print_result(catalog.to_json(), as_json, lambda: _print_catalog(catalog))
-    catalog.check(config.data.max_rejected)
+    catalog.check(config.data.max_rejected_share)
 
 
 @app.command()
@@ -78,7 +78,7 @@ def prepare(
         verified = verify(summary, clips, progress=verifying) if clips else None
     result = summary.to_json() | {"verified": verified and verified._asdict()}
     print_result(result, as_json, lambda: _print_prepared(summary, verified))
-    summary.check(config.data.max_rejected)
+    summary.check(config.data.max_rejected_share)
 
 
 @app.command()

@@ -31,8 +31,9 @@ def _of_clips(config: Config) -> Iterator[str]:
         yield f"augment.resize = {list(augment.resize)}: give height and width, or [0, 0] to keep frames as they are"
     if config.loader.backend == "dali" and any(augment.resize):
         yield f'augment.resize = {list(augment.resize)}: loader.backend = "dali" cannot do that, "cpu" can'
-    if config.loader.backend == "dali" and augment.arithmetic != "linear":
-        yield f'augment.arithmetic = "{augment.arithmetic}": loader.backend = "dali" cannot do that, "cpu" can'
+    if config.loader.backend == "dali" and augment.color_arithmetic != "linear":
+        arithmetic = augment.color_arithmetic
+        yield f'augment.color_arithmetic = "{arithmetic}": loader.backend = "dali" cannot do that, "cpu" can'
     if 0 < clip.min_remaining_frames < clip.span:
         yield (
             f"clip.min_remaining_frames = {clip.min_remaining_frames} is shorter than a clip: clip.frames = "

@@ -43,7 +43,7 @@ class DataConfig:
     test_share: Share = 0.0
     """The share of each class that is held out as test where no list says which videos are. It is drawn from the names
     of the videos, so that it stays the same."""
-    max_rejected: Share = 0.1
+    max_rejected_share: Share = 0.1
     """The run stops when more than this share of the videos found cannot be used."""
     cache: str = ""
     """The folder for scan results. An empty string stands for the user's cache folder."""
@@ -101,7 +101,7 @@ class AugmentConfig:
     """The probability that the four changes of colour above are applied."""
     grayscale_prob: Share = 0.2
     """The probability of dropping the colour."""
-    arithmetic: Literal["linear", "pillow"] = "linear"
+    color_arithmetic: Literal["linear", "pillow"] = "linear"
     """How the changes of colour are computed. `linear` composes them into one matrix: they come in the order above, the
     contrast changes about mid-grey, and nothing is clamped. `pillow` is the published form: they come in random order,
     in 8 bits and clamped after each, the contrast changes about the mean grey of each frame, and the hue in HSV. The
@@ -192,9 +192,9 @@ class ContrastConfig:
     shuffle_bn_groups: Positive = 1
     """The number of groups per process in which the permuted key batches are normalised. This is shuffled batch norm,
     which keeps batch statistics from giving a pair away."""
-    key_batch_order: Literal["same", "reversed"] = "same"
-    """The order of a clip and its shuffled copy in the input of the key encoders. `reversed` puts the shuffled copy
-    first, as published; query encoders never see that."""
+    key_first_input: Literal["clip", "shuffled"] = "clip"
+    """What the key encoders take first: the clip, or its shuffled copy, as published. The query encoders always take
+    the clip first."""
 
 
 @_section

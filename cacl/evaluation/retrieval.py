@@ -117,7 +117,7 @@ def evaluate_retrieval(
     with distributed.process_group(config.train.device) as device, Console(enabled=distributed.rank() == 0) as console:
         with distributed.main_first():
             catalog = scan(config.data, min_frames=config.clip.frames, progress=partial(console.progress, "scanning"))
-        catalog.check(config.data.max_rejected)
+        catalog.check(config.data.max_rejected_share)
         log_catalog(catalog)
         queries, gallery = _videos_of_split(catalog, query_split), _videos_of_split(catalog, "train")
         labels_by_name = {label: _video_labels(catalog, label, queries, gallery) for label in labels}

@@ -115,7 +115,7 @@ class CACL(nn.Module):
         company than their queries, so that batch statistics do not give a pair away.
         """
         num_clips, groups = len(clips), self.config.contrast.shuffle_bn_groups
-        if self.config.contrast.key_batch_order == "reversed":
+        if self.config.contrast.key_first_input == "shuffled":
             # The shuffled copy takes the place of the clip; its frames in the inverse order are the true clip.
             clips, order = shuffle_frames(clips, order), order.argsort(1).to(order.dtype)
         if distributed.world_size() * groups == 1:

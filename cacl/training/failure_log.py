@@ -130,13 +130,13 @@ class FailureLog:
         self._check(step, failures)
 
     def _check(self, step: int, failures: Sequence[Failure]) -> None:
-        """Raises DataError if more than `data.max_rejected` of the videos, or all, or many clips in a row failed.
+        """Raises DataError if more than `data.max_rejected_share` of the videos, or all, or many clips in a row failed.
 
         Videos count that failed within the last epoch, and as much before it as makes whole steps. What failed before
         the run was resumed does not count: it may have been mended.
         """
         num_videos, batch_size = len(self.catalog.videos), self.config.train.batch_size
-        allowed = self.config.data.max_rejected
+        allowed = self.config.data.max_rejected_share
         end = step * batch_size  # of the stream so far
         remembered = max(num_videos + batch_size, MAX_FAILURES_IN_A_ROW)
         self.recent |= {failure.index: failure for failure in failures}
@@ -147,9 +147,8 @@ class FailureLog:
         elif len(failing) == num_videos:
             what = f"all {num_videos} training videos fail"
         elif len(failing) / num_videos > allowed:
-            what = (
-                f"{len(failing)} of {num_videos} training videos fail, more than data.max_rejected = {allowed} allows"
-            )
+            failing_videos = f"{len(failing)} of {num_videos} training videos fail"
+            what = f"{failing_videos}, more than data.max_rejected_share = {allowed} allows"
         else:
             return
         reasons = "; ".join(failure.reason for failure in list(failing.values())[:REASONS_SHOWN])

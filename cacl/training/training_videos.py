@@ -39,7 +39,7 @@ def find_training_videos(config: Config, console: Console, saved: Checkpoint | N
         raise ConfigError("data.root is not set: give a folder of videos, as in --set data.root=path/to/videos")
     with distributed.main_first():  # the other ranks find its scan in the cache
         found = scan(config.data, min_frames=config.clip.min_frames, progress=partial(console.progress, "scanning"))
-    found.check(config.data.max_rejected)
+    found.check(config.data.max_rejected_share)
     log_catalog(found)
     chosen = found.of_split("train") if found.has_splits else found
     log.info(
@@ -54,7 +54,7 @@ def find_training_videos(config: Config, console: Console, saved: Checkpoint | N
         return chosen
     # Files that are gone or damaged by now are left to fail, as they would have without the interruption.
     begun = RunManifest(Path(config.run)).read(saved.data_fingerprint, found, chosen)
-    if begun is None or 1 - len(chosen.videos) / len(begun.videos) > config.data.max_rejected:
+    if begun is None or 1 - len(chosen.videos) / len(begun.videos) > config.data.max_rejected_share:
         raise CheckpointError(
             f"{config.run} was begun with other training videos than {found.root} holds now: begin another run"
         )

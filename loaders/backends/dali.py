@@ -117,7 +117,7 @@ class DaliBackend:
 
     def _read(self, plan: ClipPlan) -> ClipInputs | Failure:
         if plan.needs_pillow:
-            raise ConfigError('"dali" does neither augment.resize nor augment.arithmetic = "pillow": "cpu" does')
+            raise ConfigError('"dali" does neither augment.resize nor augment.color_arithmetic = "pillow": "cpu" does')
         video = self.catalog.videos[plan.video]
         try:
             return self.source.read(self.catalog.location(video), video, plan)

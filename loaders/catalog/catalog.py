@@ -100,8 +100,8 @@ class Catalog:
         if not self.videos:
             raise DataError(f"data.root = {self.root}: none of the {total} videos can be used: {reasons}")
         raise DataError(
-            f"data.root = {self.root}: {count} of {total} videos cannot be used, more than data.max_rejected = "
-            f"{max_rejected} allows: {reasons}. Mend or remove them, or raise data.max_rejected"
+            f"data.root = {self.root}: {count} of {total} videos cannot be used, more than data.max_rejected_share = "
+            f"{max_rejected} allows: {reasons}. Mend or remove them, or raise data.max_rejected_share"
         )
 
     def to_json(self) -> dict[str, Any]:

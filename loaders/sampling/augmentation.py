@@ -3,7 +3,7 @@
 The colour step is linear by design: brightness, contrast, saturation, hue and grey compose into one affine map of RGB,
 so that a backend can fold it into its conversion from YUV, and so that all backends compute the same thing. Values are
 not clamped on the way. Contrast pivots at 0.5, and hue turns the chroma plane of YIQ. The published form, in 8 bits and
-in random order, is `arithmetic = "pillow"` (cacl.loaders.backends.pillow_ops).
+in random order, is `color_arithmetic = "pillow"` (cacl.loaders.backends.pillow_ops).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def draw_view(rng: RandomStream, video: VideoRecord, config: AugmentConfig) -> V
     flip = rng.chance(config.flip_prob)
     factors, grayscale = _draw_color_factors(rng, config)
     color, pillow_steps = IDENTITY_COLOR, ()
-    if config.arithmetic == "pillow":
+    if config.color_arithmetic == "pillow":
         pillow_steps = _draw_pillow_steps(rng, factors, grayscale, config)
     else:
         color = color_matrix(**factors | ({"saturation": 0.0} if grayscale else {}))

@@ -78,7 +78,7 @@ def test_a_scan_prints_names_that_are_no_utf8(process: Run, make_video: Callable
     video = make_video(tmp_path / "videos/a.mp4", frames=8, size=(32, 24))
     for name in (b"\xfe.mp4", b"\xff.mp4"):
         Path(os.fsdecode(os.fsencode(video.parent) + b"/" + name)).write_bytes(b"no video")
-    arguments = ["data", "scan", video.parent, "-s", "clip.frames=8", "-s", "data.max_rejected=1"]
+    arguments = ["data", "scan", video.parent, "-s", "clip.frames=8", "-s", "data.max_rejected_share=1"]
     finished = process(*arguments, environment={"PYTHONIOENCODING": "utf-8:strict"})
     assert finished.returncode == 0, finished.stderr
     assert "2 of 3 files rejected" in finished.stdout
@@ -92,7 +92,7 @@ def test_rejected_files_are_named_to_the_letter(
     for number in range(4):
         make_video(root / f"{number}.mp4", frames=8, size=(32, 24))
     (root / name).write_text("no video")
-    arguments = ["-s", f"data.root={root}", "-s", "data.max_rejected=0.5", "-s", f"run={tmp_path / 'run'}"]
+    arguments = ["-s", f"data.root={root}", "-s", "data.max_rejected_share=0.5", "-s", f"run={tmp_path / 'run'}"]
     finished = cacl("train", "-c", config_file, *arguments)
     assert finished.returncode == 0
     first, second, *_ = finished.stderr.splitlines()

@@ -62,7 +62,7 @@ def test_other_commands_take_the_set(cacl: Run, videos: Path, config_file: Path,
 
 
 def test_too_many_rejected(cacl: Run, source: Path, tmp_path: Path) -> None:
-    finished = cacl("data", "prepare", source, tmp_path / "target", "--set", "data.max_rejected=0.05")
+    finished = cacl("data", "prepare", source, tmp_path / "target", "--set", "data.max_rejected_share=0.05")
     assert finished.returncode == 1
     assert "rejected  more/empty.mp4: is empty (0 bytes)" in finished.stdout
     assert finished.stderr.startswith(f"cacl: data.root = {source}: 1 of 10 videos cannot be used, more than data.max_")

@@ -16,7 +16,7 @@ from tests.config.keys import DEFAULTS, FLOATS, problem, problems
         ("lr", "optim.lr"),
         ("heads", "model.transformer.heads"),
         ("model.transformer.hads", "model.transformer.heads"),
-        ("data.max_rejections", "data.max_rejected"),
+        ("data.max_rejections", "data.max_rejected_share"),
         ("seeds", "seed"),
     ],
 )
@@ -59,7 +59,7 @@ def test_the_section_alone_makes_no_key_near() -> None:
         ("augment.crop=[0.5, 0.6, 0.7]", ["augment.crop", "[0.5, 0.6, 0.7]", "2"]),
         ("model.cnn=r3d19", ["model.cnn", "'r3d19'", "'r3d18'"]),
         ("augment.resize=[128]", ["augment.resize", "[128]"]),
-        ("augment.arithmetic=pil", ["augment.arithmetic", "'pil'", "'linear'", "'pillow'"]),
+        ("augment.color_arithmetic=pil", ["augment.color_arithmetic", "'pil'", "'linear'", "'pillow'"]),
         ("contrast.negatives=keys", ["contrast.negatives", "'keys'", "'queue'", "'batch'", "'both'"]),
         ("train.compile=perhaps", ["train.compile", "'perhaps'", "boolean"]),
         ("run=3", ["run", "3", "string"]),

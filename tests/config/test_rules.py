@@ -14,8 +14,8 @@ CONTRADICTIONS = {
         ["augment.resize = [128, 171]", 'loader.backend = "dali"', '"cpu" can'],
     ),
     "arithmetic of pillow in dali": (
-        ["augment.arithmetic=pillow", "loader.backend=dali"],
-        ['augment.arithmetic = "pillow"', 'loader.backend = "dali"', '"cpu" can'],
+        ["augment.color_arithmetic=pillow", "loader.backend=dali"],
+        ['augment.color_arithmetic = "pillow"', 'loader.backend = "dali"', '"cpu" can'],
     ),
     "fewer remaining frames than a clip has": (
         ["clip.min_remaining_frames=30"],
@@ -66,7 +66,7 @@ def test_several_contradictions_are_told_at_once() -> None:
     [
         ["augment.crop=[0.5, 1]"],
         ["augment.crop=[1, 1]"],
-        ["augment.resize=[128, 171]", "augment.arithmetic=pillow", "loader.backend=reference"],
+        ["augment.resize=[128, 171]", "augment.color_arithmetic=pillow", "loader.backend=reference"],
         ["clip.min_remaining_frames=31"],
         ["clip.min_remaining_frames=100", "clip.stride=1"],
         ["optim.schedule_per=epoch", "train.epochs=2"],

@@ -43,7 +43,7 @@ FAILING = epoch_order(0, (EMPTY * BATCH - 1) // VIDEOS, VIDEOS)[-BATCH // 2 :]
 
 def configured(folder: Path, run: str, **sections: dict[str, Any]) -> Config:
     own = {
-        "data": {"root": str(folder / f"videos of {run}"), "cache": str(folder / "cache"), "max_rejected": 0.5},
+        "data": {"root": str(folder / f"videos of {run}"), "cache": str(folder / "cache"), "max_rejected_share": 0.5},
         "model": {"dropout": 0.0},
         "train": {"epochs": STEPS * BATCH / VIDEOS, "batch_size": BATCH, "checkpoint_every": EVERY},
     }

@@ -176,7 +176,7 @@ DO_NOT_DECIDE_FEATURES = (
             "hue",
             "color_jitter_prob",
             "grayscale_prob",
-            "arithmetic",
+            "color_arithmetic",
         )
     ),
 )

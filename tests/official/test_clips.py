@@ -75,7 +75,7 @@ def test_shorter_videos_are_left_out(make_video: Callable[..., Path], tmp_path: 
     lengths = (30, 45, 46, 47)
     for length in lengths:
         make_video(tmp_path / f"videos/{length}.mp4", frames=length, size=(32, 32))
-    settings = {"root": tmp_path / "videos", "cache": tmp_path / "cache", "layout": "folder", "max_rejected": 0.5}
+    settings = {"root": tmp_path / "videos", "cache": tmp_path / "cache", "layout": "folder", "max_rejected_share": 0.5}
     config = recipe(*(f"data.{key}={value}" for key, value in settings.items()))
     found = find_training_videos(config, Console(enabled=False), None)
     assert [video.path for video in found.videos] == [f"{n}.mp4" for n in lengths if release.starts(n)]

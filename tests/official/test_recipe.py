@@ -26,7 +26,7 @@ from tests.official.second_implementation import (
 )
 
 
-@pytest.mark.parametrize("keys", [("augment.arithmetic=linear",), ("augment.resize=[0, 0]",)], ids=str)
+@pytest.mark.parametrize("keys", [("augment.color_arithmetic=linear",), ("augment.resize=[0, 0]",)], ids=str)
 def test_dali_refuses_what_it_cannot_do(film: tuple[VideoRecord, np.ndarray], keys: tuple[str, ...]) -> None:
     """It refuses even where nobody named it, since its views would be other ones."""
     config, (video, _) = recipe("augment.color_jitter_prob=1", *keys), film
@@ -37,9 +37,9 @@ def test_dali_refuses_what_it_cannot_do(film: tuple[VideoRecord, np.ndarray], ke
         next(backend.batches([[plan]]))
 
 
-@pytest.mark.parametrize("keys", [("augment.arithmetic=linear",), ("augment.resize=[0, 0]",)], ids=str)
+@pytest.mark.parametrize("keys", [("augment.color_arithmetic=linear",), ("augment.resize=[0, 0]",)], ids=str)
 def test_loaders_are_not_timed_by_views_that_others_do_not_make(keys: tuple[str, ...]) -> None:
-    with pytest.raises(UsageError, match=r"augment\.resize and augment\.arithmetic"):
+    with pytest.raises(UsageError, match=r"augment\.resize and augment\.color_arithmetic"):
         bench_loader(Path("no folder"), None, recipe(*keys), clips=64, repeats=1, console=Console(enabled=False))
 
 

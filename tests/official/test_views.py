@@ -60,7 +60,7 @@ def test_the_centre_view_is_that_of_the_release(film: tuple[VideoRecord, np.ndar
 
 def test_frames_may_be_resized_without_pillows_jitter(film: tuple[VideoRecord, np.ndarray]) -> None:
     """The colours of the default follow then, in which nothing is rounded or clamped."""
-    config, (video, pictures) = recipe("clip.frames=8", "augment.arithmetic=linear"), film
+    config, (video, pictures) = recipe("clip.frames=8", "augment.color_arithmetic=linear"), film
     plan = ClipSampler([video], config.clip, config.augment, seed=1).plan(0)
     for want, made in zip(plan.views, loaded(cpu.load_clip, video, plan, 112), strict=True):
         frames = pictures[list(plan.frame_numbers)]

@@ -53,7 +53,7 @@ def configured(originals: Path, tmp_path: Path) -> Callable[..., Config]:
     def make(name: str, **sections: dict[str, Any]) -> Config:
         root = shutil.copytree(originals, tmp_path / f"videos of {name}")
         own = {
-            "data": {"root": str(root), "cache": str(tmp_path / "cache"), "max_rejected": 0.5},
+            "data": {"root": str(root), "cache": str(tmp_path / "cache"), "max_rejected_share": 0.5},
             "train": {"epochs": STEPS * BATCH / VIDEOS, "batch_size": BATCH, "checkpoint_every": EVERY},
         }
         return tiny_config(tmp_path / name, own, sections)
@@ -220,7 +220,7 @@ def test_failing_ends_the_run_and_skipping_may_go_on(configured: Callable[..., C
 
 @pytest.mark.parametrize("allowed", [0.1, 1.0])
 def test_a_disk_that_went_away_ends_the_run(configured: Callable[..., Config], allowed: float) -> None:
-    config = configured("damaged", data={"max_rejected": allowed})
+    config = configured("damaged", data={"max_rejected_share": allowed})
     root = Path(config.data.root)
 
     class Gone(TrainState):

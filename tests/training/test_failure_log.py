@@ -38,7 +38,7 @@ def opened(tmp_path: Path) -> Open:
     def make(
         videos: int = 10, *, allowed: float = 0.2, on_failure: str = "skip", step: int = 0, writes: bool = True
     ) -> FailureLog:
-        values: dict[str, Any] = {"data": {"max_rejected": allowed}, "loader": {"on_failure": on_failure}}
+        values: dict[str, Any] = {"data": {"max_rejected_share": allowed}, "loader": {"on_failure": on_failure}}
         config = from_dict({"run": str(tmp_path), "train": {"batch_size": BATCH}, **values})
         records = tuple(named(number) for number in range(videos))
         catalog = Catalog(root=Path("/set"), layout="folder", videos=records, rejected=(), missing=())
@@ -87,7 +87,9 @@ def test_too_many_failing_videos(opened: Open, allowed: float, most: int) -> Non
         fail(failure_log, (most, most))
     message = str(caught.value)
     if most < 9:
-        assert f"{most + 1} of 10 training videos fail, more than data.max_rejected = {allowed} allows: " in message
+        assert (
+            f"{most + 1} of 10 training videos fail, more than data.max_rejected_share = {allowed} allows: " in message
+        )
     else:
         assert "data.root = /set: all 10 training videos fail: " in message
     assert "/set/0.mp4: is gone" in message

@@ -335,7 +335,7 @@ MAY_CHANGE: dict[str, Any] = {
     "data.layout": "csv",
     "data.fold": 2,
     "data.test_share": 0.0625,
-    "data.max_rejected": 0.5,
+    "data.max_rejected_share": 0.5,
     "data.cache": None,
     "loader.backend": "reference",
     "loader.threads": 2,

@@ -118,9 +118,9 @@ def test_limit_on_rejected_files(root: Path) -> None:
     with pytest.raises(DataError) as raised:
         found.check(0.1)
     assert str(raised.value) == (
-        f"data.root = {root}: 4 of 8 videos cannot be used, more than data.max_rejected = 0.1 allows: "
+        f"data.root = {root}: 4 of 8 videos cannot be used, more than data.max_rejected_share = 0.1 allows: "
         f"run/cut.mp4 {found.rejected[0].reason}; run/cut_behind_its_index.mp4 {found.rejected[1].reason}; "
-        "walk/empty.mp4 is empty (0 bytes); and 1 more. Mend or remove them, or raise data.max_rejected"
+        "walk/empty.mp4 is empty (0 bytes); and 1 more. Mend or remove them, or raise data.max_rejected_share"
     )
 
 

@@ -254,7 +254,7 @@ def test_the_window_keeps_starts_from_the_end() -> None:
 def test_pillows_jitter_takes_the_same_draws() -> None:
     """The steps have the factors that the matrix is made of, in an order of their own. A strength of 0 is no step."""
     linear, pillow = (
-        AugmentConfig(color_jitter_prob=0.7, grayscale_prob=0.3, arithmetic=form) for form in ("linear", "pillow")
+        AugmentConfig(color_jitter_prob=0.7, grayscale_prob=0.3, color_arithmetic=form) for form in ("linear", "pillow")
     )
     for number in range(50):
         matrix, jitter = (draw_view(RandomStream(7, number), VIDEOS[0], config) for config in (linear, pillow))
@@ -262,7 +262,7 @@ def test_pillows_jitter_takes_the_same_draws() -> None:
         np.testing.assert_array_equal(matrix.color, color_matrix(**dict(jitter.pillow_steps)))
         np.testing.assert_array_equal(jitter.color, IDENTITY_COLOR)
         assert matrix.pillow_steps == ()
-    none = AugmentConfig(color_jitter_prob=1.0, grayscale_prob=0.0, hue=0.0, contrast=0.0, arithmetic="pillow")
+    none = AugmentConfig(color_jitter_prob=1.0, grayscale_prob=0.0, hue=0.0, contrast=0.0, color_arithmetic="pillow")
     views = [draw_view(RandomStream(8, number), VIDEOS[0], none) for number in range(20)]
     drawn = {name for view in views for name, _ in view.pillow_steps}
     assert drawn == {"brightness", "saturation"}
