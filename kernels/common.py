@@ -27,6 +27,9 @@ CPU_CHUNK_LOGITS = 2**22
 """How many logits a reference computes at a time on a CPU (16 MiB). Smaller chunks would stay nearer to the processor,
 but threads wait for each other after every step, which takes long on cores that a loader keeps busy too."""
 
+FLOAT32_PRECISION = "tf32x3"
+"""How the kernels multiply float32: as three products of TF32, which is meant to be about as exact as float32."""
+
 # --- Checks
 
 

@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from cacl.kernels.common import (
+    FLOAT32_PRECISION,
     LN_2,
     LOG2_E,
     add_weighted_columns,
@@ -50,7 +51,11 @@ def scan_kernel(
     PRECISION: tl.constexpr,
     WIDEN: tl.constexpr,
 ):
-    """Computes m and l [splits, N] and acc [splits, N, D] for a block of anchors and a split of the queue."""
+    """Computes m, l and acc for a block of anchors and a split of the queue.
+
+    anchors is [N, D] and queue [K, D] of the same dtype. m and l are float32 [splits, N],
+    acc is float32 [splits, N, D].
+    """
     # Whole blocks are counted in 64 bits and what is within one in 32, since these numbers stay in registers all along.
     first_row, split = tl.program_id(0).to(tl.int64) * BLOCK_N, tl.program_id(1).to(tl.int64)
     row, key = tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_K)
@@ -102,7 +107,11 @@ def finish_kernel(
     BLOCK_D: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """Joins the splits of the queue for a block of anchors, then contrasts these with their positives."""
+    """Joins the splits of the queue for a block of anchors, then contrasts these with their positives.
+
+    positives is [N, P, D]. loss and similarity are float32 [N, P], logsumexp and max_negative_logit float32 [N], and
+    mean is float32 [N, D].
+    """
     row = (tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)).to(tl.int64)
     dim = tl.arange(0, BLOCK_D)  # all D of them
     inside, inside_2d = row < n, (row[:, None] < n) & (dim[None, :] < D)
@@ -159,7 +168,10 @@ def backward_kernel(
     BLOCK_N: tl.constexpr,
     NEEDS_D_POSITIVES: tl.constexpr,
 ):
-    """Computes the gradients of a block of anchors, of their positives, and of the temperature for each anchor."""
+    """Computes the gradients of a block of anchors, of their positives, and of the temperature for each anchor.
+
+    d_anchors is [N, D], d_positives [N, P, D], and d_temperature float32 [N].
+    """
     row = (tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)).to(tl.int64)
     dim = tl.arange(0, BLOCK_D)  # all D of them
     inside, inside_2d = row < n, (row[:, None] < n) & (dim[None, :] < D)
@@ -221,7 +233,7 @@ def launch_scan(anchors: Tensor, queue: Tensor, temperature: Tensor) -> tuple[Te
         NUM_SLICES=triton.cdiv(d, tile.block_d),
         BLOCK_N=tile.block_n,
         BLOCK_K=tile.block_k,
-        PRECISION="tf32x3",
+        PRECISION=FLOAT32_PRECISION,
         WIDEN=needs_widening(anchors),
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,

@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from cacl.kernels.common import (
+    FLOAT32_PRECISION,
     LN_2,
     LOG2_E,
     Grid,
@@ -75,7 +76,10 @@ def logsumexp_kernel(
     PRECISION: tl.constexpr,
     WIDEN: tl.constexpr,
 ):
-    """Computes log-sum-exp and largest logit, both [splits, N], of a block of rows and a split of the columns."""
+    """Computes the log-sum-exps and the largest logits of a block of rows over a split of the columns.
+
+    rows is [N, D] and columns [M, D] of the same dtype. Both results are float32 [splits, N].
+    """
     first_row, split = tl.program_id(0).to(tl.int64) * BLOCK_N, tl.program_id(1).to(tl.int64)
     row = tl.arange(0, BLOCK_N)
     rows_left = (n_rows - first_row).to(tl.int32)
@@ -120,7 +124,10 @@ def gradient_kernel(
     PRECISION: tl.constexpr,
     WIDEN: tl.constexpr,
 ):
-    """Computes the share of a split of the columns in the gradient of a block of rows: [splits, N, D].
+    """Computes the share of a split of the columns in the gradient of a block of rows.
+
+    rows is [N, D] and columns [M, D] of the same dtype. row_stats, float32 [N, 2], and column_stats, float32 [M, 2],
+    hold log-sum-exps and weights. gradient is float32 [splits, N, D].
 
     All weights are divided by `max_weight`, the largest of them, since half precision knows nothing as small as 1 / N
     of a softmax. Two of them then add up to 2, and many small ones count as well, so half precision gets them times
@@ -206,7 +213,7 @@ def common_arguments(rows: Tensor, columns: Tensor, tile: Tile) -> tuple[Grid, d
         "NUM_SLICES": triton.cdiv(d, tile.block_d),
         "BLOCK_N": tile.block_n,
         "BLOCK_K": tile.block_k,
-        "PRECISION": "tf32x3",
+        "PRECISION": FLOAT32_PRECISION,
         "WIDEN": needs_widening(rows),
         "num_warps": tile.num_warps,
         "num_stages": tile.num_stages,
