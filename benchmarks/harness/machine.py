@@ -1,4 +1,4 @@
-"""What a figure was measured on, and what measuring it took."""
+"""What a benchmark ran on, and the processor time that it took."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from typing import Any, NamedTuple
 
 
 class Usage(NamedTuple):
-    """Of this process and its worker processes, since they started."""
+    """What this process and its worker processes have used since they started."""
 
     processor_seconds: float
     bytes_read: int
-    """By system calls, from the page cache or not."""
+    """Bytes that system calls read, from the page cache or not."""
 
     def since(self, earlier: Usage) -> Usage:
+        """What was used between an earlier time and this one."""
         return Usage(self.processor_seconds - earlier.processor_seconds, self.bytes_read - earlier.bytes_read)
 
 
 def usage() -> Usage | None:
-    """None where the system does not tell (there is no /proc)."""
+    """What was used until now; None where the system does not tell, since there is no /proc."""
     ticks = read = 0
     try:
         for process in ("self", *(worker.pid for worker in active_children())):
@@ -38,7 +39,11 @@ def usage() -> Usage | None:
 
 
 def describe(packages: Sequence[str]) -> dict[str, Any]:
-    """Processor, versions and commit, without anything that names the machine."""
+    """Describes the processor, the versions and the commit, without anything that names the machine.
+
+    Args:
+        packages: The packages whose versions are told, if they are installed.
+    """
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
@@ -66,7 +71,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Of the repository that this file belongs to; None for an installed copy."""
+    """The commit of the repository that this file belongs to; None for an installed copy."""
     here = Path(__file__)
     try:
         _git(here.parent, "ls-files", "--error-unmatch", here.name)

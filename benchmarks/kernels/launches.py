@@ -14,18 +14,20 @@ from cacl.kernels.edit_distance_reference import WORD_BITS
 
 N, K, DIM = 2048, 2**16, 128
 SPLIT = 2**13
-"""Keys or columns of one program."""
+"""Keys or columns that one program goes through."""
 
 
 class Launch(NamedTuple):
+    """A launch of a kernel, to be compiled ahead of time."""
+
     kernel: Any
     setting: str
     arguments: Mapping[str, Any]
-    """By name; more than the kernel takes do no harm."""
+    """The arguments by name. More than the kernel takes do no harm."""
     options: Mapping[str, Any]
 
 
-def _of_contrast() -> Iterator[Launch]:
+def _contrast_launches() -> Iterator[Launch]:
     for dtype in (torch.bfloat16, torch.float32):
         tile = contrast_tile(DIM, dtype)
         arguments = {
@@ -34,9 +36,9 @@ def _of_contrast() -> Iterator[Launch]:
             "n": N,
             "k": K,
             "keys_per_split": SPLIT,
-            **_of_tiles(tile),
+            **_tile_arguments(tile),
         }
-        yield Launch(contrast_triton.scan_kernel, _name(dtype), arguments, _options(tile))
+        yield Launch(contrast_triton.scan_kernel, _name(dtype), arguments, _launch_options(tile))
     arguments = {
         **dict.fromkeys(("anchors", "positives", "d_anchors", "d_positives"), torch.bfloat16),
         **dict.fromkeys(("temperature", "split_m", "split_l", "split_acc"), torch.float32),
@@ -54,7 +56,7 @@ def _of_contrast() -> Iterator[Launch]:
         yield Launch(kernel, "bfloat16", arguments, {})
 
 
-def _of_symmetric() -> Iterator[Launch]:
+def _symmetric_launches() -> Iterator[Launch]:
     for dtype in (torch.bfloat16, torch.float32):
         for kernel, tile in (
             (symmetric_triton.logsumexp_kernel, symmetric_triton.logsumexp_tile(DIM, dtype)),
@@ -68,12 +70,12 @@ def _of_symmetric() -> Iterator[Launch]:
                 "n_columns": N,
                 "columns_per_split": N,
                 "rank_offset": 0,
-                **_of_tiles(tile),
+                **_tile_arguments(tile),
             }
-            yield Launch(kernel, _name(dtype), arguments, _options(tile))
+            yield Launch(kernel, _name(dtype), arguments, _launch_options(tile))
 
 
-def _of_tiles(tile: Tile) -> dict[str, Any]:
+def _tile_arguments(tile: Tile) -> dict[str, Any]:
     return {
         "D": DIM,
         "BLOCK_D": tile.block_d,
@@ -85,15 +87,15 @@ def _of_tiles(tile: Tile) -> dict[str, Any]:
     }
 
 
-def _options(tile: Tile) -> dict[str, int]:
+def _launch_options(tile: Tile) -> dict[str, int]:
     return {"num_warps": tile.num_warps, "num_stages": tile.num_stages}
 
 
-def _of_edit_distance() -> Iterator[Launch]:
+def _edit_distance_launches() -> Iterator[Launch]:
     for length, bits in ((16, 32), (64, 64)):
         arguments = {
             **dict.fromkeys(("orders", "distances"), torch.uint8),
-            "batch": 1001,  # the kernel is compiled for any
+            "batch": 1001,  # The kernel is compiled for any number.
             "LENGTH": length,
             "BITS": bits,
             "SYMBOLS_PER_LOAD": 4,
@@ -112,7 +114,7 @@ def _of_edit_distance() -> Iterator[Launch]:
     yield Launch(edit_distance_triton.sequences_kernel, "int32", arguments, options)
 
 
-def _of_augment() -> Iterator[Launch]:
+def _augment_launches() -> Iterator[Launch]:
     arguments = {
         "out": torch.float16,
         "crops": torch.int32,
@@ -133,9 +135,9 @@ def _name(dtype: torch.dtype) -> str:
 
 
 LAUNCHES: dict[str, Callable[[], Iterator[Launch]]] = {
-    "contrast": _of_contrast,
-    "symmetric": _of_symmetric,
-    "edit-distance": _of_edit_distance,
-    "augment": _of_augment,
+    "contrast": _contrast_launches,
+    "symmetric": _symmetric_launches,
+    "edit-distance": _edit_distance_launches,
+    "augment": _augment_launches,
 }
-"""By operation."""
+"""The launches of each operation."""

@@ -1,4 +1,4 @@
-"""What a kernel takes of a GPU, told without one: compiled ahead of time by the assembler that comes with Triton."""
+"""What a kernel takes of a GPU, told without one: it is compiled by the assembler that comes with Triton."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from triton.compiler import ASTSource
 from triton.runtime import JITFunction
 
 CAPABILITIES = (80, 90, 100)
-"""A100, H100 and H200, B200."""
+"""The compute capabilities of A100, of H100 and H200, and of B200."""
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
-"""Bytes of shared memory that one block may take (CUDA programming guide, technical specifications)."""
+"""The bytes of shared memory that one block may take (CUDA programming guide, technical specifications)."""
 
 TYPES = {
     torch.float32: "fp32",
@@ -31,34 +31,41 @@ TYPES = {
     torch.int64: "i64",
 }
 TENSOR_CORES = re.compile(r"U?T?C?[HQIO]G?MMA")
-"""HMMA and the like up to Ampere, HGMMA on Hopper, UTCHMMA on Blackwell."""
+"""Instructions for tensor cores: HMMA and the like up to Ampere, HGMMA on Hopper, UTCHMMA on Blackwell."""
 
 
 class Resources(NamedTuple):
+    """What a kernel takes of a GPU."""
+
     registers: int
-    """Of a thread."""
+    """Registers of a thread."""
     shared: int
-    """Bytes of a block."""
+    """Bytes of shared memory of a block."""
     local_accesses: int
-    """Loads from and stores to local memory: registers that did not suffice."""
+    """Loads from and stores to local memory, which registers that do not suffice cause."""
     tensor_cores: int
-    """Instructions for them."""
+    """Instructions for tensor cores."""
 
 
 def compile_ahead(kernel: Any, arguments: Mapping[str, Any], capability: int, **options: int) -> Resources:
     """Compiles a kernel as it would be for a launch with these arguments.
 
-    arguments: by name; a torch.dtype stands for a tensor of it that begins at a multiple of 16 bytes, the rest are the
-    values themselves. options: num_warps, num_stages; floating-point fusion is on, as in our launches.
+    Args:
+        kernel: The kernel.
+        arguments: The arguments by name. A torch.dtype stands for a tensor of it that begins at a multiple of 16 bytes;
+            the rest are the values themselves.
+        capability: The compute capability of the GPU, such as 90.
+        options: num_warps and num_stages. Floating-point fusion is on, as in our launches.
 
-    Raises RuntimeError under TRITON_INTERPRET=1, where nothing is compiled.
+    Raises:
+        RuntimeError: TRITON_INTERPRET=1 is set, under which nothing is compiled.
     """
     if not isinstance(kernel, JITFunction):
         raise RuntimeError("TRITON_INTERPRET=1 is set, under which Triton compiles nothing")
     signature: dict[str, str] = {}
     constants: dict[str, Any] = {}
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}
-    for place, parameter in enumerate(kernel.params):
+    for position, parameter in enumerate(kernel.params):
         value = arguments[parameter.name]
         if parameter.is_constexpr:
             signature[parameter.name], constants[parameter.name] = "constexpr", value
@@ -67,9 +74,9 @@ def compile_ahead(kernel: Any, arguments: Mapping[str, Any], capability: int, **
             signature[parameter.name] = f"*{TYPES[value]}"
         else:
             signature[parameter.name] = "i32" if isinstance(value, int) else "fp32"
-        # What Triton itself finds out at a launch: without it loads are neither wide nor asynchronous.
+        # Triton itself finds this out at a launch. Without it loads are neither wide nor asynchronous.
         if isinstance(value, torch.dtype) or (isinstance(value, int) and value % 16 == 0):
-            attributes[(place,)] = [["tt.divisibility", 16]]
+            attributes[(position,)] = [["tt.divisibility", 16]]
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
     target = GPUTarget("cuda", capability, 32)
     compiled = triton.compile(source, target=target, options={"enable_fp_fusion": True, **options})

@@ -1,6 +1,8 @@
-"""Do weight gradients of 3D convolutions reproduce on this CPU? The reason why bf16 is refused there.
+"""Do weight gradients of 3D convolutions reproduce on this CPU?
 
-python benchmarks/scripts/bf16_on_cpu.py > benchmarks/results/bf16_on_cpu.json
+    python benchmarks/scripts/bf16_on_cpu.py > benchmarks/results/bf16_on_cpu.json
+
+In bfloat16 they do not, which is the reason why training in bf16 is refused on CPUs.
 """
 
 from __future__ import annotations
@@ -13,17 +15,19 @@ import torch
 from torch import nn
 
 REPEATS = 8
-LAYERS = {  # of R3D-10 at width 0.25 on 8 frames of 56 pixels: (in, out, kernel, stride), input [B, C, T, H, W]
+LAYERS = {
     "stem": ((3, 16, (3, 7, 7), (1, 2, 2)), (32, 3, 8, 56, 56)),
     "stage 1": ((16, 16, 3, 1), (32, 16, 8, 28, 28)),
     "stage 2": ((32, 32, 3, 1), (32, 32, 4, 14, 14)),
     "stage 3": ((64, 64, 3, 1), (32, 64, 2, 7, 7)),
     "stage 4": ((128, 128, 3, 1), (32, 128, 1, 4, 4)),
 }
+"""The layers of R3D-10 at width 0.25 on 8 frames of 56 pixels: (channels in, channels out, kernel, stride), and the
+shape [B, C, T, H, W] of the input."""
 
 
 def different_gradients(layer: str, bf16: bool) -> int:
-    """How many different weight gradients REPEATS identical backward passes give."""
+    """Counts the different weight gradients that REPEATS identical backward passes give."""
     (channels, out, kernel, stride), shape = LAYERS[layer]
     torch.manual_seed(0)
     padding = tuple(k // 2 for k in kernel) if isinstance(kernel, tuple) else kernel // 2
@@ -41,6 +45,7 @@ def different_gradients(layer: str, bf16: bool) -> int:
 
 
 def cpu_name() -> str:
+    """The model of the processor."""
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return names[0].partition(":")[2].strip()
 

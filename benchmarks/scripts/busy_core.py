@@ -30,20 +30,25 @@ from cacl.benchmarks.harness import machine
 from cacl.benchmarks.harness.stats import Spread
 
 ROOT = Path(__file__).parents[2]
-PRESET = ROOT / "cacl/recipes/demo.toml"
+RECIPE = ROOT / "cacl/recipes/demo.toml"
 PACKAGES = ("cacl", "torch", "av", "numpy", "numba")
 THREADS = {
     "asleep": ["-m", "cacl.cli"],
-    "spinning": ["-c", "from cacl.cli import app; app()"],  # what the entry point does before is left out
+    "spinning": ["-c", "from cacl.cli import app; app()"],  # What the entry point does before is left out.
 }
-"""How threads wait, and how Python is started for that."""
+"""How threads wait, and the arguments with which Python is started for that."""
 BUSY = ["nice", "-n", "19", sys.executable, "-c", "while True: pass"]
 UNSET = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
 
 
 @contextmanager
 def busy_core() -> Iterator[None]:
-    # As from another terminal: within one session Linux heeds the priority, among sessions it shares out evenly.
+    """Keeps one core busy while the block runs.
+
+    Yields:
+        Nothing.
+    """
+    # This is as from another terminal: within one session Linux heeds the priority, among sessions it shares evenly.
     process = subprocess.Popen(BUSY, start_new_session=True)
     try:
         yield
@@ -54,32 +59,32 @@ def busy_core() -> Iterator[None]:
 
 
 def cacl(threads: str, *arguments: str) -> str:
-    """What the command prints on stdout."""
+    """Runs a command of cacl, and returns what it prints on stdout."""
     environment = {name: value for name, value in os.environ.items() if name not in UNSET}
     command = [sys.executable, *THREADS[threads], *arguments]
     return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def clips_per_second(threads: str, videos: Path, steps: int) -> float:
-    """Of `steps` training steps, after as many that are not counted."""
-    count, preset = len(list(videos.glob("videos/*.mp4"))), configuration.load(PRESET)
+    """Measures the clips per second of `steps` training steps, after as many that are not counted."""
+    count, recipe = len(list(videos.glob("videos/*.mp4"))), configuration.load(RECIPE)
     with tempfile.TemporaryDirectory() as run:
         own = {
             "run": run,
             "data.root": videos,
             "data.cache": videos.parent / "cache",
             "train.device": "cpu",
-            "train.epochs": 2 * steps * preset.train.batch_size / count,
+            "train.epochs": 2 * steps * recipe.train.batch_size / count,
             "train.log_every": steps,
         }
         sets = [part for key, value in own.items() for part in ("--set", f"{key}={value}")]
-        summary = json.loads(cacl(threads, "train", "--config", str(PRESET), *sets, "--json"))
+        summary = json.loads(cacl(threads, "train", "--config", str(RECIPE), *sets, "--json"))
     assert summary["steps_taken"] == 2 * steps
     return summary["scalars"]["clips_per_second"]
 
 
-def measured(videos: Path, steps: int, repeats: int) -> list[dict[str, float]]:
-    """Clips per second of each way, by repeat."""
+def measure(videos: Path, steps: int, repeats: int) -> list[dict[str, float]]:
+    """Measures the clips per second of all four runs, by repeat."""
     rows: list[dict[str, float]] = []
     for _ in range(repeats):
         rows.append({})
@@ -92,23 +97,24 @@ def measured(videos: Path, steps: int, repeats: int) -> list[dict[str, float]]:
 
 
 def ratios(rows: list[dict[str, float]]) -> dict[str, list[float]]:
-    """Within each repeat."""
+    """The ratios within each repeat."""
     pairs = {f"{threads}: beside a busy core / alone": threads for threads in THREADS}
     found = {
         name: [row[f"{threads}, beside a busy core"] / row[f"{threads}, alone"] for row in rows]
         for name, threads in pairs.items()
     }
-    for place in ("alone", "beside a busy core"):
-        found[f"{place}: asleep / spinning"] = [row[f"asleep, {place}"] / row[f"spinning, {place}"] for row in rows]
+    for load in ("alone", "beside a busy core"):
+        found[f"{load}: asleep / spinning"] = [row[f"asleep, {load}"] / row[f"spinning, {load}"] for row in rows]
     return found
 
 
 def table(values: dict[str, list[float]]) -> dict[str, Any]:
-    """Each with its median and range."""
+    """Each series of values with its median and range."""
     return {name: asdict(Spread.of(each)) | {"each": each} for name, each in values.items()}
 
 
 def main() -> None:
+    """Measures, and prints JSON on stdout and a table on stderr."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=10, help="of a measurement; as many before are not counted")
     parser.add_argument("--repeats", type=int, default=3)
@@ -116,7 +122,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         videos = Path(folder) / "videos"
         cacl("asleep", "data", "synth", str(videos), "--train", "1", "--test", "0")
-        rows = measured(videos, given.steps, given.repeats)
+        rows = measure(videos, given.steps, given.repeats)
     result = {
         "machine": machine.describe(PACKAGES),
         "threads": torch.get_num_threads(),

@@ -1,9 +1,10 @@
 """Makes videos like those of UCF101 from real footage, for `cacl bench-loader`: 320x240, 180 frames, in class folders.
 
-python benchmarks/scripts/make_corpus.py FOOTAGE OUT [--videos N] [--codec xvid|h264]
+    python benchmarks/scripts/make_corpus.py FOOTAGE OUT [--videos N] [--codec xvid|h264]
 
 `xvid` is what UCF101 and HMDB51 hold: MPEG-4 part 2 in AVI with packed B-frames, about 500 kb/s, key frames up to 250
-frames apart. `h264` is what Kinetics holds: libx264 in MP4, likewise. The same footage gives the same bytes.
+frames apart. `h264` is what Kinetics holds: libx264 in MP4, with key frames as far apart. The same footage gives the
+same bytes.
 """
 
 from __future__ import annotations
@@ -19,25 +20,25 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 WIDTH, HEIGHT, FRAMES, RATE, GOP = 320, 240, 180, 25, 250
-LEAST_FRAMES, MOST_ENLARGED = 24, 1.5
-"""What footage is taken: enough to be played to and fro, and not blurred by enlarging it."""
+MIN_FRAMES, MAX_ENLARGEMENT = 24, 1.5
+"""The footage that is taken has enough frames to be played to and fro, and is not blurred by enlarging it."""
 OPTIONS = {
     "xvid": {"b": "500k", "flags": "+bitexact", "mbd": "rd", "trellis": "1"},
-    # mbtree: with it, libx264 on AVX-512 gives other bytes from run to run.
+    # With mbtree, libx264 on AVX-512 gives other bytes from run to run.
     "h264": {"preset": "medium", "crf": "23", "mbtree": "0"},
 }
 VOP_START, NEW_VOL = b"\0\0\1\xb6", b"\0\0\1\xb2DivX503b1393p"
-"""Start of a coded frame of MPEG-4 part 2; the note by which decoders know that B-frames are packed."""
+"""The start of a coded frame of MPEG-4 part 2, and the note by which decoders know that B-frames are packed."""
 B_FRAME = 2
 NOT_CODED = VOP_START + bytes([0b01010000, 0b01001111])
 """A P-frame without content, which fills the place of a frame that was packed into an earlier packet."""
 
 
 def pictures(file: Path, offset: int) -> Iterator[np.ndarray]:
-    """FRAMES times uint8 [HEIGHT, WIDTH, 3]: the middle of each frame, played to and fro from frame `offset` on."""
+    """Yields FRAMES pictures uint8 [H, W, 3]: the middle of each frame, played to and fro from frame `offset` on."""
     with av.open(str(file), metadata_errors="ignore") as container:
         stream = container.streams.video[0]
-        scale = enlarged(stream)
+        scale = enlargement(stream)
         width, height = round(stream.width * scale), round(stream.height * scale)
         frames = [f.reformat(width, height, "rgb24").to_ndarray() for f in container.decode(stream)]
     top, left, last = (height - HEIGHT) // 2, (width - WIDTH) // 2, len(frames) - 1
@@ -47,6 +48,7 @@ def pictures(file: Path, offset: int) -> Iterator[np.ndarray]:
 
 
 def encode(file: Path, images: Iterator[np.ndarray], codec: str) -> None:
+    """Encodes pictures uint8 [H, W, 3] to a file, with `xvid` or `h264`."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(file), "w", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream({"xvid": "mpeg4", "h264": "libx264"}[codec], RATE, options=OPTIONS[codec])
@@ -58,11 +60,11 @@ def encode(file: Path, images: Iterator[np.ndarray], codec: str) -> None:
             context.codec_tag = "XVID"
         frames = chain((av.VideoFrame.from_ndarray(image, "rgb24") for image in images), [None])
         packets = [packet for frame in frames for packet in stream.encode(frame)]
-        container.mux(packed(packets, stream) if codec == "xvid" else packets)
+        container.mux(pack_b_frames(packets, stream) if codec == "xvid" else packets)
 
 
-def packed(packets: list[Packet], stream: VideoStream) -> list[Packet]:
-    """As XviD stores B-frames: the first of a run in the packet of the frame before it, and an empty one behind."""
+def pack_b_frames(packets: list[Packet], stream: VideoStream) -> list[Packet]:
+    """Packs B-frames as XviD does: the first of a run joins the packet of the frame before it, an empty one follows."""
     frames = [bytes(packet) for packet in packets]
     kinds = [frame[frame.index(VOP_START) + len(VOP_START)] >> 6 for frame in frames]
     starts = [number for number, kind in enumerate(kinds) if kind != B_FRAME]
@@ -82,21 +84,23 @@ def packed(packets: list[Packet], stream: VideoStream) -> list[Packet]:
 
 
 def usable(file: Path) -> bool:
+    """Whether footage is long and large enough."""
     try:
         with av.open(str(file), metadata_errors="ignore") as container:
             stream = container.streams.video[0]
-            enough = sum(1 for _ in container.decode(stream)) >= LEAST_FRAMES
-            return enough and enlarged(stream) <= MOST_ENLARGED
+            enough = sum(1 for _ in container.decode(stream)) >= MIN_FRAMES
+            return enough and enlargement(stream) <= MAX_ENLARGEMENT
     except (av.FFmpegError, ValueError, IndexError):
         return False
 
 
-def enlarged(stream: VideoStream) -> float:
+def enlargement(stream: VideoStream) -> float:
+    """The factor by which footage is enlarged to fill a frame."""
     return max(WIDTH / stream.width, HEIGHT / stream.height)
 
 
 def sources(footage: Path) -> Iterator[Path]:
-    """Footage of each folder in turn."""
+    """Yields usable footage, of each folder in turn."""
     folders: dict[Path, list[Path]] = {}
     for file in sorted(footage.rglob("*")):
         if file.suffix in (".avi", ".mp4"):

@@ -2,9 +2,9 @@
 
     python benchmarks/scripts/soak.py PREPARED > benchmarks/results/soak.json
 
-PREPARED is a set that `cacl data prepare` made. Its videos are linked into a set of 10,000, over which the `cpu`
-backend loads 20,000 clips while memory, descriptors and threads are counted; and an index of a million videos is
-written, opened, and asked for plans. Progress goes to stderr.
+PREPARED is a set that `cacl data prepare` made. Its videos are linked into a set of 10,000, from which the `cpu`
+backend loads 20,000 clips while memory, descriptors and threads are counted. After that, an index of a million videos
+is written, opened, and asked for plans. Progress goes to stderr.
 """
 
 from __future__ import annotations
@@ -42,15 +42,17 @@ PACKAGES = ("cacl", "torch", "av", "numpy", "safetensors")
 
 
 def resident_mib() -> float:
+    """The resident memory of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def descriptors() -> int:
+def descriptor_count() -> int:
+    """The open file descriptors of this process."""
     return len(os.listdir("/proc/self/fd"))
 
 
-def multiplied(source: Catalog, folder: Path, count: int, *, link: bool) -> None:
-    """An index of `count` videos that are those of the source again and again, under names of their own."""
+def write_multiplied_set(source: Catalog, folder: Path, count: int, *, link: bool) -> None:
+    """Writes an index of `count` videos, which are those of the source again and again under names of their own."""
     videos = [(video, source.location(video)) for video in source.videos]
     (folder / "videos").mkdir(parents=True)
     writer = IndexWriter(folder)
@@ -70,6 +72,7 @@ def multiplied(source: Catalog, folder: Path, count: int, *, link: bool) -> None
 
 
 def soak(folder: Path, config: Config) -> dict[str, Any]:
+    """Loads CLIPS clips, and looks at the process every 25 batches."""
     catalog = scan(DataConfig(root=str(folder)), min_frames=config.clip.frames)
     sampler = ClipSampler(catalog.videos, config.clip, config.augment, config.seed)
     backend = build_backend("cpu", catalog, config, torch.device("cpu"))
@@ -84,7 +87,7 @@ def soak(folder: Path, config: Config) -> dict[str, Any]:
                 {
                     "clips": clips,
                     "resident_mib": resident_mib(),
-                    "descriptors": descriptors(),
+                    "descriptors": descriptor_count(),
                     "threads": threading.active_count(),
                     "seconds": time.monotonic() - started,
                 }
@@ -101,7 +104,8 @@ def soak(folder: Path, config: Config) -> dict[str, Any]:
 
 
 def million(source: Catalog, folder: Path, config: Config) -> dict[str, Any]:
-    multiplied(source, folder, MILLION, link=False)
+    """Writes and opens an index of MILLION videos, and plans the first clips of it."""
+    write_multiplied_set(source, folder, MILLION, link=False)
     gc.collect()
     before = resident_mib()
     started = time.monotonic()
@@ -122,14 +126,15 @@ def million(source: Catalog, folder: Path, config: Config) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Runs both parts, and prints JSON on stdout."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("prepared", type=Path)
     source = scan(DataConfig(root=str(parser.parse_args().prepared.absolute())))
     config = Config()
-    with tempfile.TemporaryDirectory(dir=source.root, prefix=".soak") as folder:  # links need the same file system
+    with tempfile.TemporaryDirectory(dir=source.root, prefix=".soak") as folder:  # Links need the same file system.
         large = million(source, Path(folder) / "million", config)
         print(large, file=sys.stderr)
-        multiplied(source, Path(folder) / "many", VIDEOS, link=True)
+        write_multiplied_set(source, Path(folder) / "many", VIDEOS, link=True)
         result = {"machine": machine.describe(PACKAGES), "million": large, "soak": soak(Path(folder) / "many", config)}
     print(json.dumps(result, indent=1))
 
