@@ -1,4 +1,4 @@
-"""The queue, the momentum copies and the step that joins them, against themselves done the long way."""
+"""The step that joins encoders, queue and momentum copies, against itself done the long way."""
 
 from __future__ import annotations
 
@@ -6,157 +6,17 @@ import copy
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from cacl.clips import ClipBatch, ViewPlan
-from cacl.config import Config, TransformerConfig, from_dict
-from cacl.loaders.backends.reference import make_view
-from cacl.loaders.sampling.augmentation import color_matrix
+from cacl.clips import ClipBatch
 from cacl.method.cacl import CACL
-from cacl.method.dual_encoder import DualEncoder, shuffle_frames
-from cacl.method.ema import ema_copy, ema_update
-from cacl.method.key_queue import KeyQueue
 from cacl.method.losses import contrast_loss, order_loss
-from cacl.models.video_transformer import VideoTransformer
+from tests.method.small_method import DIM, a_batch, parameters, tiny
 
-FRAMES, SIZE, DIM = 4, 16, 8
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-
-
-def tiny(*, order_weight: float = 1.0, embedder: str = "light", **contrast: Any) -> Config:
-    return from_dict(
-        {
-            "clip": {"frames": FRAMES, "size": SIZE},
-            "model": {
-                "cnn": "r3d10",
-                "width": 1 / 16,
-                "embedding_dim": DIM,
-                "dropout": 0.0,
-                "transformer": {"embedder": embedder, "width": 16, "depth": 1, "heads": 2},
-            },
-            "contrast": {"queue_size": 13, "momentum": 0.9, **contrast},
-            "order": {"weight": order_weight},
-            "train": {"batch_size": 6},
-        }
-    )
-
-
-def a_batch(size: int = 6) -> ClipBatch:
-    order = torch.stack([torch.randperm(FRAMES) for _ in range(size)]).byte()
-    order[0] = torch.arange(FRAMES)
-    number = torch.arange(size)
-    views = tuple(torch.rand(2, size, 3, FRAMES, SIZE, SIZE).half())
-    return ClipBatch(views=views, order=order, video=number, index=number)
-
-
-def parameters(module: nn.Module) -> dict[str, Tensor]:
-    return {name: p.detach().clone() for name, p in module.named_parameters()}
-
-
-# ------------------------------------------------------------------------------------------------------- queue
-
-
-@pytest.mark.parametrize("size", [1, 2, 5, 7, 64])
-def test_queue_is_a_ring(size: int) -> None:
-    """Against a list in which one key after the other is put down."""
-    queue = KeyQueue(size, 3)
-    model, pointer, written = queue.keys.tolist(), 0, 0
-    counts = [0, 1, size, size - 1, size + 1, 2 * size, 3 * size + 1, 2 * size - 1]
-    counts += torch.randint(0, 2 * size + 2, (50,)).tolist()
-    for count in counts:
-        keys = F.normalize(torch.randn(count, 3), dim=1)
-        queue.enqueue(keys)
-        for key in keys.tolist():
-            model[pointer], pointer = key, (pointer + 1) % size
-        written += count
-        assert queue.keys.tolist() == model
-        assert queue.pointer.item() == pointer == written % size
-
-
-def test_queue_starts_with_different_unit_vectors() -> None:
-    queue = KeyQueue(1000, 16)
-    assert queue.keys.shape == (1000, 16)
-    assert queue.keys.dtype == torch.float32
-    torch.testing.assert_close(queue.keys.norm(dim=1), torch.ones(1000), rtol=0, atol=1e-6)
-    assert len(queue.keys.unique(dim=0)) == 1000
-    # a sum of uniform directions has a mean square length of 1000
-    assert queue.keys.sum(0).square().sum() < 1000 * (1 + 4 * math.sqrt(2 / 16))
-    assert (queue.pointer.item(), queue.pointer.dtype, queue.pointer.shape) == (0, torch.int64, ())
-
-
-def test_queue_is_no_parameter_and_takes_no_graph() -> None:
-    queue = KeyQueue(5, 3)
-    assert list(queue.parameters()) == []
-    queue.enqueue(torch.randn(3, 3, requires_grad=True) * 2)
-    assert not queue.keys.requires_grad
-
-
-def test_queue_goes_on_from_its_state() -> None:
-    old, new = KeyQueue(7, 3), KeyQueue(7, 3)
-    old.enqueue(torch.randn(4, 3))
-    assert set(old.state_dict()) == {"keys", "pointer"}
-    new.load_state_dict(old.state_dict())
-    more = torch.randn(5, 3)
-    old.enqueue(more)
-    assert not torch.equal(new.keys, old.keys)  # loading copied
-    new.enqueue(more)
-    assert torch.equal(new.keys, old.keys)
-    assert torch.equal(new.pointer, old.pointer)
-
-
-def test_queue_keeps_its_precision() -> None:
-    queue, keys = KeyQueue(4, 3), torch.randn(6, 3).bfloat16()
-    queue.enqueue(keys)
-    assert queue.keys.dtype == torch.float32
-    assert torch.equal(queue.keys, keys[[4, 5, 2, 3]].float())  # key i lies at i modulo 4
-
-
-# ---------------------------------------------------------------------------------------------------- momentum
-
-
-@pytest.mark.parametrize("momentum", [0.0, 0.3, 0.5, 0.9, 0.999, 1.0])
-def test_ema_update_is_the_formula(momentum: float) -> None:
-    shapes = [(3,), (2, 5), ()]
-    targets = [torch.randn(shape) for shape in shapes]
-    expected = [target.numpy().astype(np.float64) for target in targets]
-    places = [target.data_ptr() for target in targets]
-    for _ in range(20):
-        sources = [torch.randn(shape, requires_grad=True) for shape in shapes]
-        ema_update(targets, sources, momentum)
-        values = [source.detach().numpy().astype(np.float64) for source in sources]
-        expected = [momentum * t + (1 - momentum) * s for t, s in zip(expected, values, strict=True)]
-    for target, value in zip(targets, expected, strict=True):
-        np.testing.assert_allclose(target.numpy(), value, rtol=0, atol=20 * 2**-23)  # 20 roundings of values near 1
-    assert [target.data_ptr() for target in targets] == places  # in place
-    assert not any(target.requires_grad for target in targets)
-
-
-def test_ema_copy_shares_what_is_frozen_and_nothing_else() -> None:
-    source = VideoTransformer(TransformerConfig(embedder="test_resnet", width=16, depth=1, heads=2), FRAMES)
-    target = ema_copy(source)
-    theirs = dict(target.named_parameters())
-    trained = {name for name, p in source.named_parameters() if p.requires_grad}
-    assert 0 < len(trained) < len(theirs)
-    for name, p in source.named_parameters():
-        assert (theirs[name] is p) == (name not in trained), name
-        assert torch.equal(theirs[name], p), name
-        assert not theirs[name].requires_grad, name
-    assert {name for name, p in source.named_parameters() if p.requires_grad} == trained
-    buffers = dict(source.named_buffers())
-    assert all(buffer.data_ptr() != buffers[name].data_ptr() for name, buffer in target.named_buffers())
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def test_the_key_encoders_have_no_order_head() -> None:
@@ -165,48 +25,6 @@ def test_the_key_encoders_have_no_order_head() -> None:
     assert model.key.order_head is None
     names = {name for name, _ in model.query.named_parameters() if not name.startswith("order_head.")}
     assert {name for name, _ in model.key.named_parameters()} == names
-
-
-# ------------------------------------------------------------------------------------------ the exact savings
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
-def test_shuffle_frames_against_a_loop(dtype: torch.dtype) -> None:
-    clips = torch.rand(3, 3, 5, 6, 7, requires_grad=True)
-    order = torch.stack([torch.randperm(5) for _ in range(3)])
-    shuffled = shuffle_frames(clips, order.to(dtype))
-    assert shuffled.shape == clips.shape
-    for b in range(3):
-        for t in range(5):
-            assert torch.equal(shuffled[b, :, t], clips[b, :, int(order[b, t])])
-    assert torch.equal(shuffle_frames(clips, torch.arange(5).expand(3, 5)), clips)
-
-
-@pytest.mark.parametrize("flip", [False, True])
-@pytest.mark.parametrize(("side", "size"), [(32, 16), (16, 16), (18, 33)])
-def test_shuffling_a_view_equals_augmenting_the_shuffled_clip(side: int, size: int, flip: bool) -> None:
-    """One augmentation for all frames: T frames are augmented per view, not 2T."""
-    frames = torch.randint(0, 256, (16, 3, 40, 60), dtype=torch.uint8)
-    color = color_matrix(brightness=1.3, contrast=0.7, saturation=1.2, hue=0.08)
-    view = ViewPlan(top=4, left=10, side=side, flip=flip, color=color)
-    order = torch.randperm(16)
-    long_way = make_view(frames[order], view, size)
-    assert torch.equal(shuffle_frames(make_view(frames, view, size)[None], order[None])[0], long_way)
-
-
-def test_encoders_equal_the_long_way() -> None:
-    """The shuffled clip made by a loop, the CNN on one after the other, the tokens of all 2T frames."""
-    encoders, batch = DualEncoder(tiny()), a_batch()
-    other: Any = copy.deepcopy(encoders)  # its parts are None in other configurations
-    clips = batch.query.float()
-    shuffled = torch.stack([clip[:, order.long()] for clip, order in zip(clips, batch.order, strict=True)])
-    features = torch.cat([other.cnn(clips), other.cnn(shuffled)], 1)
-    tokens = other.transformer.attend(other.transformer.embed(clips), other.transformer.embed(shuffled))
-    out = encoders(clips, batch.order)
-    assert set(out) == {"f", "t", "order"}
-    torch.testing.assert_close(out["f"], other.cnn_head(features))
-    torch.testing.assert_close(out["order"], other.order_head(features))
-    torch.testing.assert_close(out["t"], other.transformer_head(tokens))
 
 
 # --------------------------------------------------------------------------------------------------------- loss

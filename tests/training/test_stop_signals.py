@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop; tests/training/test_trainer.py has what the run makes of them."""
+"""Signals that ask a run to stop; test_trainer.py has what the run makes of them."""
 
 from __future__ import annotations
 

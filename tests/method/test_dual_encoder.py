@@ -1,0 +1,56 @@
+"""What the encoders save is exact: they compute what is computed the long way."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from cacl.clips import ViewPlan
+from cacl.loaders.backends.reference import make_view
+from cacl.loaders.sampling.augmentation import color_matrix
+from cacl.method.dual_encoder import DualEncoder, shuffle_frames
+from tests.method.small_method import a_batch, tiny
+
+pytestmark = pytest.mark.usefixtures("seeded")
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_shuffle_frames_against_a_loop(dtype: torch.dtype) -> None:
+    clips = torch.rand(3, 3, 5, 6, 7, requires_grad=True)
+    order = torch.stack([torch.randperm(5) for _ in range(3)])
+    shuffled = shuffle_frames(clips, order.to(dtype))
+    assert shuffled.shape == clips.shape
+    for b in range(3):
+        for t in range(5):
+            assert torch.equal(shuffled[b, :, t], clips[b, :, int(order[b, t])])
+    assert torch.equal(shuffle_frames(clips, torch.arange(5).expand(3, 5)), clips)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(("side", "size"), [(32, 16), (16, 16), (18, 33)])
+def test_shuffling_a_view_equals_augmenting_the_shuffled_clip(side: int, size: int, flip: bool) -> None:
+    """One augmentation for all frames: T frames are augmented per view, not 2T."""
+    frames = torch.randint(0, 256, (16, 3, 40, 60), dtype=torch.uint8)
+    color = color_matrix(brightness=1.3, contrast=0.7, saturation=1.2, hue=0.08)
+    view = ViewPlan(top=4, left=10, side=side, flip=flip, color=color)
+    order = torch.randperm(16)
+    long_way = make_view(frames[order], view, size)
+    assert torch.equal(shuffle_frames(make_view(frames, view, size)[None], order[None])[0], long_way)
+
+
+def test_encoders_equal_the_long_way() -> None:
+    """The shuffled clip made by a loop, the CNN on one after the other, the tokens of all 2T frames."""
+    encoders, batch = DualEncoder(tiny()), a_batch()
+    other: Any = copy.deepcopy(encoders)  # its parts are None in other configurations
+    clips = batch.query.float()
+    shuffled = torch.stack([clip[:, order.long()] for clip, order in zip(clips, batch.order, strict=True)])
+    features = torch.cat([other.cnn(clips), other.cnn(shuffled)], 1)
+    tokens = other.transformer.attend(other.transformer.embed(clips), other.transformer.embed(shuffled))
+    out = encoders(clips, batch.order)
+    assert set(out) == {"f", "t", "order"}
+    torch.testing.assert_close(out["f"], other.cnn_head(features))
+    torch.testing.assert_close(out["order"], other.order_head(features))
+    torch.testing.assert_close(out["t"], other.transformer_head(tokens))

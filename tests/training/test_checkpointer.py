@@ -1,0 +1,75 @@
+"""What a resumed run may change: how it runs, and nothing that decides what is computed."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cacl.checkpoints import checkpoint
+from cacl.config import Config
+from cacl.errors import CheckpointError
+from cacl.training.trainer import train
+from tests.config_keys import config_keys, other_value, value_at, with_value
+from tests.training.small_runs import config_of
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+MAY_CHANGE: dict[str, Any] = {
+    "name": "another",
+    "run": None,  # with the checkpoint in it
+    "data.root": None,  # with the same videos in it
+    "data.layout": "csv",
+    "data.fold": 2,
+    "data.test_share": 0.0625,
+    "data.max_rejected_share": 0.5,
+    "data.cache": None,
+    "loader.backend": "reference",
+    "loader.threads": 2,
+    "loader.prefetch": 1,
+    "loader.dali_pipelines": 3,
+    "loader.dali_views": "triton",
+    "loader.on_failure": "fail",
+    "train.device": "cpu:0",
+    "train.log_every": 3,
+    "train.checkpoint_every": 2,
+    "retrieval.clips_per_video": 3,
+    "retrieval.clip_starts": "official",
+    "retrieval.batch_size": 5,
+}
+"""Every key that a resumed run may set anew, with another value (None: a place that the test makes): how it runs, where
+things lie, how it is evaluated. Whatever else there is decides what is computed, and is refused."""
+
+
+@pytest.mark.parametrize("key", [key for key in config_keys(Config()) if key not in MAY_CHANGE])
+def test_a_resumed_run_may_not_change_what_is_computed(tmp_path: Path, key: str) -> None:
+    config = config_of(run=tmp_path)
+    begun = checkpoint.Checkpoint(config=config, step=1, data_fingerprint="videos", model={}, optimizer={})
+    checkpoint.save(tmp_path / checkpoint.CHECKPOINT_NAME, begun)
+    old, new = value_at(config, key), other_value(value_at(config, key))
+    with pytest.raises(CheckpointError) as refused:
+        train(with_value(config, key, new), resume=True)
+    assert f"({key}: {old} -> {new})" in str(refused.value)
+
+
+@pytest.fixture(scope="module")
+def done(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """Of a run whose single step is taken."""
+    folder = tmp_path_factory.mktemp("done")
+    config = config_of(1, folder / "run", data={"root": str(videos), "cache": str(folder / "cache")})
+    train(config)
+    return config
+
+
+@pytest.mark.parametrize("key", MAY_CHANGE)
+def test_a_resumed_run_may_change_how_it_runs(done: Config, videos: Path, tmp_path: Path, key: str) -> None:
+    run, moved = shutil.copytree(done.run, tmp_path / "run"), shutil.copytree(videos, tmp_path / "moved")
+    places = {"run": run, "data.root": moved, "data.cache": tmp_path / "cache"}
+    value = str(places[key]) if key in places else MAY_CHANGE[key]
+    assert value_at(done, key) != value
+    config = with_value(dataclasses.replace(done, run=str(run)), key, value)
+    assert train(config, resume=True)["steps_taken"] == 0

@@ -1,0 +1,149 @@
+"""What one step does, and what decides it."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cacl import config as configuration
+from cacl.config import Config
+from cacl.errors import CaclError
+from cacl.training.train_state import TrainState
+from tests.tiny import tiny_batch
+from tests.training.small_runs import BATCH, VIDEOS, config_of
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CPU = torch.device("cpu")
+PLAIN = {"name": "momentum", "momentum": 0.0, "weight_decay": 0.0}
+"""Gradient descent: a step is the learning rate times the gradient."""
+
+
+def weights(train_state: TrainState) -> Tensor:
+    """All trained weights in one vector, in double precision."""
+    return torch.cat([p.detach().double().flatten() for p in train_state.model.query.parameters() if p.requires_grad])
+
+
+@pytest.mark.parametrize("max_grad_norm", [0.0, 0.25, 1e6], ids=["no limit", "beyond it", "within it"])
+def test_a_step_follows_the_gradient_no_further_than_its_limit(max_grad_norm: float) -> None:
+    train_state = TrainState(config_of(optim=PLAIN | {"lr": 0.125, "max_grad_norm": max_grad_norm}), VIDEOS, CPU)
+    before = weights(train_state)
+    metrics = train_state.train_step(tiny_batch(BATCH), sync=True)
+    gradient, taken = metrics["gradient_norm"].item(), (weights(train_state) - before).norm().item() / 0.125
+    assert gradient > 1  # that of the loss, whatever the limit
+    assert taken == pytest.approx(min(gradient, max_grad_norm or math.inf), rel=1e-4)
+
+
+def test_the_rate_warms_up_over_epochs() -> None:
+    """Two epochs of ten videos are five steps of four."""
+    train_state = TrainState(config_of(12, optim={"lr": 0.5, "warmup_epochs": 2.0}), VIDEOS, CPU)
+    rates = [
+        train_state.train_step(tiny_batch(BATCH, seed=step), sync=True)["learning_rate"].item() for step in range(12)
+    ]
+    rising = [0.5 * step / 5 for step in (1, 2, 3, 4, 5)]
+    falling = [0.25 * (1 + math.cos(math.pi * step / 7)) for step in range(7)]
+    assert rates == pytest.approx(rising + falling, rel=1e-6)
+
+
+def test_the_logged_rate_is_the_one_applied() -> None:
+    train_state = TrainState(config_of(12, optim=PLAIN | {"lr": 0.5, "warmup_epochs": 2.0}), VIDEOS, CPU)
+    for step in range(8):
+        before = weights(train_state)
+        metrics = train_state.train_step(tiny_batch(BATCH, seed=step), sync=True)
+        taken = (weights(train_state) - before).norm().item()
+        assert taken == pytest.approx(metrics["learning_rate"].item() * metrics["gradient_norm"].item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_stops_a_run_whose_loss_is(value: float) -> None:
+    train_state = TrainState(config_of(), VIDEOS, CPU)
+    before = weights(train_state)
+    parts, _ = train_state.model(tiny_batch(BATCH), 0)
+    assert parts.total.isfinite()
+    next(train_state.model.query.parameters()).register_hook(lambda gradient: gradient * value)
+    with pytest.raises(CaclError, match=r"step 1: the loss or its gradient is not finite"):
+        train_state.train_step(tiny_batch(BATCH), sync=True)
+    assert torch.equal(weights(train_state), before)
+    assert train_state.step == 0
+
+
+DECIDES = {
+    "seed": 1,
+    "model.cnn": "r3d18",
+    "model.width": 0.125,
+    "model.embedding_dim": 16,
+    "model.dropout": 0.25,
+    "model.transformer.embedder": "test_resnet",
+    "model.transformer.width": 32,
+    "model.transformer.depth": 2,
+    "model.transformer.heads": 4,
+    "contrast.pairs": "within",
+    "contrast.negatives": "both",
+    "contrast.weight": 0.5,
+    "contrast.temperature": 0.1,
+    "contrast.queue_size": 40,
+    "contrast.momentum": 0.5,
+    "contrast.shuffle_bn_groups": 2,
+    "order.weight": 0.5,
+    "optim.name": "momentum",
+    "optim.lr": 0.02,
+    "optim.momentum": 0.5,
+    "optim.weight_decay": 0.1,
+    "optim.warmup_epochs": 1.0,
+    "optim.max_grad_norm": 0.5,
+    "train.epochs": 2.0,
+    "train.batch_size": 8,
+}
+"""Settings of the method, each with another value than `config_of` gives."""
+
+
+def learnt(config: Config) -> dict[str, Tensor]:
+    """The trained weights after three steps on the same clips; the schedule is that of the configuration."""
+    train_state = TrainState(config, VIDEOS, CPU)
+    for step in range(3):
+        train_state.train_step(tiny_batch(BATCH, seed=step), sync=True)
+    return dict(train_state.model.query.named_parameters())
+
+
+@pytest.fixture(scope="module")
+def usual() -> dict[str, Tensor]:
+    return learnt(config_of())
+
+
+@pytest.mark.parametrize("key", DECIDES)
+def test_every_setting_of_the_method_changes_what_is_learnt(usual: dict[str, Tensor], key: str) -> None:
+    found = learnt(configuration.override(config_of(), [f"{key}={DECIDES[key]}"]))
+    same = found.keys() == usual.keys() and all(
+        found[name].shape == usual[name].shape and torch.equal(found[name], usual[name]) for name in usual
+    )
+    assert not same
+
+
+def test_what_is_learnt_is_the_same_again(usual: dict[str, Tensor]) -> None:
+    """So that it is the setting that makes the difference above."""
+    found = learnt(config_of())
+    assert found.keys() == usual.keys()
+    assert all(torch.equal(found[name], usual[name]) for name in usual)
+
+
+def test_compiled_encoders_learn_the_same(usual: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced as for any compiler; here the graphs are run as they are, which takes no compiler."""
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    torch.compiler.reset()
+    found = learnt(config_of(train={"compile": True}))
+    assert graphs
+    assert found.keys() == usual.keys()
+    for name in usual:
+        torch.testing.assert_close(found[name], usual[name], rtol=1e-4, atol=1e-6)
