@@ -1,0 +1,37 @@
+"""What README and docs name is there: keys of the configuration, files, and links."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cacl.config import Config
+from tests.config_keys import config_keys
+from tests.launch import ROOT
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks/gpu/README.md"]
+KEYS = set(config_keys(Config()))
+SECTIONS = {key.partition(".")[0] for key in KEYS if "." in key}
+KEY = re.compile(rf"(?<![\w./-])((?:{'|'.join(sorted(SECTIONS))})\.[a-z][a-z_.]*[a-z])(?![\w(/-])")
+FILE = re.compile(
+    r"(?<![\w./<-])((?:benchmarks|cacl|docs|kernels|loaders|tests)/[\w/.-]+\.(?:py|toml|md|sh|svg|png))\b"
+)
+LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_keys_files_and_links_of_a_page_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    suffixes = ("md", "py", "toml", "json", "jsonl", "csv", "mp4", "safetensors")
+    named = {key for key in KEY.findall(text) if key.rpartition(".")[2] not in suffixes}
+    assert not {key for key in named if key not in KEYS and not any(k.startswith(f"{key}.") for k in KEYS)}
+    assert not {file for file in FILE.findall(text) if not (ROOT / file).exists()}
+    assert not {link for link in LINK.findall(text) if not (page.parent / link).exists()}
+
+
+def test_the_search_sees_what_it_looks_for() -> None:
+    text = "`train.batch` in `cacl/gone.py`, see [it](gone.md#part), `data.root=x`"
+    assert KEY.findall(text) == ["train.batch", "data.root"]
+    assert FILE.findall(text) == ["cacl/gone.py"]
+    assert LINK.findall(text) == ["gone.md"]
+    assert sum(len(KEY.findall(page.read_text(encoding="utf-8"))) for page in PAGES) > 50
