@@ -65,7 +65,7 @@ def encode(
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Sums are taken in one order, as in processes that are started with OMP_NUM_THREADS=1."""
+    """Lets sums be taken in one order, as in processes that are started with OMP_NUM_THREADS=1."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -74,8 +74,10 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def trimmed() -> Callable[[Path, Path], Path]:
-    """`trimmed(whole, path)`: the same video of 25 frames a second without its first four, which an edit list hides:
-    the pictures stay in the file, since others refer to them. Returns the path."""
+    """`trimmed(whole, path)` writes a video of 25 frames a second without its first four, and returns the path.
+
+    An edit list hides them: the frames stay in the file, since others refer to them.
+    """
 
     def trim(whole: Path, path: Path) -> Path:
         with av.open(str(whole)) as source, av.open(str(path), "w") as container:
@@ -93,8 +95,11 @@ def trimmed() -> Callable[[Path, Path], Path]:
 
 
 def picture(number: int, size: tuple[int, int]) -> np.ndarray:
-    """uint8 [H, W, 3]: gradients in red (to the right), green (downwards) and blue (over time); across the upper half
-    eight bars, black or white, that spell the frame number modulo 256 in binary, lowest bit at the left."""
+    """Returns uint8 [H, W, 3]: gradients in red (to the right), green (downwards) and blue (over time).
+
+    Across the upper half eight bars, black or white, spell the frame number modulo 256 in binary, with the lowest bit
+    at the left.
+    """
     width, height = size
     image = np.empty((height, width, 3), np.uint8)
     image[..., 0] = np.linspace(0, 255, width)

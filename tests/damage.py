@@ -25,7 +25,7 @@ def truncated(path: Path) -> None:
 
 
 def overwritten(path: Path) -> None:
-    """Noise in the place of every coded frame; the container is left as it was."""
+    """Puts noise in the place of every coded frame, and leaves the container as it was."""
     with av.open(str(path)) as container:
         packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
     content, noise = bytearray(path.read_bytes()), np.random.default_rng(0)
@@ -36,7 +36,7 @@ def overwritten(path: Path) -> None:
 
 
 def rotten(path: Path) -> None:
-    """One bit, of the last coded frame of an MP4 file made for streaming."""
+    """Flips one bit of the last coded frame of an MP4 file made for streaming."""
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)

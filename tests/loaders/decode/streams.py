@@ -22,14 +22,14 @@ class Coded(NamedTuple):
 
 @contextmanager
 def coded(path: Path) -> Iterator[tuple[VideoStream, list[Coded]]]:
-    """The video stream of a file and its coded frames, in the order of decoding."""
+    """Returns the video stream of a file and its coded frames, in the order of decoding."""
     with av.open(str(path)) as file:
         stream = file.streams.video[0]
         yield stream, [Coded(bytes(p), p.is_keyframe) for p in file.demux(stream) if p.size]
 
 
 def mux(path: Path, template: VideoStream, frames: Sequence[Coded], times: Sequence[int] | None = None) -> Path:
-    """A file of these coded frames, one after the other or at these times: not for B-frames."""
+    """Writes a file of these coded frames, one after the other or at these times. They must not be B-frames."""
     with av.open(str(path), "w") as file:
         stream = file.add_stream_from_template(template, opaque=True)
         for number, frame in zip(times or range(len(frames)), frames, strict=True):
@@ -42,7 +42,7 @@ def mux(path: Path, template: VideoStream, frames: Sequence[Coded], times: Seque
 
 
 def starting_at(source: Path, path: Path, frame: int) -> Path:
-    """The file without its first coded frames."""
+    """Writes the file without its first coded frames."""
     with coded(source) as (stream, frames):
         return mux(path, stream, frames[frame:])
 
@@ -56,7 +56,7 @@ def appended(first: Path, second: Path, path: Path) -> Path:
 
 
 def parameter_sets(configuration: bytes) -> bytes:
-    """Those in an avcC box (ISO/IEC 14496-15, 5.3.3.1), each behind its length in four bytes."""
+    """Returns the parameter sets in an avcC box (ISO/IEC 14496-15, 5.3.3.1), each behind its length in four bytes."""
     sets, position = b"", 5
     for mask in (31, 255):
         count, position = configuration[position] & mask, position + 1

@@ -36,27 +36,14 @@ from cacl.loaders.decode.yuv import frame_checksum, planes
 from cacl.loaders.prepared.prepare import prepare
 from cacl.loaders.prepared.transcode import TranscodeSettings
 from cacl.loaders.sampling.sampler import ClipSampler
+from tests.loaders.decode.moving_videos import OPTIONS, SIZES, moving
 
 MakeVideo = Callable[..., Path]
-SIZES = [(64 + 16 * n, 48 + 2 * n) for n in range(4)]
-OPTIONS: dict[str, dict[str, str]] = {
-    "plain": {},
-    "zerolatency": {"tune": "zerolatency"},
-    "several references": {"refs": "5", "x264-params": "ref=5:weightp=2"},
-    "baseline": {"profile": "baseline"},
-    "main": {"profile": "main"},
-    "slices": {"x264-params": "slices=4"},
-    "delimiters": {"x264-params": "aud=1:repeat-headers=1"},
-    "open groups": {"x264-params": "open-gop=1"},
-    "no deblocking": {"tune": "fastdecode"},
-    "lossless": {"qp": "0"},
-}
-"""Of x264; all of them without B-frames."""
 
 
 @pytest.fixture(scope="module")
 def location(tmp_path_factory: pytest.TempPathFactory, make_video: MakeVideo) -> Path:
-    """A source and the prepared set; to be looked at."""
+    """A source and its prepared set. Tests only read them."""
     location = tmp_path_factory.mktemp("prepared")
     make_video(location / "source/a.mp4", frames=41, size=(80, 64), bframes=2, gop=250)
     make_video(location / "source/one.mp4", frames=1, size=(80, 64), bframes=2)
@@ -73,21 +60,6 @@ def location(tmp_path_factory: pytest.TempPathFactory, make_video: MakeVideo) ->
     return location
 
 
-def moving(path: Path, options: dict[str, str], frames: int = 30) -> None:
-    """Soft noise that moves: what codecs predict from other frames, and what they cannot."""
-    draw = np.random.default_rng(zlib.crc32(path.name.encode()))
-    scene = torch.nn.functional.interpolate(torch.from_numpy(draw.uniform(0, 255, (1, 3, 12, 24))), (96, 192))[0]
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"bf": "0", "sc_threshold": "0", **options})
-        assert isinstance(stream, VideoStream)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        stream.codec_context.gop_size = 7
-        for t in range(frames):
-            image = scene[:, t : t + 48, 3 * t : 3 * t + 64].permute(1, 2, 0).numpy().astype(np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
-        container.mux(stream.encode(None))
-
-
 @pytest.fixture(scope="module")
 def catalog(location: Path) -> Catalog:
     found = scan(DataConfig(root=str(location / "set")))
@@ -98,7 +70,7 @@ def catalog(location: Path) -> Catalog:
 
 @pytest.fixture(scope="module")
 def truth(catalog: Catalog) -> dict[str, list[int]]:
-    """The marks of all frames by path, as PyAV decodes the files from their beginning."""
+    """The checksums of all frames by path, as PyAV decodes the files from their beginning."""
     return {video.path: [frame_checksum(frame) for frame in whole(path_of(catalog, video))] for video in catalog.videos}
 
 
@@ -118,7 +90,7 @@ def named(catalog: Catalog, name: str) -> VideoRecord:
     return video
 
 
-def marks(file: Path, video: VideoRecord, numbers: Sequence[int]) -> list[int]:
+def checksums(file: Path, video: VideoRecord, numbers: Sequence[int]) -> list[int]:
     return [frame_checksum(frame) for frame in decode_frames(file, video, numbers)]
 
 
@@ -129,12 +101,12 @@ def test_every_video(catalog: Catalog, truth: dict[str, list[int]]) -> None:
     for video in catalog.videos:
         file = path_of(catalog, video)
         assert len(truth[video.path]) == video.frames
-        assert marks(file, video, range(video.frames)) == truth[video.path], video.path
+        assert checksums(file, video, range(video.frames)) == truth[video.path], video.path
         fragments = video.fragments
         assert fragments is not None
         assert fragments.offsets[-1] == file.stat().st_size
         for first, last in zip(fragments.first_frames, [*fragments.first_frames[1:], video.frames], strict=True):
-            assert marks(file, video, range(first, last)) == truth[video.path][first:last]
+            assert checksums(file, video, range(first, last)) == truth[video.path][first:last]
 
 
 @pytest.mark.parametrize("name", ["a.mp4", *(f"{name}.mp4" for name in OPTIONS)])
@@ -145,9 +117,9 @@ def test_every_start_and_stride(catalog: Catalog, truth: dict[str, list[int]], n
     for stride in (1, 2, 5, 11):
         for start in range(video.frames):
             numbers = range(start, min(video.frames, start + 4 * stride), stride)
-            assert marks(file, video, numbers) == [true[n] for n in numbers]
+            assert checksums(file, video, numbers) == [true[n] for n in numbers]
     for numbers in ([0, video.frames - 1], [3], [2, 3, 19, 20, 25]):
-        assert marks(file, video, numbers) == [true[n] for n in numbers]
+        assert checksums(file, video, numbers) == [true[n] for n in numbers]
 
 
 def test_clips_of_all_videos_in_any_order(catalog: Catalog, truth: dict[str, list[int]]) -> None:
@@ -160,7 +132,7 @@ def check_random_clips(catalog: Catalog, truth: dict[str, list[int]], seed: int,
         video = catalog.videos[draw.randrange(len(catalog.videos))]
         start, stride = draw.randrange(video.frames), draw.randint(1, 4)
         numbers = range(start, min(video.frames, start + 8 * stride), stride)
-        assert marks(path_of(catalog, video), video, numbers) == [truth[video.path][n] for n in numbers]
+        assert checksums(path_of(catalog, video), video, numbers) == [truth[video.path][n] for n in numbers]
 
 
 def test_from_several_threads_at_once(catalog: Catalog, truth: dict[str, list[int]]) -> None:
@@ -175,7 +147,7 @@ def test_from_several_threads_at_once(catalog: Catalog, truth: dict[str, list[in
 
 
 def test_iterations_that_are_abandoned(catalog: Catalog, truth: dict[str, list[int]]) -> None:
-    """Closed early, or left lying around while other clips of the same kind are decoded."""
+    """Some are closed early, others are left open while clips of the same kind are decoded."""
     video = named(catalog, "a.mp4")
     file, true = path_of(catalog, video), truth[video.path]
     lying = []
@@ -184,11 +156,11 @@ def test_iterations_that_are_abandoned(catalog: Catalog, truth: dict[str, list[i
         for number in range(3, 3 + taken):
             assert frame_checksum(next(frames)) == true[number]
         lying.append(frames)
-        assert marks(file, video, range(10, 30)) == true[10:30]
+        assert checksums(file, video, range(10, 30)) == true[10:30]
         closed = fragments.decode_prepared(file, video, range(30, 40))
         assert frame_checksum(next(closed)) == true[30]
         closed.close()  # pyright: ignore[reportAttributeAccessIssue]
-        assert marks(file, video, range(1, 9)) == true[1:9]
+        assert checksums(file, video, range(1, 9)) == true[1:9]
     for taken, frames in enumerate(lying):
         assert [frame_checksum(frame) for frame in frames] == true[3 + taken : 20]
 
@@ -201,7 +173,7 @@ def test_two_at_once_in_one_thread(catalog: Catalog, truth: dict[str, list[int]]
 
 
 def test_frames_outlive_the_decoder(catalog: Catalog) -> None:
-    """They may be held while other clips are decoded."""
+    """Frames may be held while other clips are decoded."""
     video = named(catalog, "a.mp4")
     file = path_of(catalog, video)
     held = list(decode_frames(file, video, range(0, 41, 4)))
@@ -213,11 +185,12 @@ def test_frames_outlive_the_decoder(catalog: Catalog) -> None:
 
 # --- What backends make of them
 
+
 LEVEL = 1 / 255
 
 
 def load(load_clip: Callable[..., None], file: Path, video: VideoRecord, clip: ClipPlan, size: int) -> torch.Tensor:
-    """float64 [V, 3, T, size, size]"""
+    """Returns the views, float64 [V, 3, T, size, size]."""
     out = torch.full((len(clip.views), 3, clip.length, size, size), torch.nan, dtype=torch.float16)
     load_clip(file, video, clip, size, tuple(out))
     return out.double()
@@ -238,8 +211,8 @@ def test_views_are_those_of_the_file_read_as_any_other(catalog: Catalog, load_cl
             assert views.isfinite().all()
 
 
-def test_host_and_reference_agree(tmp_path: Path) -> None:
-    """On soft colours that no 8-bit RGB clamps, by the measure of tests/loaders/backends/test_cpu.py."""
+def test_cpu_and_reference_agree(tmp_path: Path) -> None:
+    """They agree on soft colours, which no 8-bit RGB clamps, by the measure of tests/loaders/backends/test_cpu.py."""
     rgb = soft(120, 96)
     (tmp_path / "source").mkdir()
     with av.open(str(tmp_path / "source/soft.mkv"), "w") as container:
@@ -263,7 +236,7 @@ def test_host_and_reference_agree(tmp_path: Path) -> None:
 
 
 def soft(width: int, height: int, frames: int = 12) -> np.ndarray:
-    """float64 [T, 3, H, W]"""
+    """Returns frames, float64 [T, 3, H, W]."""
     t, y, x = np.meshgrid(np.arange(frames), np.arange(height), np.arange(width), indexing="ij")
     grey = 0.5 + 0.25 * np.sin(x / 40 + y / 55 + t / 6)
     tint = np.sin(y / 35 + t / 9), np.cos(x / 45 - t / 7), np.sin((x - y) / 50 + 1)
@@ -287,7 +260,7 @@ CLIP = range(13, 22, 2)
 
 
 def bounds(video: VideoRecord, numbers: Sequence[int]) -> tuple[int, int]:
-    """The bytes that these frames need."""
+    """Returns the range of bytes that these frames need."""
     assert video.fragments is not None
     first, offset = video.fragments.first_frames.tolist(), video.fragments.offsets.tolist()
     start = max(offset[g] for g in range(len(first)) if first[g] <= numbers[0])
@@ -304,12 +277,12 @@ def test_any_damaged_byte_that_a_clip_needs(copy: Path, video: VideoRecord, trut
             file.seek(location)
             file.write(bytes([content[location] ^ draw.randint(1, 255)]))
             with pytest.raises(DataError) as raised:
-                marks(copy, video, CLIP)
+                checksums(copy, video, CLIP)
             seen.add(str(raised.value))
             file.seek(location)
             file.write(content[location : location + 1])
             if location % 97 == 0:
-                assert marks(copy, video, CLIP) == true
+                assert checksums(copy, video, CLIP) == true
     assert video.fragments is not None
     inside = [offset for offset in video.fragments.offsets.tolist() if start <= offset < end]
     told = "is damaged at byte {}: not what `cacl data prepare` wrote; remove it and prepare the set again"
@@ -321,10 +294,10 @@ def test_damage_elsewhere_is_not_noticed(copy: Path, video: VideoRecord, truth: 
     for location in {*range(len(content))} - {*range(start, end)}:
         content[location] ^= 0xFF
     copy.write_bytes(content)
-    assert marks(copy, video, CLIP) == [truth[video.path][n] for n in CLIP]
+    assert checksums(copy, video, CLIP) == [truth[video.path][n] for n in CLIP]
     for numbers in (range(0, 3), range(0, 41), range(20, 41)):
         with pytest.raises(DataError, match="is damaged at byte"):
-            marks(copy, video, numbers)
+            checksums(copy, video, numbers)
 
 
 def test_cut_short(copy: Path, video: VideoRecord, truth: dict[str, list[int]]) -> None:
@@ -333,38 +306,38 @@ def test_cut_short(copy: Path, video: VideoRecord, truth: dict[str, list[int]]) 
         copy.write_bytes(content[:length])
         held = max(0, length - start)
         with pytest.raises(DataError, match=rf"^{copy}: holds {held} bytes from {start} on, where {end - start} were"):
-            marks(copy, video, CLIP)
+            checksums(copy, video, CLIP)
     copy.write_bytes(content[:end])
-    assert marks(copy, video, CLIP) == [truth[video.path][n] for n in CLIP]
+    assert checksums(copy, video, CLIP) == [truth[video.path][n] for n in CLIP]
 
 
 def test_gone_and_replaced(copy: Path, catalog: Catalog, video: VideoRecord, truth: dict[str, list[int]]) -> None:
     content = copy.read_bytes()
     copy.unlink()
     with pytest.raises(DataError, match=rf"^{copy}: cannot be read \(No such file or directory\)$"):
-        marks(copy, video, CLIP)
+        checksums(copy, video, CLIP)
     refused = 0
     for other in catalog.videos:
         if other.path != video.path:
             shutil.copy(path_of(catalog, other), copy)
             with pytest.raises(DataError, match=rf"^{copy}: (holds|is damaged)"):
-                marks(copy, video, CLIP)
+                checksums(copy, video, CLIP)
             refused += 1
     assert refused == len(catalog.videos) - 1
     copy.write_bytes(content)
-    assert marks(copy, video, CLIP) == [truth[video.path][n] for n in CLIP]
+    assert checksums(copy, video, CLIP) == [truth[video.path][n] for n in CLIP]
 
 
 def test_frames_that_are_not_there(copy: Path, video: VideoRecord, truth: dict[str, list[int]]) -> None:
-    """As would be with an index that counts wrongly: an error, and no frame for another."""
+    """An index that counts wrongly would ask for them. That is an error; no frame is given for another."""
     for numbers in ([41], [39, 41], range(38, 60)):
         with pytest.raises(DataError, match=rf"^{copy}: frame 41 does not decode, though its bytes are in order; "):
-            marks(copy, video, numbers)
-        assert marks(copy, video, [40]) == truth[video.path][40:]
+            checksums(copy, video, numbers)
+        assert checksums(copy, video, [40]) == truth[video.path][40:]
 
 
 def test_a_stream_that_does_not_decode(copy: Path, video: VideoRecord, truth: dict[str, list[int]]) -> None:
-    """Its bytes are as they were written, but no video: as would be if `prepare` had not looked at them."""
+    """Its bytes are as they were written, but no video. `prepare` would have to have written them unseen."""
     content = bytearray(copy.read_bytes())
     fragments = video.fragments
     assert fragments is not None
@@ -379,26 +352,26 @@ def test_a_stream_that_does_not_decode(copy: Path, video: VideoRecord, truth: di
     with pytest.raises(
         DataError, match=rf"^{copy}: frame {first} does not decode, though its bytes are in order \(Inv"
     ):
-        marks(copy, broken, range(first, first + 4))
-    assert marks(copy, video, range(first)) == truth[video.path][:first], "the decoder that failed is used again"
+        checksums(copy, broken, range(first, first + 4))
+    assert checksums(copy, video, range(first)) == truth[video.path][:first], "the decoder that failed is used again"
 
 
 def test_a_failure_leaves_the_next_clip_right(copy: Path, catalog: Catalog, truth: dict[str, list[int]]) -> None:
-    """In the same thread, and with the same decoder."""
+    """The next clip is decoded in the same thread."""
     video = named(catalog, "a.mp4")
     content, (start, _) = copy.read_bytes(), bounds(video, CLIP)
     for _ in range(3):
         copy.write_bytes(content[: start + 100])
         with pytest.raises(DataError):
-            marks(copy, video, CLIP)
+            checksums(copy, video, CLIP)
         with pytest.raises(DataError):
-            marks(copy, video, [39, 41])
-        assert marks(copy, video, [2, 5]) == [truth[video.path][n] for n in (2, 5)]
+            checksums(copy, video, [39, 41])
+        assert checksums(copy, video, [2, 5]) == [truth[video.path][n] for n in (2, 5)]
         check_random_clips(catalog, truth, seed=1, clips=5)
 
 
 def test_planes_are_those_of_the_decoder(catalog: Catalog, video: VideoRecord) -> None:
-    """The marks above say so already; here without them."""
+    """The checksums above say so already; this test does without them."""
     file = path_of(catalog, video)
     for ours, theirs in zip(decode_frames(file, video, range(41)), whole(file), strict=True):
         assert (ours.width, ours.height, ours.key_frame) == (theirs.width, theirs.height, theirs.key_frame)
@@ -412,4 +385,4 @@ def test_the_index_is_all_that_is_opened(location: Path, tmp_path: Path) -> None
     found = scan(DataConfig(root=str(tmp_path / "set")))
     assert len(found.videos) == 3 + len(SIZES) + len(OPTIONS)
     with pytest.raises(DataError, match=r"cannot be read \(No such file"):
-        marks(path_of(found, found.videos[0]), found.videos[0], [0])
+        checksums(path_of(found, found.videos[0]), found.videos[0], [0])

@@ -35,7 +35,7 @@ def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def equal_samples(of: bytes, frames: int, gop: int) -> bytes:
-    """The first frame again and again: FFmpeg writes the size of samples only once then."""
+    """Repeats the first frame: FFmpeg writes the size of samples only once then."""
     target = io.BytesIO()
     with av.open(io.BytesIO(of), "r") as source, av.open(target, "w", format="mp4", options=FRAGMENTED) as container:
         (stream,) = source.streams.video
@@ -78,7 +78,7 @@ def test_all_is_read_as_by_ffmpeg(file: bytes) -> None:
 
 
 def test_equal_samples_have_one_size(make_video: MakeVideo, tmp_path: Path) -> None:
-    """Without this, the other branch would not be tested at all."""
+    """Without such a file, the branch for default sizes would not be tested at all."""
     data = equal_samples(make_video(tmp_path / "a.mp4").read_bytes(), 6, 3)
     for moof in (box for box in mp4.boxes(data) if box.kind == b"moof"):
         trun = mp4._find_box(data, moof, b"traf", b"trun")
@@ -99,7 +99,7 @@ def test_boxes_lie_side_by_side(file: bytes) -> None:
 
 
 def heads(data: bytes) -> list[int]:
-    """Every place that is not within coded frames."""
+    """Lists every offset that is not within coded frames."""
     coded = {
         at for box in mp4.boxes(data) if box.kind == b"mdat" for at in range(box.start + mp4.HEADER_BYTES, box.end)
     }
@@ -107,7 +107,7 @@ def heads(data: bytes) -> list[int]:
 
 
 def attempt(read: Callable[[bytes], Iterable[T]], data: bytes) -> list[T] | None:
-    """None where it is refused."""
+    """Returns None where the data is refused."""
     try:
         return list(read(data))
     except ValueError as error:
@@ -150,7 +150,7 @@ def test_any_byte_of_a_head_damaged(file: bytes, damage: int) -> None:
 
 
 def test_fields_that_are_missing() -> None:
-    """Two frames of three bytes, told by the default size or in the table, less some of what tells them."""
+    """The sizes of two frames of three bytes are given by default or in the table, and some of that is missing."""
     by_default = numbers(0x10, 1, 3), numbers(0x1, 2, 0)
     by_table = numbers(0, 1), numbers(0x201, 2, 0, 3, 3)
     for tfhd, trun in (by_default, by_table):
@@ -172,7 +172,7 @@ def numbers(*values: int) -> bytes:
 
 
 def fragment(tfhd: bytes, trun: bytes) -> bytes:
-    """With `abcdef` for data, if trun holds a place for the offset of that."""
+    """Builds a fragment whose data is `abcdef`, if trun has a field for the offset of the data."""
     size = 4 * mp4.HEADER_BYTES + len(tfhd) + len(trun)
     if len(trun) >= 12:
         trun = trun[:8] + numbers(size + mp4.HEADER_BYTES) + trun[12:]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -21,15 +20,14 @@ from av.video.frame import VideoFrame
 
 from cacl.clips import VideoRecord
 from cacl.errors import DataError
-from cacl.loaders.decode.orientation import apply_orientation
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.raw import decode_frames
-from cacl.loaders.decode.yuv import planes
-from cacl.loaders.prepared.transcode import TranscodeSettings, transcode
 from tests.conftest import picture
 
 MakeVideo = Callable[..., Path]
+
 Trimmed = Callable[[Path, Path], Path]
+
 FRAMES, GOP = 50, 12
 
 
@@ -148,6 +146,7 @@ UNUSABLE = {
     "corrupted.mp4": r"^decoding fails after 28 of 50 frames \(Invalid data found when processing input\)$",
     "result.webm": r"^is empty \(0 bytes\)$",
 }
+
 USABLE = {
     "RATRACE_wave_f_nm_np1_fr_goo_37.avi": ("mpeg4", 72, 73, 560, 240, 0),
     "av1_video.mkv": ("av1", 125, 0, 640, 360, 0),
@@ -202,7 +201,7 @@ def test_a_file_that_shrank_before_the_wanted_frame(make_video: MakeVideo, tmp_p
 
 @pytest.mark.parametrize("damaged", [0, 3, 13])
 def test_damage_that_the_decoder_conceals(make_video: MakeVideo, tmp_path: Path, damaged: int) -> None:
-    """It makes pictures of the half of a coded frame that is left, and of all frames that refer to it."""
+    """The decoder makes frames of the half of a coded frame that is left, and of all frames that refer to it."""
     path = make_video(tmp_path / "video.mp4", frames=FRAMES, size=(128, 96), gop=GOP)
     video = probe(path)
     with av.open(str(path)) as container:
@@ -219,7 +218,7 @@ def test_damage_that_the_decoder_conceals(make_video: MakeVideo, tmp_path: Path,
 
 
 def test_another_video_in_the_place_of_a_file(make_video: MakeVideo, tmp_path: Path) -> None:
-    """Its crops would lie elsewhere, or reach over its edge."""
+    """Crops of the other video would lie elsewhere, or reach over its edge."""
     path = make_video(tmp_path / "video.mp4", frames=FRAMES, size=(64, 48))
     video = probe(path)
     make_video(path, frames=FRAMES, size=(48, 64))
@@ -240,13 +239,17 @@ def test_a_format_without_a_decoder(make_video: MakeVideo, tmp_path: Path) -> No
 
 # --- Key frames that are none, and timestamps that say little
 
+
 RECOVERY_POINT = bytes([6, 6, 1, 0xC4, 0x80])
 """An SEI message of H.264 (D.1.8): decoding may start here, and is exact at once."""
 
 
 def recoded(source: Path, path: Path, change: Callable[[int, Packet], bytes | None]) -> Path:
-    """The coded frames of `source` in another file. change: gets the number of each and its packet, of which it may set
-    times and marks, and returns other bytes for it, or None."""
+    """Writes the coded frames of `source` into another file.
+
+    `change` gets the number of each and its packet, of which it may set times and flags, and returns other bytes for
+    it, or None.
+    """
     with av.open(str(source)) as opened, av.open(str(path), "w") as container:
         stream = opened.streams.video[0]
         copy = container.add_stream_from_template(stream)
@@ -261,7 +264,7 @@ def recoded(source: Path, path: Path, change: Callable[[int, Packet], bytes | No
 
 
 def encode(path: Path, images: Sequence[np.ndarray], options: dict[str, str]) -> Path:
-    """H.264 of uint8 [H, W, 3] pictures."""
+    """Encodes images, uint8 [H, W, 3], as H.264."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", 25, options)
         stream.height, stream.width = images[0].shape[:2]
@@ -329,7 +332,7 @@ def test_frames_of_the_same_time(tmp_path: Path) -> None:
 
 
 def test_cover_art_is_not_the_video(make_video: MakeVideo, tmp_path: Path) -> None:
-    """As iTunes writes it, but before the film: a picture that FFmpeg shows as a stream of its own, the first one."""
+    """The cover is as iTunes writes it, but before the video: FFmpeg takes it for the first stream."""
     path = make_video(tmp_path / "video.mp4", frames=20)
     whole = full_decode(path)
     cover = VideoFrame.from_ndarray(np.full((90, 120, 3), 200, np.uint8), "rgb24").reformat(format="yuvj420p")
@@ -352,119 +355,8 @@ def test_cover_art_is_not_the_video(make_video: MakeVideo, tmp_path: Path) -> No
 
 
 def box(kind: bytes, *content: bytes) -> bytes:
-    """Of ISO/IEC 14496-12."""
+    """Builds a box of ISO/IEC 14496-12."""
     return struct.pack(">I4s", 8 + sum(map(len, content)), kind) + b"".join(content)
-
-
-# --- Orientation
-
-MATRICES = {
-    (False, 0): (1, 0, 0, 1),
-    (False, 90): (0, -1, 1, 0),
-    (False, 180): (-1, 0, 0, -1),
-    (False, 270): (0, 1, -1, 0),
-    (True, 0): (-1, 0, 0, 1),
-    (True, 90): (0, 1, 1, 0),
-    (True, 180): (1, 0, 0, -1),
-    (True, 270): (0, -1, -1, 0),
-}
-"""(a, b, c, d) of the track header of QuickTime files, by mirroring and counter-clockwise turns: pixel (x, y) is
-displayed at (a x + c y, b x + d y), shifted to begin at 0."""
-
-
-def set_matrix(path: Path, matrix: Sequence[float]) -> None:
-    at, _ = display_matrix(path)
-    content = bytearray(path.read_bytes())
-    a, b, c, d = (round(value * 2**16) for value in matrix)
-    content[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize("orientation", MATRICES)
-def test_frames_are_shown_as_the_container_says(
-    make_video: MakeVideo, tmp_path: Path, orientation: tuple[bool, int]
-) -> None:
-    """The first picture grows redder to the right and greener downwards: no two orientations of it are alike."""
-    path = make_video(tmp_path / "video.mp4", frames=3, size=(64, 48))
-    set_matrix(path, MATRICES[orientation])
-    video = probe(path)
-    assert (video.mirrored, video.rotation) == orientation
-    assert (video.width, video.height) == ((64, 48) if video.rotation % 180 == 0 else (48, 64))
-    check_upright(path, video)
-    location = path.parent / "prepared"
-    converted = transcode(path, video, location, TranscodeSettings(short_side=48)).video
-    assert (converted.mirrored, converted.rotation, converted.width, converted.height) == (
-        (False, 0, video.width, video.height)
-    )
-    original = apply_orientation(planes(next(decode_frames(path, video, [0])))[0], video)
-    kept = planes(next(decode_frames(location, converted, [0])))[0]
-    assert np.abs(original.astype(int) - kept).mean() < 3
-
-
-@pytest.mark.parametrize("degrees", [-0.9, 0.9])
-@pytest.mark.parametrize("orientation", MATRICES)
-def test_a_matrix_that_is_nearly_a_turn(
-    make_video: MakeVideo, tmp_path: Path, orientation: tuple[bool, int], degrees: float
-) -> None:
-    path = make_video(tmp_path / "video.mp4", frames=3)
-    a, b, c, d = MATRICES[orientation]
-    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    set_matrix(
-        path,
-        [2.5 * x for x in (a * cosine - b * sine, a * sine + b * cosine)]
-        + [0.5 * x for x in (c * cosine - d * sine, c * sine + d * cosine)],
-    )
-    video = probe(path)
-    assert (video.mirrored, video.rotation) == orientation
-
-
-@pytest.mark.parametrize("matrix", [(0, 0, 0, 0), (0.7071, 0.7071, -0.7071, 0.7071), (1, 0, 0.5, 1), (1, 1, 1, 1)])
-def test_other_matrices_are_named(make_video: MakeVideo, tmp_path: Path, matrix: tuple[float, ...]) -> None:
-    path = make_video(tmp_path / "video.mp4", frames=3)
-    set_matrix(path, matrix)
-    with pytest.raises(
-        DataError, match=r"^has the display matrix \(.*\): only quarter turns and reflections are handled$"
-    ):
-        probe(path)
-
-
-@pytest.mark.parametrize("name", ["video_90.mov", "fire2.mp4", "nasa_13013.mp4"])
-def test_real_files_are_turned_as_their_container_says(footage: Path, name: str) -> None:
-    path = footage / "formats" / name
-    video = probe(path)
-    _, matrix = display_matrix(path)
-    assert matrix == MATRICES[video.mirrored, video.rotation]
-    check_upright(path, video)
-
-
-def test_leading_axes_are_left_alone(make_video: MakeVideo, tmp_path: Path) -> None:
-    video = probe(make_video(tmp_path / "video.mp4", frames=3))
-    stack = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
-    for mirrored, rotation in MATRICES:
-        turned = replace(video, mirrored=mirrored, rotation=rotation)
-        for outer in range(2):
-            for inner in range(3):
-                expected = apply_orientation(stack[outer, inner], turned)
-                np.testing.assert_array_equal(apply_orientation(stack, turned)[outer, inner], expected)
-
-
-def check_upright(path: Path, video: VideoRecord) -> None:
-    decoded = planes(next(decode_frames(path, video, [0])))[0]
-    _, (a, b, c, d) = display_matrix(path)
-    y, x = np.indices(decoded.shape)
-    to_x, to_y = a * x + c * y, b * x + d * y
-    displayed = np.zeros((video.height, video.width), np.uint8)
-    displayed[to_y - to_y.min(), to_x - to_x.min()] = decoded
-    np.testing.assert_array_equal(apply_orientation(decoded, video), displayed)
-
-
-def display_matrix(path: Path) -> tuple[int, tuple[int, ...]]:
-    """Where the matrix of the first track header lies in the file, and its (a, b, c, d). ISO/IEC 14496-12, 8.3.2."""
-    content = path.read_bytes()
-    header = content.index(b"tkhd") + 4
-    at = header + (52 if content[header] == 1 else 40)
-    a, b, _, c, d, *_ = struct.unpack(">9i", content[at : at + 36])
-    return at, tuple(value >> 16 for value in (a, b, c, d))
 
 
 # --- A second way to decode
@@ -480,7 +372,7 @@ def full_decode(path: Path) -> list[int]:
 
 
 def checksums(frames: Iterable[VideoFrame]) -> list[int]:
-    """Of the visible pixels of each frame, all planes."""
+    """Returns a checksum of the visible pixels of each frame, over all planes."""
     return [zlib.crc32(b"".join(rows(frame))) for frame in frames]
 
 

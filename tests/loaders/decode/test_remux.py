@@ -1,4 +1,4 @@
-"""A cut file must show the very same frames, bit for bit, as the whole file does."""
+"""A remuxed clip shows the very same frames, bit for bit, as the whole file does."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_prepared_video_is_read_as_it_is(tmp_path: Path, matrix: int) -> None:
 
 
 def rgb_weights(matrix: int) -> list[float]:
-    """Numbers that stand for the same colours are equal here: 5 and 6 are both BT.601."""
+    """Returns what a number of H.273 stands for: 5 and 6 are both BT.601."""
     return yuv_to_rgb_matrix(matrix, False).ravel().tolist()
 
 
@@ -89,7 +89,7 @@ def test_a_cut_holds_little_more_than_the_span(make_video: MakeVideo, tmp_path: 
 
 
 def test_frames_shown_before_the_key_frame_they_follow_are_left_out(tmp_path: Path) -> None:
-    """In open groups of pictures, B-frames after a key frame also refer to the group before it."""
+    """In open GOPs, B-frames after a key frame also refer to the GOP before it."""
     path = tmp_path / "open.mp4"
     with av.open(str(path), "w") as container:
         options = {"x264-params": "open-gop=1:bframes=3:b-adapt=0:keyint=12:min-keyint=12:scenecut=0"}
@@ -118,7 +118,7 @@ def test_frames_hidden_by_an_edit_list_are_not_counted(make_video: MakeVideo, tr
 
 
 def test_real_footage(footage: Path) -> None:
-    """Every container and codec that folders hold, packed B-frames in AVI among them."""
+    """The files are of every container and codec that folders hold, packed B-frames in AVI among them."""
     files = sorted((footage / "formats").iterdir()) + sorted((footage / "ut_interaction").rglob("*.avi"))[::20]
     usable = 0
     for path in files:
@@ -169,7 +169,7 @@ def check_timestamps(piece: RemuxedClip) -> None:
 
 
 def checksums(video: Path | bytes) -> list[int]:
-    """Of the visible pixels of each frame, all planes."""
+    """Returns a checksum of the visible pixels of each frame, over all planes."""
     with opened(video) as container:
         frames = container.decode(max(container.streams.video, key=lambda stream: stream.width))
         return [crc32(b"".join(visible(plane) for plane in frame.planes)) for frame in frames]

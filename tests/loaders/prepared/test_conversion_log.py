@@ -55,7 +55,7 @@ def opened(folder: Path) -> ConversionLog:
 
 @contextmanager
 def at_most(size: int) -> Iterator[None]:
-    """No file grows beyond so many bytes: a write that would ends there, and the next one fails."""
+    """Lets no file grow beyond a size: a write that would do so ends there, and the next one fails."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -96,7 +96,7 @@ def test_a_later_line_counts(tmp_path: Path) -> None:
 
 
 def test_a_line_that_is_written_in_part_is_an_error(tmp_path: Path) -> None:
-    """And is not there the next time, when others take its place."""
+    """Such a line is not there the next time, when others take its place."""
     with opened(tmp_path) as log:
         log.add(REJECTED)
         size = (tmp_path / CONVERSION_LOG_NAME).stat().st_size
@@ -112,7 +112,7 @@ def test_a_line_that_is_written_in_part_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_line_without_its_end_is_not_there(tmp_path: Path) -> None:
-    """Though it can be read: the next one would be written behind it, and both be lost."""
+    """Though it can be read, it is dropped: the next line would be written behind it, and both be lost."""
     with opened(tmp_path) as log:
         log.add(REJECTED)
         log.add(CONVERTED)

@@ -14,7 +14,7 @@ DIE = "__import__('os').kill(__import__('os').getpid(), 9)"
 
 
 def running(process: int) -> bool:
-    """Whether there is such a process that is not only waiting to be buried."""
+    """Returns whether there is such a process, and it is no zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -35,7 +35,7 @@ def test_a_task_that_kills_its_process_takes_no_other_along() -> None:
 
 
 def test_a_process_that_dies_once_is_forgiven(tmp_path: Path) -> None:
-    """Of the first that opens the file exclusively nothing is left but the file."""
+    """The first worker that opens the file exclusively dies, and leaves nothing but the file."""
     flag = tmp_path / "flag"
     task = f"open({str(flag)!r}, 'x') and {DIE} if not __import__('os').path.exists({str(flag)!r}) else 'alive'"
     assert list(map_unordered(eval, [task, "1"], 1)) == [("1", 1), (task, "alive")]

@@ -1,9 +1,10 @@
-"""A converted video has every frame of its source exactly once, in small groups of pictures that decode alone."""
+"""A converted video has every frame of its source exactly once, in small GOPs that decode alone."""
 
-import math
+from __future__ import annotations
+
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -14,52 +15,20 @@ import numpy as np
 import pytest
 from av.audio.frame import AudioFrame
 from av.video.frame import PictureType, VideoFrame
-from av.video.stream import VideoStream
 
 from cacl.errors import DataError, UsageError
-from cacl.loaders.decode import mp4
 from cacl.loaders.decode.orientation import apply_orientation
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.raw import decode_frames
-from cacl.loaders.decode.yuv import frame_checksum, frame_yuv_to_rgb_matrix, planes
-from cacl.loaders.prepared.transcode import TranscodeResult, TranscodeSettings, scale_frames, scaled_size, transcode
+from cacl.loaders.decode.yuv import frame_checksum, planes
+from cacl.loaders.prepared.transcode import TranscodeSettings, scale_frames, scaled_size, transcode
+from tests.loaders.prepared.transcoded import SMALL, decoded, encode, made, number_on, patches, psnr, to_rgb
 
 MakeVideo = Callable[..., Path]
-Trimmed = Callable[[Path, Path], Path]
-SMALL = TranscodeSettings(short_side=48, gop=8)
-
-
-def made(source: Path, settings: TranscodeSettings = SMALL) -> tuple[TranscodeResult, Path]:
-    file = source.parent / "converted"
-    return transcode(source, probe(source), file, settings), file
-
-
-def decoded(file: Path) -> list[VideoFrame]:
-    with av.open(str(file)) as container:
-        return list(container.decode(video=0))
-
-
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """In dB; over values of 0 to 255."""
-    return 10 * math.log10(255**2 / max(1e-5, float(np.mean((a.astype(float) - b) ** 2))))
-
-
-def to_rgb(frame: VideoFrame) -> np.ndarray:
-    """float64 [H, W, 3] in 0..255, by the colours the frame states, with each chroma sample repeated."""
-    luma, *chroma = (plane.astype(float) for plane in planes(frame))
-    wide = [part.repeat(2, 0).repeat(2, 1)[: luma.shape[0], : luma.shape[1]] for part in chroma]
-    matrix = frame_yuv_to_rgb_matrix(frame)
-    return 255 * (np.stack([luma, *wide], -1) @ matrix[:, :3].T + matrix[:, 3])
-
-
-def number_on(frame: VideoFrame) -> int:
-    """The number that the bars of `picture` spell."""
-    luma = planes(frame)[0]
-    height, width = luma.shape
-    return sum(1 << bit for bit in range(8) if luma[height // 4, (2 * bit + 1) * width // 16] > 128)
 
 
 # --- Encoding
+
 
 KINDS = [
     ("mpeg4", "avi", 2),
@@ -112,8 +81,8 @@ def test_what_is_told_of_the_fragments(make_video: MakeVideo, tmp_path: Path) ->
 
 
 def test_each_setting_counts(make_video: MakeVideo, tmp_path: Path) -> None:
-    """Of one source: shorter groups, a smaller picture, and a rate factor 12 higher, which is about a quarter of the
-    bytes (6 halve them)."""
+    """One source is made with shorter GOPs, a smaller frame, and a rate factor 12 higher, which leaves about a
+    quarter of the bytes (6 halve them)."""
     path = make_video(tmp_path / "video.avi", frames=20, size=(160, 96), codec="mpeg4")
 
     def shown(**settings: int) -> tuple[list[int], tuple[int, int], int]:
@@ -212,7 +181,7 @@ def test_a_rate_that_cannot_be(make_video: MakeVideo, tmp_path: Path, rate: floa
         ((1, 1), (2, 2)),
     ],
 )
-def test_working_size(size: tuple[int, int], expected: tuple[int, int]) -> None:
+def test_scaled_size(size: tuple[int, int], expected: tuple[int, int]) -> None:
     assert scaled_size(*size, 128) == expected
 
 
@@ -249,44 +218,6 @@ def test_turned_videos_become_upright(make_video: MakeVideo, tmp_path: Path, deg
                 assert psnr(plane, apply_orientation(expected, source)) > 25
 
 
-# --- Pixel formats and colours
-
-
-def encode(
-    path: Path,
-    codec: str,
-    pixels: str,
-    images: Sequence[np.ndarray],
-    *,
-    colorspace: int = 6,
-    color_range: int = 1,
-    times: Sequence[int] = (),
-    options: dict[str, str] | None = None,
-) -> Path:
-    """Encodes uint8 [H, W, 3] images with the colours that are stated."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, 25, options)
-        assert isinstance(stream, VideoStream)
-        context = stream.codec_context
-        context.thread_count = 1
-        context.height, context.width, context.pix_fmt = *images[0].shape[:2], pixels
-        context.colorspace, context.color_range = colorspace, color_range
-        for number, image in enumerate(images):
-            frame = VideoFrame.from_ndarray(image, "rgb24")
-            standard = {1: "ITU709", 9: "BT2020"}.get(colorspace, "ITU601")
-            frame = frame.reformat(format=pixels, dst_colorspace=standard, dst_color_range=color_range)
-            frame.pts, frame.time_base = times[number] if times else number, Fraction(1, 25)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
-
-
-def patches(width: int = 128, height: int = 96) -> np.ndarray:
-    """uint8 [H, W, 3]: six flat colours, for which subsampled and scaled chroma are no matter."""
-    colours = np.array([[[200, 40, 60], [30, 180, 70], [50, 60, 190]], [[230, 230, 230], [20, 20, 20], [180, 170, 30]]])
-    return colours.repeat(-(-height // 2), 0).repeat(-(-width // 3), 1)[:height, :width].astype(np.uint8)
-
-
 @pytest.mark.parametrize(
     ("codec", "suffix", "pixels", "colorspace", "color_range", "expected"),
     [
@@ -317,106 +248,6 @@ def test_colours_stay(
         for left in (1 / 6, 1 / 2, 5 / 6):
             there = found[int(top * frame.height), int(left * frame.width)]
             assert there == pytest.approx(image[int(top * 96), int(left * 128)].astype(float), abs=7)
-
-
-# --- What is compared
-
-
-def test_a_mark_is_of_all_that_is_seen() -> None:
-    """One sample of any plane, or the way the planes turn into RGB; not what lies between the rows."""
-    draw = np.random.default_rng(0)
-    pixels = draw.integers(0, 256, (72, 50), np.uint8)  # the rows of 50 x 48 pixels are padded
-
-    def made(pixels: np.ndarray, colorspace: int = 6, color_range: int = 1) -> VideoFrame:
-        frame = VideoFrame.from_ndarray(pixels, "yuv420p")
-        frame.colorspace, frame.color_range = colorspace, color_range
-        return frame
-
-    changes = [made(pixels, colorspace=1), made(pixels, color_range=2)]
-    for location in ((0, 0), (47, 49), (48, 0), (59, 49), (60, 0), (71, 49)):  # first and last of Y, U and V
-        other = pixels.copy()
-        other[location] ^= 1
-        changes.append(made(other))
-    padded = made(pixels)
-    for plane in padded.planes:
-        rows = np.frombuffer(bytes(plane), np.uint8).reshape(plane.height, -1).copy()
-        assert rows.shape[1] > plane.width
-        rows[:, plane.width :] ^= 255
-        plane.update(rows.tobytes())
-    assert frame_checksum(padded) == frame_checksum(made(pixels))
-    assert len({frame_checksum(frame) for frame in [made(pixels), *changes]}) == 9
-
-
-# --- Copying
-
-
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi"])
-def test_a_file_that_fits_is_copied(make_video: MakeVideo, tmp_path: Path, suffix: str) -> None:
-    path = make_video(tmp_path / f"video.{suffix}", frames=45, size=(80, 48), gop=12)
-    converted, file = made(path)
-    assert converted.copied
-    assert converted.video.fragments is not None
-    assert converted.video.fragments.first_frames.tolist() == [0, 12, 24, 36]
-    frames = decoded(file)
-    assert [frame_checksum(frame) for frame in frames] == [frame_checksum(frame) for frame in decoded(path)]
-    assert [frame.time for frame in frames] == pytest.approx([number / 25 for number in range(45)])
-    if suffix in ("mp4", "mkv"):  # the others delimit coded frames otherwise
-        with av.open(str(path)) as container:
-            packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
-        data = file.read_bytes()
-        assert list(mp4.samples(data)) == packets
-    assert file.read_bytes() == made(path)[1].read_bytes()
-
-
-def test_what_does_not_fit_is_not_copied(make_video: MakeVideo, tmp_path: Path) -> None:
-    size = (80, 48)
-    unfit = {
-        "B-frames": make_video(tmp_path / "a.mp4", size=size, bframes=2),
-        "large": make_video(tmp_path / "b.mp4", size=(100, 60)),
-        "long groups": make_video(tmp_path / "c.mp4", size=size, frames=40, gop=40),
-        "full range": encode(
-            tmp_path / "d.mp4", "libx264", "yuv420p", [patches(*size)] * 4, color_range=2, options={"bf": "0"}
-        ),
-        "no key frames": encode(
-            tmp_path / "e.ts",
-            "libx264",
-            "yuv420p",
-            [patches(*size)] * 40,
-            options={"bf": "0", "intra-refresh": "1", "g": "12"},
-        ),
-        "fields": encode(
-            tmp_path / "f.mp4", "libx264", "yuv420p", [patches(*size)] * 4, options={"bf": "0", "x264-params": "tff=1"}
-        ),
-    }
-    for reason, path in unfit.items():
-        converted, file = made(path)
-        assert not converted.copied, reason
-        assert len(decoded(file)) == len(decoded(path)), reason
-
-
-def test_hidden_frames_are_not_copied(make_video: MakeVideo, trimmed: Trimmed, tmp_path: Path) -> None:
-    """A trimmed file keeps the pictures before its first one, since that needs them."""
-    whole = make_video(tmp_path / "whole.mp4", size=(80, 48))
-    path = trimmed(whole, tmp_path / "trimmed.mp4")
-    converted, file = made(path)
-    assert not converted.copied
-    assert [number_on(frame) for frame in decoded(file)] == list(range(4, 24))
-
-
-def test_colours_that_only_the_container_states_are_not_lost(make_video: MakeVideo, tmp_path: Path) -> None:
-    """The loader hands packets to a decoder, without the container: there the frames would be read as BT.601."""
-    path = make_video(tmp_path / "video.mp4", size=(80, 48))
-    content = bytearray(path.read_bytes())
-    box = struct.pack(">I4s4s3HB", 19, b"colr", b"nclx", 1, 1, 1, 0)
-    for kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):  # all at the end of the file
-        at = content.rindex(kind) - 4
-        (size,) = struct.unpack_from(">I", content, at)
-        struct.pack_into(">I", content, at, size + len(box))
-    content[at + size : at + size] = box
-    path.write_bytes(content)
-    assert decoded(path)[0].colorspace == 1
-    converted, file = made(path)
-    assert (converted.copied, decoded(file)[0].colorspace) == (False, 1)
 
 
 # --- What cannot be done
