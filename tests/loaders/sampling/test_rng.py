@@ -91,3 +91,15 @@ def test_intervals_are_half_open_where_rounding_would_close_them():
     assert rng.uniform(0.875, 0.875) == 0.875
     assert rng.integer(5, 6) == 5
     assert rng.permutation(0) == []
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 16, 257, 5000])
+def test_a_permutation_is_drawn_as_if_one_by_one(n: int) -> None:
+    at_once, one_by_one = RandomStream(5, n), RandomStream(5, n)
+    order = list(range(n))
+    for last in range(n - 1, 0, -1):
+        other = one_by_one.integer(0, last + 1)
+        order[last], order[other] = order[other], order[last]
+    assert at_once.permutation(n) == order
+    assert sorted(order) == list(range(n))
+    assert at_once.integer(0, 2**50) == one_by_one.integer(0, 2**50), "what is drawn next is the same too"
