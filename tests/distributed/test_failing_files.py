@@ -38,7 +38,7 @@ DIED = 5
 EMPTY = 3
 """The step in which the second of two ranks loses all of its clips."""
 FAILING = epoch_order(0, (EMPTY * BATCH - 1) // VIDEOS, VIDEOS)[-BATCH // 2 :]
-"""Its videos in that step, which ends an epoch."""
+"""The videos of its clips in that step, which ends an epoch."""
 
 
 def configured(folder: Path, run: str, **sections: dict[str, Any]) -> Config:
@@ -51,7 +51,7 @@ def configured(folder: Path, run: str, **sections: dict[str, Any]) -> Config:
 
 
 class Died(BaseException):
-    """The end of the run, in every process at the same step."""
+    """Stands for the end of the run, in every process at the same step."""
 
 
 def observed(config: Config, *, damages: bool = True, dies: bool = False, resume: bool = False) -> dict[str, Any]:
@@ -107,8 +107,10 @@ SAME_CLIPS = 8
 
 
 def train_same_clips(folder: Path, counts: Sequence[Sequence[int]], groups: int = 1) -> dict[str, Any]:
-    """Steps on the same clips, dealt out to the ranks by the counts of each step, of a model whose batch norm is in
-    evaluation mode: then it does not matter which clips share a process."""
+    """Takes steps on the same clips, dealt out to the ranks by the counts of each step.
+
+    The batch norm of the model is in evaluation mode, so that it does not matter which clips share a process.
+    """
     config = configured(folder, "same clips", contrast={"queue_size": 40, "momentum": 0.5, "shuffle_bn_groups": groups})
     with distributed.process_group("cpu") as device:
         train_state = TrainState(config, VIDEOS, device)
@@ -160,7 +162,7 @@ def results_of(folder: Path, name: str) -> list[Any]:
 
 
 def skipped_clips(folder: Path, run: str) -> list[tuple[int, int, str, bool]]:
-    """Step, index, path, and whether the clip failed."""
+    """Returns the step, the index and the path of every skipped clip, and whether it failed."""
     lines = [json.loads(line) for line in (folder / run / "skipped_clips.jsonl").read_text().splitlines()]
     return [(line["step"], line["index"], line["path"], line["reason"] is not None) for line in lines]
 
@@ -176,7 +178,7 @@ def assert_equal(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", ["uneven", "uneven groups", "uneven three"])
 def test_unequal_shares_are_the_same_step(folder: Path, name: str) -> None:
-    """Keys in the order of the clips, the gradient of the mean over all clips, and what follows from them."""
+    """Keys come in the order of the clips, and the gradient is that of the mean over all clips."""
     expected = train_same_clips(folder, [(SAME_CLIPS,)] * 3)
     for result in results_of(folder, name):
         torch.testing.assert_close(result["keys"], expected["keys"], rtol=0, atol=2e-5)
@@ -208,7 +210,7 @@ def test_every_clip_is_trained_on_by_one_rank_or_accounted_for(folder: Path) -> 
 
 
 def loaded(lines: list[tuple[int, int, str, bool]], step: int) -> list[set[int]]:
-    """Of each rank, the clips of this step that loaded."""
+    """Returns the clips of this step that loaded, by rank."""
     failed = {index for of, index, _, failed in lines if of == step and failed}
     start = (step - 1) * BATCH
     return [set(range(start + 3 * rank, start + 3 * rank + 3)) - failed for rank in range(2)]
@@ -229,7 +231,7 @@ def test_ranks_end_alike_and_say_so_once(folder: Path) -> None:
 
 
 def test_one_process_loads_the_same_clips(folder: Path) -> None:
-    """It passes over fewer steps, as it has more clips in each."""
+    """It skips fewer steps, as it has more clips in each."""
     alone = observed(configured(folder, "alone"))
     lines = [skipped_clips(folder, run) for run in ("alone", "whole")]
     assert [line for line in lines[0] if line[3]] == [line for line in lines[1] if line[3]]

@@ -49,7 +49,7 @@ def mine(counts: Sequence[int]) -> slice:
 
 
 def losses(_: Path) -> dict[tuple[str, str], Any]:
-    """Of the embeddings of this rank's clips, weighted as the trainer does."""
+    """Computes the losses of this rank's embeddings and their gradients, weighted as a training step does."""
     results = {}
     with distributed.process_group("cpu"):
         counts = COUNTS[distributed.world_size()]
@@ -73,8 +73,11 @@ def losses(_: Path) -> dict[tuple[str, str], Any]:
 
 
 def steps(folder: Path, negatives: str) -> dict[str, Any]:
-    """Some steps on the same clips, in whatever number of processes, of a model without dropout and with batch norm
-    in evaluation mode: then nothing but the contrast depends on which clips share a process."""
+    """Takes some steps on the same clips, in whatever number of processes.
+
+    The model has no dropout, and its batch norm is in evaluation mode, so that nothing but the contrast depends on
+    which clips share a process.
+    """
     config = tiny_config(
         folder / "never written",
         {
@@ -121,7 +124,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def joined(parts: Sequence[dict[str, Tensor]], counts: Sequence[int]) -> dict[str, Tensor]:
-    """Means over all clips, of the means of each rank."""
+    """Returns the means over all clips, from the means of each rank."""
     assert len({tuple(part) for part in parts}) == 1
     pairs = list(zip(parts, counts, strict=True))
     return {name: torch.stack([part[name] * count for part, count in pairs]).sum() / CLIPS for name in parts[0]}
@@ -131,7 +134,7 @@ def joined(parts: Sequence[dict[str, Tensor]], counts: Sequence[int]) -> dict[st
 @pytest.mark.parametrize("negatives", NEGATIVES)
 @pytest.mark.parametrize("world", COUNTS)
 def test_losses_and_gradients_are_those_of_one_batch(folder: Path, world: int, negatives: str, pairs: str) -> None:
-    """In float64, of the formula: loss and metrics over all clips, and every rank's part of the gradients."""
+    """The formula gives, in float64, loss and metrics over all clips, and every rank's part of the gradients."""
     results = [result[pairs, negatives] for result in launch.results_of(LAUNCHES, f"losses of {world}", folder)]
     embeddings, queue = random_embeddings((CLIPS, 65, 33))
     expected, metrics = contrast_in_numpy(embeddings, queue, TEMPERATURE, pairs, negatives)
@@ -149,9 +152,9 @@ def test_losses_and_gradients_are_those_of_one_batch(folder: Path, world: int, n
 @pytest.mark.parametrize("negatives", NEGATIVES)
 @pytest.mark.parametrize("world", COUNTS)
 def test_ranks_train_as_one_process_does(folder: Path, world: int, negatives: str) -> None:
-    """The metrics of every step, and after the last one all weights, momentum copies and the queue.
+    """The metrics of every step agree, and after the last one all weights, momentum copies and the queue.
 
-    All but the shares of top-1, which are compared in float64 above: an untrained transformer has embeddings so alike
+    The shares of top-1 are left out, and compared in float64 above: an untrained transformer has embeddings so alike
     that single precision may turn a tie either way, and one clip is a ninth.
     """
     expected = steps(folder, negatives)

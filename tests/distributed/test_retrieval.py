@@ -35,7 +35,7 @@ pytestmark = launch.PATIENT
 
 
 def retrieved(run: Path, features: Path) -> dict[str, Any]:
-    """The tables, and the clips that this rank decoded, with what they show."""
+    """Evaluates, and returns the tables, and the clips that this rank decoded with what they show."""
     clips: list[tuple[int, int]] = []
     views: list[Tensor] = []
     build = retrieval.build_backend
@@ -91,7 +91,7 @@ def results_of(folder: Path, name: str) -> list[Any]:
 
 
 def features_by_hand(run: Path, clips: Tensor) -> dict[str, np.ndarray]:
-    """By name of their file, of clips [B, 3, T, 16, 16], whose frames need no scaling to 16 x 16."""
+    """Returns the features of clips [B, 3, T, 16, 16], which need no scaling to 16 x 16, by the name of their file."""
     cnn, transformer = (load_encoder(run, which) for which in ("cnn", "transformer"))
     assert isinstance(cnn, CNN3D)
     with torch.no_grad():
@@ -131,7 +131,7 @@ def test_two_ranks_retrieve_as_one_does(folder: Path) -> None:
 
 
 def test_a_command_prints_its_result_once(folder: Path) -> None:
-    """Two JSON documents after each other are none."""
+    """Two JSON documents after each other are not JSON."""
     assert results_of(folder, "command") == [0, 0]
     printed = "".join((folder / f"command.{rank}.out").read_text() for rank in range(2))
     assert json.loads(printed) == results_of(folder, "retrieved")[0]["tables"]

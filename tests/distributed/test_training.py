@@ -45,17 +45,17 @@ SAME_CLIPS_STEPS, SAME_CLIPS_BATCH = 3, 8
 
 
 class Died(BaseException):
-    """The end of the run, between two checkpoints, in every process at the same step."""
+    """Stands for the end of the run, between two checkpoints, in every process at the same step."""
 
 
 def mask_of(dropout: nn.Dropout, x: Tensor) -> Tensor:
-    """What it is about to leave out of x."""
+    """Returns what the dropout is about to leave out of x."""
     with torch.random.fork_rng(devices=[]):
         return F.dropout(torch.ones_like(x), dropout.p) == 0
 
 
 def observed(config: Config, *, resume: bool = False, dies: bool = False) -> dict[str, Any]:
-    """Trains, and returns the samples and the dropout masks of each step and the state of this rank after the last."""
+    """Trains, and returns the samples and the dropout masks of each step, and the state of this rank after the last."""
     samples, masks, last = [], [], []
 
     class Observed(TrainState):
@@ -85,8 +85,11 @@ def observed(config: Config, *, resume: bool = False, dies: bool = False) -> dic
 
 
 def train_same_clips(folder: Path, groups: int) -> dict[str, Any]:
-    """Three steps on the same clips, in whatever number of processes, of a model without dropout and with batch norm
-    in evaluation mode: then nothing depends on which clips share a process."""
+    """Takes three steps on the same clips, in whatever number of processes.
+
+    The model has no dropout, and its batch norm is in evaluation mode, so that nothing depends on which clips share a
+    process.
+    """
     config = configured(
         folder,
         contrast={"queue_size": 40, "momentum": 0.5, "shuffle_bn_groups": groups},
@@ -121,7 +124,7 @@ def failure(config: Config) -> str:
 
 
 def stopped(config: Config) -> str:
-    """A signal reaches the last rank alone, in step 3; those of a cluster never come at the same time."""
+    """Trains while a signal reaches the last rank alone, in step 3: those of a cluster never come at the same time."""
 
     class Observed(TrainState):
         def train_step(self, batch: ClipBatch, **options: Any) -> dict[str, Tensor]:
@@ -183,8 +186,8 @@ def assert_same_checkpoint(one: Path, other: Path) -> None:
 
 @pytest.mark.parametrize("launch", ["same clips of 2", "same clips of 2 in groups", "same clips of 4"])
 def test_many_processes_compute_what_one_does(folder: Path, launch: str) -> None:
-    """The keys of all clips in their order, which shuffled batch norm had dealt out to other processes; the similarity
-    of each query to the key of its own clip; and, after three steps, all weights, momentum copies and the queue."""
+    """The keys of all clips come in their order, though shuffled batch norm had dealt them out to other processes. The
+    similarities of queries to the keys of their own clips agree, and, after three steps, all weights and the queue."""
     expected, results = train_same_clips(folder, 1), results_of(folder, launch)
     keys = expected["keys"][0]
     assert keys.shape == (2 * SAME_CLIPS_BATCH, 8)
@@ -242,7 +245,7 @@ def test_two_ranks_resume_to_the_same_bits(folder: Path) -> None:
 
 
 def test_one_process_goes_on_with_the_run_of_two(folder: Path) -> None:
-    """Nearly finished: the checkpoint is set back by hand to the step before the last."""
+    """The run is nearly finished, since the checkpoint is set back by hand to the step before the last."""
     shutil.copytree(folder / "whole", folder / "fewer")
     saved = dataclasses.replace(checkpoint.load(folder / "whole"), config=configured(folder, "fewer"), step=STEPS - 1)
     checkpoint.save(folder / "fewer/checkpoint.pt", saved)
@@ -262,7 +265,7 @@ def test_a_batch_that_does_not_divide_is_one_line(folder: Path) -> None:
 
 
 def test_what_fails_in_the_first_process_is_told_by_all(folder: Path) -> None:
-    """Not only by the one that scans, while the others wait for it."""
+    """The first process scans, while the others wait for it."""
     messages = results_of(folder, "no videos")
     assert messages[0].startswith("DataError: data.root = ")
     assert messages[0] == messages[1]
@@ -278,7 +281,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(folder: Path) -> Non
 
 
 def test_torchrun(folder: Path) -> None:
-    """As users start it; to the same bits as the processes above, and with threads that wait asleep."""
+    """A run that is started as users do it has the same bits as those above, and its threads wait asleep."""
     config = configured(folder, "torchrun")
     file = folder / "torchrun.toml"
     file.write_text(to_toml(config))

@@ -32,7 +32,8 @@ training = import_module("cacl.training.trainer")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 VIDEOS, BATCH = 7, 4
-LONG, RARELY = 70, 34  # steps of the runs that are killed from outside, and steps between their checkpoints
+LONG_RUN, LONG_INTERVAL = 70, 34
+"""Steps of the runs that are killed from outside, and from one of their checkpoints to the next."""
 WRITTEN = ("config.toml", "manifest.jsonl", "checkpoint.pt", "encoders.safetensors", "events.out.tfevents")
 
 
@@ -43,7 +44,7 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def videos(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Not a multiple of the batch, so that batches straddle epochs."""
+    """Writes videos whose number is no multiple of the batch size, so that batches straddle epochs."""
     root = tmp_path_factory.mktemp("videos")
     for number in range(VIDEOS):
         make_video(root / f"{number}.mp4", frames=8 + number, size=(32, 24), gop=4)
@@ -52,13 +53,13 @@ def videos(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def configured(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config]:
-    """`configured(run, steps, every, contrast={...})`; scan results go to a folder of these tests."""
+    """Makes configurations: `configured(run, steps, checkpoint_every, contrast={...})`."""
     cache = tmp_path_factory.mktemp("cache")
 
-    def make(run: Path, steps: int, every: int, **sections: dict[str, Any]) -> Config:
+    def make(run: Path, steps: int, checkpoint_every: int, **sections: dict[str, Any]) -> Config:
         own = {
             "data": {"root": str(videos), "cache": str(cache)},
-            "train": {"epochs": steps * BATCH / VIDEOS, "batch_size": BATCH, "checkpoint_every": every},
+            "train": {"epochs": steps * BATCH / VIDEOS, "batch_size": BATCH, "checkpoint_every": checkpoint_every},
         }
         return tiny_config(run, own, sections)
 
@@ -69,11 +70,11 @@ def configured(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
 
 
 class Died(BaseException):
-    """Stands for the end of the process: nothing in the run may catch it and tidy up."""
+    """Stands for the end of the process. Nothing in the run may catch it and tidy up."""
 
 
 class Step(NamedTuple):
-    """What the model was shown."""
+    """What the model was shown in one step."""
 
     indices: list[int]
     video: list[int]
@@ -82,7 +83,7 @@ class Step(NamedTuple):
 
 
 def observed(config: Config, *, resume: bool = False, at: int = 0, event: Callable[[], None] | None = None) -> Any:
-    """Runs `train`, and returns what each step was shown; `event` happens in step `at`, before its checkpoint."""
+    """Runs `train` and returns what each step was shown. `event` happens in step `at`, before its checkpoint."""
     steps: list[Step] = []
 
     class Observed(TrainState):
@@ -151,7 +152,7 @@ def short(configured: Callable[..., Config], tmp_path_factory: pytest.TempPathFa
 
 @pytest.mark.parametrize("at", [1, 6, 7])
 def test_stopping_and_resuming_changes_nothing(short: tuple[Config, Any], tmp_path: Path, at: int) -> None:
-    """A real signal, in a step with a checkpoint (6) and in steps without one."""
+    """A real signal comes in a step with a checkpoint (6), and in steps without one."""
     whole, expected = short
     broken = dataclasses.replace(whole, run=str(tmp_path / "broken"))
     before = observed(broken, at=at, event=ask_to_stop)
@@ -164,7 +165,7 @@ def test_stopping_and_resuming_changes_nothing(short: tuple[Config, Any], tmp_pa
 
 
 def test_a_resumed_run_may_run_otherwise(short: tuple[Config, Any], videos: Path, tmp_path: Path) -> None:
-    """More threads, another prefetch, videos that have moved, other intervals: how it runs, not what it computes."""
+    """More threads, another prefetch, moved videos and other intervals change how it runs, not what it computes."""
     whole, expected = short
     broken = dataclasses.replace(whole, run=str(tmp_path / "broken"))
     observed(broken, at=5, event=die)
@@ -192,12 +193,12 @@ def test_resuming_a_finished_run_takes_no_step(short: tuple[Config, Any]) -> Non
 
 @pytest.fixture(scope="module")
 def uninterrupted(configured: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Any]:
-    config = configured(tmp_path_factory.mktemp("runs") / "whole", LONG, RARELY)
+    config = configured(tmp_path_factory.mktemp("runs") / "whole", LONG_RUN, LONG_INTERVAL)
     return config, observed(config)
 
 
 def started(config: Config, surroundings: dict[str, str], *options: str) -> subprocess.Popen[bytes]:
-    """`cacl train` in a process of its own. Its stderr is a pipe of 4 KiB, and nothing here reads ahead of it."""
+    """Starts `cacl train` in a process of its own. Its stderr is a pipe of 4 KiB that nothing here reads ahead of."""
     file = Path(config.run).with_suffix(".toml")
     file.write_text(configuration.to_toml(config))
     return subprocess.Popen(
@@ -211,7 +212,7 @@ def started(config: Config, surroundings: dict[str, str], *options: str) -> subp
 
 
 def ended(process: subprocess.Popen[bytes], after: str, number: signal.Signals) -> tuple[int, str]:
-    """Exit code and stderr of a process that gets a signal when a line that begins with `after` is read."""
+    """Sends a signal when a line that begins with `after` is read, and returns the exit code and stderr."""
     assert process.stderr is not None
     lines = []
     for line in process.stderr:
@@ -229,35 +230,35 @@ def test_a_killed_run_resumes_to_the_same_bits(
     """The pipe holds fewer lines than there are steps from here to the next checkpoint, so the kill comes between."""
     whole, expected = uninterrupted
     config = dataclasses.replace(whole, run=str(tmp_path / "killed"))
-    code, err = ended(started(config, surroundings), f"step {RARELY + 2}/{LONG}", signal.SIGKILL)
+    code, err = ended(started(config, surroundings), f"step {LONG_INTERVAL + 2}/{LONG_RUN}", signal.SIGKILL)
     assert code == -signal.SIGKILL, err
     steps = sum(line.startswith("step ") for line in err.splitlines())
-    assert RARELY + 2 <= steps < 2 * RARELY
-    assert checkpoint.load(tmp_path / "killed").step == RARELY
+    assert LONG_INTERVAL + 2 <= steps < 2 * LONG_INTERVAL
+    assert checkpoint.load(tmp_path / "killed").step == LONG_INTERVAL
     assert not (tmp_path / "killed/encoders.safetensors").exists()
 
-    assert observed(config, resume=True) == expected[RARELY:]
+    assert observed(config, resume=True) == expected[LONG_INTERVAL:]
     assert_same_bits(Path(whole.run), tmp_path / "killed")
 
 
 def test_a_run_stopped_by_sigterm_resumes_to_the_same_bits(
     uninterrupted: tuple[Config, Any], surroundings: dict[str, str], tmp_path: Path
 ) -> None:
-    """Here another process resumes."""
+    """The run is resumed by another process."""
     whole, _ = uninterrupted
     config = dataclasses.replace(whole, run=str(tmp_path / "stopped"))
-    code, err = ended(started(config, surroundings), f"step 5/{LONG}", signal.SIGTERM)
+    code, err = ended(started(config, surroundings), f"step 5/{LONG_RUN}", signal.SIGTERM)
     assert code == 130, err
     saved = checkpoint.load(tmp_path / "stopped").step
-    assert f"stopped by SIGTERM after step {saved} of {LONG}" in err
-    assert 5 <= saved < RARELY
+    assert f"stopped by SIGTERM after step {saved} of {LONG_RUN}" in err
+    assert 5 <= saved < LONG_INTERVAL
 
     resumed = started(config, surroundings, "--resume")
     err = resumed.communicate(timeout=240)[1].decode()
     assert resumed.returncode == 0, err
-    assert f"after step {saved} of {LONG}" in err
+    assert f"after step {saved} of {LONG_RUN}" in err
     assert f"step {saved}/" not in err
-    assert f"step {saved + 1}/{LONG}" in err
+    assert f"step {saved + 1}/{LONG_RUN}" in err
     assert_same_bits(Path(whole.run), tmp_path / "stopped")
 
 
@@ -293,7 +294,8 @@ def replace_or_die(source, target):
 torch.save, os.replace = save_or_die, replace_or_die
 cli.main()
 """
-"""`cacl` that gets SIGKILL within its second checkpoint, at the place that comes before its arguments."""
+"""A script that runs `cacl` and gets SIGKILL while it writes its second checkpoint. Its first argument says at which
+place."""
 
 
 @pytest.mark.parametrize("place", ["half written", "not yet in its place"])

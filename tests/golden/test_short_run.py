@@ -36,20 +36,20 @@ BY_FIRST_DRAW = {
     1.541: {"contrast": [5.97722, 5.59363, 4.79129], "order": [1.68781, 1.50313, 1.27488]},  # torch 2.15
     -0.00896: {"contrast": [4.69298, 5.75034, 4.64547], "order": [1.68781, 1.32971, 1.16592]},  # torch 2.11
 }
-"""Of the first three steps of `configured`, on an x86 CPU with AVX-512; by the first number that `trunc_normal_` draws,
-which torch has changed, and with it what a transformer starts from."""
+"""The losses of the first three steps of `configured`, on an x86 CPU with AVX-512. The keys are the first number that
+`trunc_normal_` draws, which torch has changed, and with it what a transformer starts from."""
 GOLDEN = BY_FIRST_DRAW[
     round(nn.init.trunc_normal_(torch.empty(3), generator=torch.Generator().manual_seed(0))[0].item(), 5)
 ]
 
 TOLERANCE = 1e-3
-"""Relative. The videos are lossless and hold the decoder's planes as they were drawn, so only sums in another order
-differ from machine to machine: without vector instructions, or without oneDNN, these values changed by 6e-5 at most.
-The changes that are to be noticed (test_golden_losses_notice) move at least one by more than 1e-2."""
+"""The relative tolerance. The videos are lossless and hold the decoder's planes as they were drawn, so only sums in
+another order differ from machine to machine: without vector instructions, or without oneDNN, these values changed by
+6e-5 at most. The changes that are to be noticed (test_golden_losses_notice) move at least one by more than 1e-2."""
 
 
 def draw(path: Path, number: int) -> None:
-    """A mosaic that moves to the right, by its number; lossless, and without a conversion of colours."""
+    """Writes the mosaic of this number, which moves to the right: lossless, and without a conversion of colours."""
     tiles = np.random.Philox(number).random_raw(48).astype(np.uint8).reshape(3, 4, 4)
     y, u, v = (np.kron(plane, np.ones((SIDE // 4, SIDE // 4), np.uint8)) for plane in tiles)
     with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
@@ -67,7 +67,7 @@ def draw(path: Path, number: int) -> None:
 
 @pytest.fixture(scope="module")
 def configured(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config]:
-    """`configured(steps=8, batch=4, contrast={...})`, on sixteen videos."""
+    """Makes configurations of runs on sixteen videos: `configured(steps=8, batch=4, contrast={...})`."""
     root, cache = tmp_path_factory.mktemp("mosaics"), tmp_path_factory.mktemp("cache")
     for number in range(VIDEOS):
         draw(root / f"{number:02}.mkv", number)
@@ -94,7 +94,7 @@ def batches(config: Config, steps: int) -> Iterator[ClipBatch]:
 
 
 def losses(config: Config, steps: int) -> dict[str, list[float]]:
-    """The metrics of the first steps."""
+    """Takes the first steps and returns their metrics by name."""
     train_state = TrainState(config, VIDEOS, torch.device("cpu"))
     taken = [train_state.train_step(batch, sync=True) for batch in batches(config, steps)]
     return {name: [metrics[name].item() for metrics in taken] for name in taken[0]}
@@ -111,7 +111,7 @@ def tensors(saved: checkpoint.Checkpoint) -> dict[str, Tensor]:
 
 
 def test_two_processes_give_the_same_bits(configured: Callable[..., Config], tmp_path: Path) -> None:
-    """This one and another, which hashes, allocates and numbers its threads in its own way."""
+    """This process and another one, which hashes, allocates and numbers its threads in its own way, agree."""
     here, there = configured(tmp_path / "here"), configured(tmp_path / "there")
     (tmp_path / "config.toml").write_text(to_toml(there))
     subprocess.run(
@@ -136,7 +136,7 @@ def test_two_processes_give_the_same_bits(configured: Callable[..., Config], tmp
 
 
 def test_golden_losses(configured: Callable[..., Config]) -> None:
-    """A deliberate change of augmentation, initialisation, sampling or the loss comes with new values."""
+    """Whoever changes augmentation, initialisation, sampling or the loss on purpose writes new values here."""
     found = losses(configured(), 3)
     for name, values in GOLDEN.items():
         assert found[name] == pytest.approx(values, rel=TOLERANCE), name
@@ -160,7 +160,7 @@ def test_golden_losses(configured: Callable[..., Config]) -> None:
     ids=lambda change: next(f"{a}.{next(iter(b))}" if isinstance(b, dict) else a for a, b in change.items()),
 )
 def test_golden_losses_notice(configured: Callable[..., Config], change: dict[str, Any]) -> None:
-    """Ten times the tolerance, so that the test above is no formality."""
+    """Each of these changes exceeds ten times the tolerance, so that the test above is no formality."""
     found = losses(configured(**change), 3)
     assert any(found[name] != pytest.approx(values, rel=10 * TOLERANCE) for name, values in GOLDEN.items())
 
@@ -169,7 +169,7 @@ def test_golden_losses_notice(configured: Callable[..., Config], change: dict[st
 
 
 def test_contrast_tells_sixteen_videos_apart(configured: Callable[..., Config]) -> None:
-    """Eight keys from the step before, of the other half of the videos: chance is the logarithm of 8, 2.08."""
+    """The queue holds the eight keys of the step before, of the other half of the videos. Chance is log(8) = 2.08."""
     config = configured(
         steps=60,
         batch=8,
@@ -219,8 +219,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(configured: Callable[
         assert torch.equal(x.nan_to_num(), before[name].nan_to_num()), name
 
 
-def test_a_step_that_was_not_finite_is_seen_at_the_next_look(configured: Callable[..., Config]) -> None:
-    """On a GPU only some steps look; the steps between them are not forgotten, even if all is well again."""
+def test_a_step_that_was_not_finite_is_seen_at_the_next_sync(configured: Callable[..., Config]) -> None:
+    """On a GPU only some steps wait for the device. Those between are not forgotten, even if all is well again."""
     config = configured()
     train_state = TrainState(config, VIDEOS, torch.device("cpu"))
     first, second = batches(config, 2)
@@ -234,7 +234,7 @@ def test_a_step_that_was_not_finite_is_seen_at_the_next_look(configured: Callabl
 
 
 def test_nothing_is_saved_after_a_loss_that_is_not_finite(configured: Callable[..., Config], tmp_path: Path) -> None:
-    """A run whose checkpoint is poisoned, as if the weights had left their range in the step after it."""
+    """The checkpoint of the run is poisoned, as if the weights had left their range in the step after it."""
     config = configured(tmp_path / "run")
     train_state = TrainState(config, VIDEOS, torch.device("cpu"))
     for batch in batches(config, 3):

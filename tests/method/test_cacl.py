@@ -35,7 +35,7 @@ NEGATIVES = ("queue", "batch", "both")
 
 
 def assert_same_rows(actual: Tensor, expected: Tensor) -> None:
-    """In any order."""
+    """Asserts that the rows are the same, in any order."""
     assert actual.shape == expected.shape
     distance, nearest = torch.cdist(expected, actual).min(1)
     assert sorted(nearest.tolist()) == list(range(len(actual)))
@@ -45,7 +45,7 @@ def assert_same_rows(actual: Tensor, expected: Tensor) -> None:
 @pytest.mark.parametrize("negatives", NEGATIVES)
 @pytest.mark.parametrize(("pairs", "order_weight"), LOSSES)
 def test_loss_reaches_all_of_the_query_and_nothing_else(pairs: str, order_weight: float, negatives: str) -> None:
-    """A trained parameter without a gradient would stop data parallel training."""
+    """A trained parameter without a gradient would stop data-parallel training."""
     model = CACL(tiny(pairs=pairs, order_weight=order_weight, negatives=negatives))
     key, queue = parameters(model.key), copy.deepcopy(model.queue.state_dict())
     parts, keys = model(a_batch(), step=0)
@@ -91,7 +91,7 @@ def test_loss_is_made_of_its_parts(pairs: str, order_weight: float, negatives: s
 
 @pytest.mark.parametrize("negatives", ["batch", "both"])
 def test_videos_of_a_batch_are_learnt_by_heart(negatives: str) -> None:
-    """Each has a colour. Chance is the logarithm of 6, 1.79."""
+    """Each video has a colour. Chance is log(6) = 1.79."""
     model, batch = CACL(tiny(pairs="cnn", negatives=negatives, order_weight=0.0)), a_batch()
     colours = torch.rand(6, 3, 1, 1, 1).half()
     batch = dataclasses.replace(batch, views=tuple(view * colours for view in batch.views))
@@ -158,7 +158,7 @@ def test_the_method_goes_on_from_its_state() -> None:
 
 
 def groups_seen(model: CACL, batch: ClipBatch, step: int) -> tuple[list[list[int]], dict[str, Tensor], Tensor]:
-    """Which clips of the batch the key encoders got together, and the metrics and keys of that step."""
+    """Returns which clips of the batch the key encoders got together, and the metrics and keys of that step."""
     seen: list[tuple[Tensor, Tensor]] = []
     handle = model.key.register_forward_pre_hook(lambda module, inputs: seen.append(inputs))
     parts, keys = model(batch, step)

@@ -32,7 +32,7 @@ def test_shuffle_frames_against_a_loop(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize(("side", "size"), [(32, 16), (16, 16), (18, 33)])
 def test_shuffling_a_view_equals_augmenting_the_shuffled_clip(side: int, size: int, flip: bool) -> None:
-    """One augmentation for all frames: T frames are augmented per view, not 2T."""
+    """All frames of a view have one augmentation, so that T frames are augmented per view, not 2T."""
     frames = torch.randint(0, 256, (16, 3, 40, 60), dtype=torch.uint8)
     color = color_matrix(brightness=1.3, contrast=0.7, saturation=1.2, hue=0.08)
     view = ViewPlan(top=4, left=10, side=side, flip=flip, color=color)
@@ -42,7 +42,7 @@ def test_shuffling_a_view_equals_augmenting_the_shuffled_clip(side: int, size: i
 
 
 def test_encoders_equal_the_long_way() -> None:
-    """The shuffled clip made by a loop, the CNN on one after the other, the tokens of all 2T frames."""
+    """The long way makes the shuffled clip by a loop, and embeds the tokens of all 2T frames."""
     encoders, batch = DualEncoder(tiny()), a_batch()
     other: Any = copy.deepcopy(encoders)  # its parts are None in other configurations
     clips = batch.query.float()

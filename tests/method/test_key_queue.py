@@ -15,7 +15,6 @@ pytestmark = pytest.mark.usefixtures("seeded")
 
 @pytest.mark.parametrize("size", [1, 2, 5, 7, 64])
 def test_queue_is_a_ring(size: int) -> None:
-    """Against a list in which one key after the other is put down."""
     queue = KeyQueue(size, 3)
     model, pointer, written = queue.keys.tolist(), 0, 0
     counts = [0, 1, size, size - 1, size + 1, 2 * size, 3 * size + 1, 2 * size - 1]

@@ -12,7 +12,7 @@ from tests.training.small_runs import VIDEOS
 
 @pytest.fixture(scope="module")
 def videos(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All of the training split."""
+    """Writes videos that all belong to the training split."""
     root = tmp_path_factory.mktemp("videos")
     names = [f"{number}.mp4" for number in range(VIDEOS)]
     for name in names:

@@ -41,8 +41,8 @@ MAY_CHANGE: dict[str, Any] = {
     "retrieval.clip_starts": "official",
     "retrieval.batch_size": 5,
 }
-"""Every key that a resumed run may set anew, with another value (None: a place that the test makes): how it runs, where
-things lie, how it is evaluated. Whatever else there is decides what is computed, and is refused."""
+"""Every key that a resumed run may set anew, with another value; None stands for a path that the test makes. These keys
+say how it runs, where things lie and how it is evaluated. Every other key decides what is computed, and is refused."""
 
 
 @pytest.mark.parametrize("key", [key for key in config_keys(Config()) if key not in MAY_CHANGE])
@@ -58,7 +58,7 @@ def test_a_resumed_run_may_not_change_what_is_computed(tmp_path: Path, key: str)
 
 @pytest.fixture(scope="module")
 def done(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """Of a run whose single step is taken."""
+    """Trains for a single step and returns the configuration."""
     folder = tmp_path_factory.mktemp("done")
     config = config_of(1, folder / "run", data={"root": str(videos), "cache": str(folder / "cache")})
     train(config)

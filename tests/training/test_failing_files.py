@@ -48,7 +48,7 @@ def originals(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 def configured(originals: Path, tmp_path: Path) -> Callable[..., Config]:
-    """`configured(name, loader={...})`: a run of this name, on videos of its own."""
+    """Makes configurations of runs, each on videos of its own: `configured(name, loader={...})`."""
 
     def make(name: str, **sections: dict[str, Any]) -> Config:
         root = shutil.copytree(originals, tmp_path / f"videos of {name}")
@@ -71,7 +71,7 @@ class Seen:
 
     summary: dict[str, Any] = dataclasses.field(default_factory=dict)
     clips: dict[int, list[tuple[int, int]]] = dataclasses.field(default_factory=dict)
-    """By step: index and video of the clips it was trained on."""
+    """The index and the video of the clips that it was trained on, by step."""
     views: dict[int, Tensor] = dataclasses.field(default_factory=dict)
     rates: dict[int, float] = dataclasses.field(default_factory=dict)
 
@@ -84,7 +84,7 @@ def observed(
     dies: int = 0,
     resume: bool = False,
 ) -> Seen:
-    """Trains. damages: what happens to these videos when step `at` is done; dies: after which step the process ends."""
+    """Trains. `damages` happen to these videos when step `at` is done, and the process ends after step `dies`."""
     seen = Seen()
 
     class Observed(TrainState):
@@ -132,7 +132,7 @@ def skipped_clips(config: Config) -> list[dict[str, Any]]:
 
 
 def assert_every_clip_counts_once(config: Config, seen: Seen) -> None:
-    """Clips trained on and clips skipped are the stream, each once."""
+    """Asserts that the clips trained on and the clips skipped are the stream, each clip once."""
     lines, trained = skipped_clips(config), [index for clips in seen.clips.values() for index, _ in clips]
     assert sorted(trained + [line["index"] for line in lines]) == list(range(STEPS * BATCH))
     assert all(line["step"] == line["index"] // BATCH + 1 for line in lines)
@@ -302,7 +302,7 @@ def test_resuming_on_a_prepared_set_changes_nothing(configured: Callable[..., Co
 
 
 def test_what_a_resumed_run_may_not_find_changed(configured: Callable[..., Config], originals: Path) -> None:
-    """A video that is another one by now would be taken for what it was, and a new one has no place in the stream."""
+    """A video that has changed would be taken for what it was, and a new one has no place in the stream."""
     config = configured("run")
     observed(config, {1: deleted}, dies=5)
     root = Path(config.data.root)

@@ -48,7 +48,7 @@ def opened(tmp_path: Path) -> Open:
 
 
 def fail(failure_log: FailureLog, *clips: tuple[int, int]) -> None:
-    """Clips (index, video) fail, in the steps they belong to."""
+    """Records clips (index, video) as failed, in the steps that they belong to."""
     for step in sorted({index // BATCH for index, _ in clips}):
         of_step = [clip for clip in clips if clip[0] // BATCH == step]
         failure_log.record(step + 1, [Failure(index, video, f"/set/{video}.mp4: is gone") for index, video in of_step])
@@ -112,7 +112,7 @@ def test_all_failing_is_too_many_after_one_epoch(opened: Open) -> None:
 
 
 def test_videos_that_load_again_do_not_add_up(opened: Open) -> None:
-    """A network that fails once in a while: in the end each video did."""
+    """Each video fails once, as over a network that fails once in a while."""
     failure_log = opened()
     fail(failure_log, *((10 * epoch + epoch, epoch) for epoch in range(10)))
     assert len(failure_log.files_failed) == 10
@@ -120,7 +120,7 @@ def test_videos_that_load_again_do_not_add_up(opened: Open) -> None:
 
 @pytest.mark.parametrize("before", [0, 7])
 def test_a_disk_that_went_away_ends_a_large_run_soon(opened: Open, before: int) -> None:
-    """Far from the share that is allowed; however little is asked of it."""
+    """The failing videos are far fewer than are allowed."""
     failure_log = opened(100_000, allowed=1.0)
     fail(failure_log, *((index, index) for index in range(before, before + MAX_FAILURES_IN_A_ROW - 1)))
     fail(failure_log, *((index, index) for index in range(200, 200 + MAX_FAILURES_IN_A_ROW - 1)))

@@ -52,7 +52,7 @@ def found_now(run: Path, *videos: VideoRecord) -> Catalog | None:
 
 
 def test_all_that_it_began_with(run: Path) -> None:
-    """In every field, and with those that are gone by now."""
+    """They agree in every field, and those that are gone by now are among them."""
     for there in (VIDEOS, VIDEOS[2:], VIDEOS[:3], [VIDEOS[4]]):
         begun = found_now(run, *there, HELD_OUT)
         assert begun is not None
@@ -83,13 +83,13 @@ def test_a_video_that_is_new(run: Path) -> None:
 
 
 def test_a_video_that_is_held_out_by_now(run: Path) -> None:
-    """Gone on with, it would be trained on and tested with."""
+    """The run would train on it, and a test would use it too."""
     for split in ("test", None):
         assert found_now(run, *VIDEOS[:3], replace(VIDEOS[3], split=split), *VIDEOS[4:], HELD_OUT) is None
 
 
 def test_the_list_of_another_run(run: Path) -> None:
-    """Which began with more videos, or in another order: other samples."""
+    """A run that began with more videos, or in another order, has other samples."""
     for others in ([*VIDEOS, record(6)], VIDEOS[::-1], VIDEOS[1:]):
         RunManifest(run).write(catalog(*others))
         assert found_now(run, *VIDEOS[1:]) is None

@@ -22,11 +22,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = torch.device("cpu")
 PLAIN = {"name": "momentum", "momentum": 0.0, "weight_decay": 0.0}
-"""Gradient descent: a step is the learning rate times the gradient."""
+"""Settings of plain gradient descent, in which a step is the learning rate times the gradient."""
 
 
 def weights(train_state: TrainState) -> Tensor:
-    """All trained weights in one vector, in double precision."""
+    """Returns all trained weights in one vector, in double precision."""
     return torch.cat([p.detach().double().flatten() for p in train_state.model.query.parameters() if p.requires_grad])
 
 
@@ -104,7 +104,7 @@ DECIDES = {
 
 
 def learnt(config: Config) -> dict[str, Tensor]:
-    """The trained weights after three steps on the same clips; the schedule is that of the configuration."""
+    """Returns the trained weights after three steps on the same clips, by the schedule of the configuration."""
     train_state = TrainState(config, VIDEOS, CPU)
     for step in range(3):
         train_state.train_step(tiny_batch(BATCH, seed=step), sync=True)
@@ -126,14 +126,14 @@ def test_every_setting_of_the_method_changes_what_is_learnt(usual: dict[str, Ten
 
 
 def test_what_is_learnt_is_the_same_again(usual: dict[str, Tensor]) -> None:
-    """So that it is the setting that makes the difference above."""
+    """It is therefore the setting that makes the difference above."""
     found = learnt(config_of())
     assert found.keys() == usual.keys()
     assert all(torch.equal(found[name], usual[name]) for name in usual)
 
 
 def test_compiled_encoders_learn_the_same(usual: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Traced as for any compiler; here the graphs are run as they are, which takes no compiler."""
+    """The encoders are traced as for any compiler. The graphs are then run as they are, which takes no compiler."""
     graphs = []
 
     def backend(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture
 def configured(videos: Path, tmp_path: Path) -> Callable[..., Config]:
-    """`configured(steps, train={...})`: a run on real videos."""
+    """Makes configurations of runs on video files: `configured(steps, train={...})`."""
 
     def make(steps: int, **sections: dict[str, Any]) -> Config:
         data = {"root": str(videos), "cache": str(videos.with_name("cache"))}
@@ -42,7 +42,7 @@ def configured(videos: Path, tmp_path: Path) -> Callable[..., Config]:
 
 
 def trained(config: Config, after_step: Callable[[TrainState], None], *, resume: bool = False) -> dict[str, Any]:
-    """What `train` returns; `after_step` is called when a step is taken and before it is logged or saved."""
+    """Runs `train` and returns its result. `after_step` is called after a step, before it is logged or saved."""
 
     class Observed(TrainState):
         def train_step(self, batch: ClipBatch, **options: Any) -> dict[str, Tensor]:
@@ -59,7 +59,7 @@ def trained(config: Config, after_step: Callable[[TrainState], None], *, resume:
 def test_a_signal_that_comes_as_the_last_step_ends_interrupts_nothing(
     configured: Callable[..., Config], before_the_end: int
 ) -> None:
-    """In the last step, and in the one before, after which the loop notices it."""
+    """The signal comes in the last step, or in the one before, after which the loop notices it."""
     config = configured(3)
 
     def ask_to_stop(train_state: TrainState) -> None:
@@ -73,7 +73,7 @@ def test_a_signal_that_comes_as_the_last_step_ends_interrupts_nothing(
 
 @pytest.fixture
 def own_handlers() -> Iterator[dict[signal.Signals, Any]]:
-    """What a program that calls `train` may have set itself, by signal."""
+    """Sets the handlers that a program that calls `train` may have set itself, and yields them by signal."""
     own = {number: lambda *_: None for number in (signal.SIGINT, signal.SIGTERM)}
     before = {number: signal.signal(number, handler) for number, handler in own.items()}
     yield own
@@ -102,7 +102,7 @@ def test_signals_are_handled_as_before_when_training_ends(
 def test_speed_and_the_wait_for_data_are_those_of_the_steps_logged(
     configured: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a clock on which a batch takes three seconds to come and a step takes one: four clips in four seconds."""
+    """On this clock a batch takes three seconds to come and a step takes one: four clips in four seconds."""
     clock = SimpleNamespace(now=1000.0, monotonic=lambda: clock.now)
     build = training.build_backend
 
@@ -149,14 +149,14 @@ def test_a_log_line_has_the_means_of_its_steps(
     [(5, 2, {"checkpoint_every": 3, "log_every": 20}), (3, 2, {"checkpoint_every": 20, "log_every": 20})],
     ids=["at a save", "at the end"],
 )
-def test_nothing_that_is_not_finite_is_saved_by_steps_that_do_not_look(
+def test_nothing_that_is_not_finite_is_saved_by_steps_without_sync(
     configured: Callable[..., Config],
     monkeypatch: pytest.MonkeyPatch,
     steps: int,
     poisoned: int,
     settings: dict[str, int],
 ) -> None:
-    """On a device that is only waited for where it must be; the CPU plays it, which would look at every step."""
+    """The CPU, which would be checked in every step, stands for a device that is only waited for where it must be."""
     config = configured(steps, train={"device": "cpu", **settings})
     monkeypatch.setattr(ClipBatch, "to", lambda batch, device: batch)
 
