@@ -18,9 +18,14 @@ from cacl import __version__
 from tests.launch import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-PLACES = {"cacl": "cacl", "cacl.loaders": "loaders", "cacl.kernels": "kernels", "cacl.benchmarks": "benchmarks"}
+PACKAGE_DIRS = {
+    "cacl": "cacl",
+    "cacl.loaders": "loaders",
+    "cacl.kernels": "kernels",
+    "cacl.benchmarks": "benchmarks",
+}
 NOT_INSTALLED = ("benchmarks/gpu/", "benchmarks/scripts/")
-"""Scripts of a checkout."""
+"""These folders hold scripts for a checkout, which are no part of the package."""
 LINKS = {
     "cacl/loaders": "../loaders",
     "cacl/kernels": "../kernels",
@@ -28,13 +33,13 @@ LINKS = {
     "cacl/cli.py": "../cli.py",
 }
 
-LARGEST_BYTES = 1_000_000
+MAX_FILE_BYTES = 1_000_000
 MACHINE_PATH = re.compile(r"(?<![\w.~}$])/(?:home|Users|root|tmp|var/tmp|var/folders)/\w")
 
 
 @pytest.fixture(scope="module")
 def files() -> list[str]:
-    """Everything git tracks or would track, and that is there."""
+    """The names of all files that git tracks or would track, and that are there."""
     if not (ROOT / ".git").exists() or shutil.which("git") is None:
         pytest.skip("not a git checkout")
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
@@ -70,7 +75,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(unpacked: Path, folder: Path, *arguments: str) -> str:
-    """stdout of a Python that finds the unpacked wheel before the editable install; -P keeps the folder out."""
+    """Returns stdout of a Python that finds the unpacked wheel before the editable install. -P keeps the folder out."""
     environment = os.environ | {"PYTHONPATH": str(unpacked), "XDG_CACHE_HOME": str(folder / "cache")}
     command = [sys.executable, "-P", *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
@@ -79,13 +84,13 @@ def run(unpacked: Path, folder: Path, *arguments: str) -> str:
 
 
 def module_files(files: list[str]) -> dict[str, str]:
-    """Where each module stands in the repository, by its place in the wheel."""
+    """Returns the file of each module in the repository, by its path in the wheel."""
     found = {"cacl/cli.py": "cli.py"}
     for name in files:
         folder = name.split("/")[0]
         if (
             name.endswith(".py")
-            and folder in PLACES.values()
+            and folder in PACKAGE_DIRS.values()
             and name not in LINKS
             and not name.startswith(NOT_INSTALLED)
         ):
@@ -99,7 +104,7 @@ def module_files(files: list[str]) -> dict[str, str]:
 def test_the_packages_listed_are_those_that_exist(files: list[str]) -> None:
     folders = {os.path.dirname(place) for place in module_files(files)}
     assert sorted(PROJECT["tool"]["setuptools"]["packages"]) == sorted(name.replace("/", ".") for name in folders)
-    assert PROJECT["tool"]["setuptools"]["package-dir"] == PLACES
+    assert PROJECT["tool"]["setuptools"]["package-dir"] == PACKAGE_DIRS
     assert all((ROOT / module_files(files)[f"{folder}/__init__.py"]).exists() for folder in folders)
 
 
@@ -116,7 +121,7 @@ def test_the_links_are_named_to_ruff_and_pyright() -> None:
 
 
 def test_no_file_is_large(files: list[str]) -> None:
-    assert not [name for name in files if (ROOT / name).lstat().st_size > LARGEST_BYTES]
+    assert not [name for name in files if (ROOT / name).lstat().st_size > MAX_FILE_BYTES]
 
 
 def test_no_file_names_a_place_on_somebodys_machine(files: list[str]) -> None:

@@ -108,7 +108,7 @@ def cacl(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture(scope="session")
 def process(environment: dict[str, str]) -> Run:
-    """The same in a process of its own; `environment=` sets more variables, `without=` takes some away."""
+    """Runs a command in a process of its own. `environment=` sets more variables, and `without=` takes some away."""
 
     def run(*arguments: object, environment: dict[str, str] | None = None, without: Sequence[str] = ()) -> Finished:
         variables = os.environ | default | (environment or {})
@@ -126,7 +126,7 @@ def process(environment: dict[str, str]) -> Run:
 
 @pytest.fixture(scope="session")
 def videos(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of four videos, 8 to 11 frames, and a list with a second label."""
+    """Two classes of four videos of 8 to 11 frames, and a list with a second label."""
     root, rows = tmp_path_factory.mktemp("videos"), []
     for label in ("run", "walk"):
         for number, colour in enumerate(("red", "blue", "red", "blue")):
@@ -147,12 +147,12 @@ def config_file(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(config_file: Path, process: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
-    """A run folder, and what the process that made it said. To be looked at only: `run` is a copy."""
+    """A run folder, and what the process that made it printed. Tests only look at it; `run` is a copy to change."""
     run = tmp_path_factory.mktemp("runs") / "tiny"
     return run, process("train", "--config", config_file, "--set", f"run={run}", "--json")
 
 
 @pytest.fixture
 def run(trained: tuple[Path, Finished], tmp_path: Path) -> Path:
-    """A copy of the trained run, to be changed."""
+    """A copy of the trained run, which a test may change."""
     return shutil.copytree(trained[0], tmp_path / "run")

@@ -1,6 +1,6 @@
 """What goes wrong and can be mended is told in one line that begins with `cacl: `, never in a traceback.
 
-Exit codes: 1 the run failed, 2 wrong usage or configuration.
+The exit code is 1 where the run failed, and 2 where the usage or the configuration is wrong.
 """
 
 import random
@@ -18,7 +18,7 @@ from tests.commands.finished import Finished, Run
 
 
 def complaint(finished: Finished, *codes: int) -> str:
-    """The one line on stderr that begins with `cacl: `: the last one, after what was logged before."""
+    """The one line on stderr that begins with `cacl: `. It is the last one, after what was logged before."""
     assert "Traceback" not in finished.stderr, finished.stderr
     assert finished.returncode in codes, finished.stderr
     assert finished.stdout == ""

@@ -87,7 +87,7 @@ def test_a_scan_prints_names_that_are_no_utf8(process: Run, make_video: Callable
 def test_rejected_files_are_named_to_the_letter(
     cacl: Run, make_video: Callable[..., Path], config_file: Path, tmp_path: Path
 ) -> None:
-    """rich would read markup and emoji codes into them."""
+    """By default rich would read markup and emoji codes into the names."""
     root, name = tmp_path / "videos", "[bold]a:dog:ä.mp4"
     for number in range(4):
         make_video(root / f"{number}.mp4", frames=8, size=(32, 24))

@@ -1,4 +1,4 @@
-"""Options that no other test of a command would miss: each is seen in what the command makes."""
+"""These options would be missed by no other test of a command. Each is seen in what the command makes."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def source(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
 
 
 def described(target: Path) -> list[tuple[int, list[int], int]]:
-    """Of each prepared video its height, where its key frames are, and its bytes."""
+    """Returns the height of each prepared video, the numbers of its key frames, and its size in bytes."""
     found = []
     for file in sorted((target / "videos").iterdir()):
         with av.open(str(file)) as container:
@@ -43,7 +43,7 @@ def as_usual(source: Path, process: Run, tmp_path_factory: pytest.TempPathFactor
 def test_options_of_prepare_decide_the_files(
     cacl: Run, source: Path, as_usual: list[tuple[int, list[int], int]], tmp_path: Path, option: str, value: int
 ) -> None:
-    """Each what it should, and nothing else."""
+    """Each option changes what it should, and nothing else."""
     target = tmp_path / "target"
     told = result(cacl("data", "prepare", source, target, "--workers", 1, option, value, "--json"))
     assert told["settings"][option.removeprefix("--").replace("-", "_")] == value

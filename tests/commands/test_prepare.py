@@ -113,7 +113,7 @@ def test_what_cannot_be(cacl: Run, source: Path, tmp_path: Path, arguments: list
 def test_stopped_by_a_signal(
     make_video: Callable[..., Path], environment: dict[str, str], tmp_path: Path, cacl: Run, number: signal.Signals
 ) -> None:
-    """Sent to all its processes, as a terminal does. One source takes long, so that it cannot end before."""
+    """The signal goes to all processes, as from a terminal. One source takes long, so that they cannot end before."""
     make_video(tmp_path / "source/a.avi", frames=4, codec="mpeg4")
     make_video(tmp_path / "source/b.avi", frames=300, codec="mpeg4", size=(320, 240))
     arguments = ["data", "prepare", str(tmp_path / "source"), str(tmp_path / "target"), "--workers", "2"]
