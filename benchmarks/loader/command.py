@@ -97,9 +97,8 @@ def bench_loader(
     for run in runs:
         run.load_reference()
     compare(runs, repeats, _tell_progress(console))
-    baseline_files = list(sets)[-1]  # Prepared videos, or raw ones where there are no others.
-    names = [(run.contender.name, run.videos.files) for run in runs]
-    baseline = runs[names.index((BASELINE, baseline_files))] if (BASELINE, baseline_files) in names else None
+    baseline_set = list(sets.values())[-1]  # Prepared videos, or raw ones where there are no others.
+    baseline = next((run for run in runs if run.contender.name == BASELINE and run.videos is baseline_set), None)
     return LoaderBenchmark(
         rows=tuple(run.result(baseline) for run in runs),
         stages={files: time_stages(videos) for files, videos in sets.items()},
