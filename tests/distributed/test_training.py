@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from cacl import distributed
 from cacl.checkpoints import checkpoint

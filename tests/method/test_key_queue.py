@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from torch.nn import functional as F
+import torch.nn.functional as F
 
 from cacl.method.key_queue import KeyQueue
 
