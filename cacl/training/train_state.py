@@ -38,7 +38,7 @@ class TrainState:
             device: The device to train on.
 
         Raises:
-            ConfigError: The precision or the optimiser that the configuration asks for is not to be had here.
+            ConfigError: The precision or the optimiser that the configuration asks for is not available here.
         """
         self.config, self.num_videos, self.device = config, num_videos, device
         self.schedule = LearningRateSchedule(config, num_videos)
@@ -51,11 +51,12 @@ class TrainState:
         if config.train.compile:
             self.model.query.compile()
         self.data_parallel = distributed.data_parallel(self.model, device)
+        # Whether all losses and gradients so far are finite. It stays on the device until a step waits for it.
         self.finite = torch.ones((), dtype=torch.bool, device=device)
 
     @property
     def epochs_done(self) -> float:
-        """How many times as many clips as there are training videos the steps have taken."""
+        """The number of epochs, not necessarily whole, that the steps taken so far amount to."""
         return self.step * self.config.train.batch_size / self.num_videos
 
     def train_step(self, batch: ClipBatch, *, sync: bool, counts: Sequence[int] | None = None) -> dict[str, Tensor]:
