@@ -23,7 +23,7 @@ class ScalarLog:
         """Opens the log of a run.
 
         Args:
-            run: The run folder. Entries of an earlier attempt, from `first_step` on, are dropped there.
+            run: The run folder. Entries of an earlier attempt, after `first_step`, are dropped there.
             console: The open console. Nothing is written where it is not enabled.
             first_step: Steps that were taken before this process began.
             steps: Steps of the whole run.
@@ -33,7 +33,7 @@ class ScalarLog:
         if console.enabled:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(run), purge_step=first_step)
+            self._writer = SummaryWriter(str(run), purge_step=first_step + 1)
         self._started = time.monotonic()
         console.progress("training", first_step, steps)
 

@@ -1,7 +1,6 @@
 """What every command has: help, exit codes, and a reader that may go away."""
 
 import os
-import resource
 import subprocess
 import sys
 
@@ -49,20 +48,6 @@ def test_a_reader_that_goes_away_is_no_failure(unbuffered: str) -> None:
     finally:
         os.close(writing)
     assert (finished.returncode, finished.stderr) == (0, "")
-
-
-def cpu_seconds(*arguments: str) -> float:
-    """The processor time of a Python process, which other processes of the machine hardly change."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-@pytest.mark.parametrize("command", [[], ["train"], ["data", "prepare"], ["eval", "retrieval"]], ids=" ".join)
-def test_help_takes_less_than_half_a_second(command: list[str]) -> None:
-    assert min(cpu_seconds("-m", "cacl.cli", *command, "--help") for _ in range(3)) < 0.5
 
 
 @pytest.mark.parametrize("command", [["--help"], ["data", "scan", "--help"], ["--version"]], ids=" ".join)
