@@ -16,10 +16,9 @@ from cacl.clips import ClipPlan, VideoRecord
 from cacl.loaders.backends import reference
 from cacl.loaders.backends.buffer_pool import scratch_buffer
 from cacl.loaders.backends.yuv_to_rgb_resize import planes_to_view
-from cacl.loaders.decode.orientation import apply_orientation
 from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.storage import Location
-from cacl.loaders.decode.yuv import as_planar_420, frame_yuv_to_rgb_matrix, planes
+from cacl.loaders.decode.yuv import apply_orientation, as_planar_420, frame_yuv_to_rgb_matrix, planes
 
 
 def load_clip(location: Location, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:

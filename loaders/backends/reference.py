@@ -14,10 +14,9 @@ from torch import Tensor
 from cacl.clips import ClipPlan, VideoRecord, ViewPlan
 from cacl.kernels.augment_reference import one_view
 from cacl.loaders.backends import pillow_ops
-from cacl.loaders.decode.orientation import apply_orientation
 from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.storage import Location
-from cacl.loaders.decode.yuv import ACCURATE_SCALING, source_colorspace
+from cacl.loaders.decode.yuv import ACCURATE_SCALING, apply_orientation, source_colorspace
 
 
 def load_clip(location: Location, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:

@@ -1,14 +1,12 @@
-"""How decoded frames are mirrored and turned to be displayed."""
+"""How a container wants decoded frames to be mirrored and turned; `yuv.apply_orientation` does it."""
 
 from __future__ import annotations
 
 import math
 import struct
 
-import numpy as np
 from av.video.frame import VideoFrame
 
-from cacl.clips import VideoRecord
 from cacl.errors import DataError
 
 ROTATIONS = {0: (1, 0, 0, 1), 90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), 270: (0, 1, -1, 0)}
@@ -46,17 +44,3 @@ def display_orientation(frame: VideoFrame) -> tuple[bool, int]:
     raise DataError(
         f"has the display matrix ({a:g}, {b:g}; {c:g}, {d:g}): only quarter turns and reflections are handled"
     )
-
-
-def apply_orientation(image: np.ndarray, video: VideoRecord) -> np.ndarray:
-    """Mirrors and turns a decoded image as the container wants it displayed.
-
-    Args:
-        image: Any dtype [..., H, W], as it was decoded.
-        video: The video that it comes from.
-
-    Returns:
-        A view of the image, [..., H, W] or [..., W, H]; nothing is copied.
-    """
-    image = image[..., ::-1] if video.mirrored else image
-    return np.rot90(image, video.rotation // 90, axes=(-2, -1)) if video.rotation else image

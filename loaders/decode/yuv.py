@@ -1,4 +1,4 @@
-"""Decoded frames as 8-bit 4:2:0 planes, and the affine map that turns them into RGB."""
+"""Decoded frames as 8-bit 4:2:0 planes, and what they need to be displayed: an orientation, and a map to RGB."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from functools import lru_cache
 import av.video.reformatter as reformatter
 import numpy as np
 from av.video.frame import VideoFrame
+
+from cacl.clips import VideoRecord
 
 PLANAR_420 = {"yuv420p", "yuvj420p"}
 LUMA_WEIGHTS = {1: (0.2126, 0.0722), 9: (0.2627, 0.0593)}
@@ -50,6 +52,20 @@ def planes(frame: VideoFrame) -> list[np.ndarray]:
         np.ndarray((data.height, data.width), np.uint8, data, strides=(data.line_size, 1))  # type: ignore[arg-type]
         for data in frame.planes
     ]
+
+
+def apply_orientation(image: np.ndarray, video: VideoRecord) -> np.ndarray:
+    """Mirrors and turns a decoded image as the container wants it displayed.
+
+    Args:
+        image: Any dtype [..., H, W], as it was decoded.
+        video: The video that it comes from.
+
+    Returns:
+        A view of the image, [..., H, W] or [..., W, H]; nothing is copied.
+    """
+    image = image[..., ::-1] if video.mirrored else image
+    return np.rot90(image, video.rotation // 90, axes=(-2, -1)) if video.rotation else image
 
 
 def frame_checksum(frame: VideoFrame) -> int:

@@ -29,9 +29,15 @@ from cacl.clips import Fragments, VideoRecord
 from cacl.errors import DataError, UsageError, reason_of
 from cacl.loaders.decode import mp4
 from cacl.loaders.decode.fragments import decode_prepared
-from cacl.loaders.decode.orientation import apply_orientation
 from cacl.loaders.decode.raw import decode_stream, demux, open_video, select_video_stream
-from cacl.loaders.decode.yuv import FULL_RANGE, as_planar_420, frame_checksum, planes, source_colorspace
+from cacl.loaders.decode.yuv import (
+    FULL_RANGE,
+    apply_orientation,
+    as_planar_420,
+    frame_checksum,
+    planes,
+    source_colorspace,
+)
 
 MAX_COPIED_GOP = 32
 """The longest GOP in frames that is copied. Files with longer ones are encoded anew: a clip would take twice the frames

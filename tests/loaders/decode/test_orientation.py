@@ -13,10 +13,9 @@ import pytest
 
 from cacl.clips import VideoRecord
 from cacl.errors import DataError
-from cacl.loaders.decode.orientation import apply_orientation
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.raw import decode_frames
-from cacl.loaders.decode.yuv import planes
+from cacl.loaders.decode.yuv import apply_orientation, planes
 from cacl.loaders.prepared.transcode import TranscodeSettings, transcode
 
 MakeVideo = Callable[..., Path]

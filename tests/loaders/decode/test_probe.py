@@ -146,11 +146,11 @@ def test_a_stream_that_nothing_told_of(make_video: MakeVideo, tmp_path: Path) ->
     """Frame 40 comes once more, under an identifier that no table of the file names."""
     path = make_video(tmp_path / "video.m2ts", frames=60)
     whole = alone(path)
-    data, size, film, other = path.read_bytes(), 192, 0x11, 0x19  # of packets; low bytes of their identifiers
+    data, size, used, other = path.read_bytes(), 192, 0x11, 0x19  # of packets; low bytes of their identifiers
     packets = [data[at : at + size] for at in range(0, len(data), size)]
-    begins = [n for n, packet in enumerate(packets) if packet[5] & 0x40 and packet[6] == film]
+    begins = [n for n, packet in enumerate(packets) if packet[5] & 0x40 and packet[6] == used]
     again = [
-        packet[:6] + bytes([other]) + packet[7:] for packet in packets[begins[40] : begins[41]] if packet[6] == film
+        packet[:6] + bytes([other]) + packet[7:] for packet in packets[begins[40] : begins[41]] if packet[6] == used
     ]
     path.write_bytes(b"".join(packets[: begins[40]] + again + packets[begins[40] :]))
     video = probe(path)

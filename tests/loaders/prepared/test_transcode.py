@@ -17,10 +17,9 @@ from av.audio.frame import AudioFrame
 from av.video.frame import PictureType, VideoFrame
 
 from cacl.errors import DataError, UsageError
-from cacl.loaders.decode.orientation import apply_orientation
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.raw import decode_frames
-from cacl.loaders.decode.yuv import frame_checksum, planes
+from cacl.loaders.decode.yuv import apply_orientation, frame_checksum, planes
 from cacl.loaders.prepared.transcode import TranscodeSettings, scale_frames, scaled_size, transcode
 from tests.loaders.prepared.transcoded import SMALL, decoded, encode, made, number_on, patches, psnr, to_rgb
 

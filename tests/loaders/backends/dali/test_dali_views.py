@@ -14,8 +14,8 @@ from av.video.reformatter import Colorspace
 from cacl.clips import VideoRecord, ViewPlan
 from cacl.loaders.backends.dali_sources import EncodedSegments, view_before_rotation
 from cacl.loaders.catalog.catalog import Catalog
-from cacl.loaders.decode.orientation import apply_orientation
 from cacl.loaders.decode.probe import probe
+from cacl.loaders.decode.yuv import apply_orientation
 from cacl.loaders.sampling.augmentation import color_matrix
 from tests.loaders.backends.clips import LEVEL, catalog, view
 from tests.loaders.backends.dali.clips import (
