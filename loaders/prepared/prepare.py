@@ -120,7 +120,7 @@ def _is_settled(root: Path, target: Path, log: ConversionLog, path: str) -> bool
 def _clean_up(target: Path, *, keeps_index: bool) -> None:
     """Removes what killed processes left, and an index that would speak of files that are replaced now."""
     with target_errors(target):
-        for leftover in (target / VIDEOS).rglob(".*.writing"):  # as `atomic_write` names them
+        for leftover in (target / VIDEOS).rglob(".*.writing"):  # `atomic_write` names them so.
             if leftover.is_file():
                 leftover.unlink()
         if not keeps_index:

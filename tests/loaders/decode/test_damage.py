@@ -40,7 +40,7 @@ def test_an_end_between_two_frames_is_told_by_the_duration(make_video: MakeVideo
     with streams.coded(path) as (_, frames):
         coded = frames[30].data
     data = path.read_bytes()
-    path.write_bytes(data[: data.index(coded) - 12])  # before the header of its tag
+    path.write_bytes(data[: data.index(coded) - 12])  # It ends before the header of the tag.
     with pytest.raises(DataError, match=r"^is cut short: its pictures end after 1\.2 of 2\.4 seconds$"):
         probe(path)
 
@@ -68,7 +68,7 @@ def test_checksums_in_the_stream_are_looked_at(make_video: MakeVideo, tmp_path: 
     for _ in range(2):
         with pytest.raises(DataError, match=r"^is damaged \(its decoder says: .*CRC mismatch"):
             probe(path)
-        assert probe(good).frames == 24  # what is said of one file is not held against the next
+        assert probe(good).frames == 24  # What is said of one file is not held against the next.
 
 
 def test_frames_that_the_container_lost_are_missed(make_video: MakeVideo, tmp_path: Path) -> None:

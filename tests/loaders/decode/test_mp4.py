@@ -63,7 +63,7 @@ def test_all_is_read_as_by_ffmpeg(file: bytes) -> None:
     assert mp4.decoder_configuration(file[: offsets[0]]) == extradata
     first = [0, *accumulate(frames)]
     assert first[-1] == len(packets)
-    if len(set(coded)) > 1:  # else all are key frames
+    if len(set(coded)) > 1:  # Else all are key frames.
         assert [n for n, packet in enumerate(packets) if packet.is_keyframe] == first[:-1]
     assert list(mp4.samples(file)) == list(mp4.samples(file[offsets[0] :])) == coded
     for (start, end), (a, b) in zip(pairwise(offsets), pairwise(first), strict=True):
@@ -73,7 +73,7 @@ def test_all_is_read_as_by_ffmpeg(file: bytes) -> None:
     for start, end in [(0, 1), (len(frames) // 2, len(frames)), (len(frames) - 1, len(frames))]:
         part = file[offsets[start] : offsets[end]]
         assert list(mp4.samples(part)) == coded[first[start] : first[end]]
-        with av.open(io.BytesIO(file[: offsets[0]] + part), "r") as container:  # a file itself
+        with av.open(io.BytesIO(file[: offsets[0]] + part), "r") as container:  # It is a file itself.
             assert [bytes(p) for p in container.demux(video=0) if p.size] == coded[first[start] : first[end]]
 
 

@@ -38,7 +38,7 @@ def test_what_an_edit_list_hides_is_not_missing(
     path = make_video(tmp_path / "video.mp4", frames=60, bframes=bframes)
     whole = alone(path)
     video = probe(streams.hide(path, first, last, 60))
-    assert abs(video.frames - (60 - first - last)) <= 1  # at the end FFmpeg shows one frame more or less
+    assert abs(video.frames - (60 - first - last)) <= 1  # At the end FFmpeg shows one frame more or less.
     assert video.frames == video.declared_frames
     shown = [grey(frame) for frame in decode_frames(path, video, range(video.frames))]
     assert all(np.array_equal(a, b) for a, b in zip(shown, whole[first:], strict=False))
@@ -55,7 +55,7 @@ def test_frames_that_were_dropped_while_recording_are_not_missing(make_video: Ma
     video = probe(path)
     assert (video.frames, video.declared_frames) == (40, 40)
     assert wrong_clips({path: video}, threads=1, clips=20) == []
-    halves(path, 0.8)  # and its index is gone
+    halves(path, 0.8)  # Its index is gone with the rest.
     with pytest.raises(DataError, match=r"^is cut short: only \d+ of 60 frames decode$|^decoding fails after"):
         probe(path)
 
@@ -70,7 +70,7 @@ def test_a_file_that_starts_between_key_frames(make_video: MakeVideo, tmp_path: 
     assert wrong_clips({path: video}, threads=1) == []
     expected = alone(whole)[24:]
     for first, last in ((0, 0), (0, 9), (7, 12), (20, 26), (35, 35)):
-        piece = remux_clip(path, video, first, last)  # what DALI gets
+        piece = remux_clip(path, video, first, last)  # DALI gets this.
         (tmp_path / "piece.mp4").write_bytes(piece.data)
         shown = alone(tmp_path / "piece.mp4")[piece.offset :]
         assert all(np.array_equal(a, b) for a, b in zip(shown, expected[first : last + 1], strict=False))
@@ -146,7 +146,7 @@ def test_a_stream_that_nothing_told_of(make_video: MakeVideo, tmp_path: Path) ->
     """Frame 40 comes once more, under an identifier that no table of the file names."""
     path = make_video(tmp_path / "video.m2ts", frames=60)
     whole = alone(path)
-    data, size, used, other = path.read_bytes(), 192, 0x11, 0x19  # of packets; low bytes of their identifiers
+    data, size, used, other = path.read_bytes(), 192, 0x11, 0x19  # bytes of a packet, low bytes of identifiers
     packets = [data[at : at + size] for at in range(0, len(data), size)]
     begins = [n for n, packet in enumerate(packets) if packet[5] & 0x40 and packet[6] == used]
     again = [
@@ -158,7 +158,7 @@ def test_a_stream_that_nothing_told_of(make_video: MakeVideo, tmp_path: Path) ->
     for numbers in (range(60), range(35, 60, 3)):
         for number, frame in zip(numbers, decode_frames(path, video, numbers), strict=True):
             assert np.array_equal(grey(frame), whole[number])
-    for short_side in (32, 48):  # encoded, copied
+    for short_side in (32, 48):  # The first is encoded, the second copied.
         converted = transcode(path, video, tmp_path / "converted", TranscodeSettings(short_side=short_side))
         assert converted.video.frames == 60
 

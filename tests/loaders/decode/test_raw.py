@@ -152,7 +152,7 @@ USABLE = {
     "av1_video.mkv": ("av1", 125, 0, 640, 360, 0),
     "fire2.mp4": ("h264", 25, 25, 1280, 720, 180),
     "hmdb51_Turnk_r_Pippi_Michel_cartwheel_f_cm_np2_le_med_6.avi": ("mpeg4", 83, 84, 320, 240, 0),
-    "nasa_13013.mp4": ("h264", 390, 390, 480, 270, 0),  # its larger stream
+    "nasa_13013.mp4": ("h264", 390, 390, 480, 270, 0),  # Its larger stream is used.
     "no_duration.webm": ("vp9", 74, 0, 1280, 720, 0),
     "test_non_zero_start.mp4": ("h264", 12, 12, 200, 112, 0),
     "testsrc2_odd_height_and_width_vp9.mp4": ("vp9", 25, 25, 321, 241, 0),
@@ -344,7 +344,7 @@ def test_cover_art_is_not_the_video(make_video: MakeVideo, tmp_path: Path) -> No
     art = box(b"covr", box(b"data", struct.pack(">II", 13, 0), bytes(jpeg)))
     tags = box(b"udta", box(b"meta", bytes(4), handler, box(b"ilst", art)))
     content = path.read_bytes()
-    moov, track = content.rindex(b"moov") - 4, content.rindex(b"trak") - 4  # behind all frames: none moves
+    moov, track = content.rindex(b"moov") - 4, content.rindex(b"trak") - 4  # It lies behind all frames, so none moves.
     size = int.from_bytes(content[moov : moov + 4], "big") + len(tags)
     path.write_bytes(content[:moov] + size.to_bytes(4, "big") + content[moov + 4 : track] + tags + content[track:])
     with av.open(str(path)) as container:

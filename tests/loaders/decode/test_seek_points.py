@@ -20,11 +20,10 @@ from tests.loaders.decode.plain_decoding import of, wrong_clips
 MakeVideo = Callable[..., Path]
 
 BASELINE = {"profile": "baseline"}
-
 CABAC = {"profile": "main", "bf": "0"}
 
 
-# --- Two encodes in one file
+# --- Two encodes in one file, whose parameter sets differ
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +55,7 @@ def test_no_decoder_outlives_a_clip(spliced: Path, tmp_path: Path, monkeypatch: 
     """Even a prepared file whose frames bring parameter sets along changes nothing for the files after it."""
     with streams.coded(spliced / "joined.ts") as (stream, frames):
         joined = streams.mux(tmp_path / "joined.mp4", stream, frames)
-    monkeypatch.setattr(mp4, "changes_parameters", lambda data: False)  # else none would be made
+    monkeypatch.setattr(mp4, "changes_parameters", lambda data: False)  # Else none would be made.
     files = {}
     for source in (joined, spliced / "plain_0.mp4"):
         file = tmp_path / f"{source.stem}.prepared"
@@ -135,7 +134,7 @@ def test_clips_of_all_kinds_of_streams(
     path = make_video(tmp_path / f"video.{suffix}", frames=60, size=size, codec=codec, options=options)
     video = probe(path)
     assert video.frames == 60
-    if "intra-refresh" not in options:  # which has no key frame but its first
+    if "intra-refresh" not in options:  # Such a stream has no key frame but its first.
         assert len(video.seek_points) >= 2
     assert wrong_clips({path: video}, threads=3) == []
 

@@ -160,7 +160,7 @@ def test_no_descriptor_is_kept(server: Server, address: str, tmp_path: Path) -> 
         with pytest.raises(DataError):
             storage.read(tmp_path, 0, 1)
     assert len(os.listdir("/proc/self/fd")) <= before
-    for _ in range(20):  # threads come and go with each epoch
+    for _ in range(20):  # Threads come and go with each epoch.
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(look, [address] * 8))
     # Connections that may be used again, and their other ends in this process: one each for so many at once.

@@ -78,7 +78,7 @@ def holds(file: Path) -> Iterator[int]:
     for worker in multiprocessing.active_children():
         try:
             links = [os.readlink(link) for link in Path(f"/proc/{worker.pid}/fd").iterdir()]
-        except OSError:  # it has just ended, or closed one
+        except OSError:  # The worker has just ended, or closed a file.
             continue
         if str(file) in links and worker.pid:
             yield worker.pid

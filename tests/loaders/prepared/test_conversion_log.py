@@ -80,7 +80,7 @@ def test_every_field_is_there_the_next_time(tmp_path: Path) -> None:
             found = log.outcomes[path]
             assert isinstance(found, ConvertedSource)
             assert found.size_bytes == 2**33 + 9
-            assert found.video.fragments is not None  # which comparing videos passes over
+            assert found.video.fragments is not None  # Comparing videos passes over them.
             for ours, theirs in zip(found.video.fragments, FRAGMENTS, strict=True):
                 assert np.array_equal(ours, theirs)
                 assert getattr(ours, "dtype", None) == getattr(theirs, "dtype", None)

@@ -28,7 +28,7 @@ def test_a_file_that_fits_is_copied(make_video: MakeVideo, tmp_path: Path, suffi
     frames = decoded(file)
     assert [frame_checksum(frame) for frame in frames] == [frame_checksum(frame) for frame in decoded(path)]
     assert [frame.time for frame in frames] == pytest.approx([number / 25 for number in range(45)])
-    if suffix in ("mp4", "mkv"):  # the others delimit coded frames otherwise
+    if suffix in ("mp4", "mkv"):  # The others delimit coded frames otherwise.
         with av.open(str(path)) as container:
             packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
         data = file.read_bytes()
@@ -76,7 +76,7 @@ def test_colours_that_only_the_container_states_are_not_lost(make_video: MakeVid
     path = make_video(tmp_path / "video.mp4", size=(80, 48))
     content = bytearray(path.read_bytes())
     box = struct.pack(">I4s4s3HB", 19, b"colr", b"nclx", 1, 1, 1, 0)
-    for kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):  # all at the end of the file
+    for kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):  # They are all at the end of the file.
         at = content.rindex(kind) - 4
         (size,) = struct.unpack_from(">I", content, at)
         struct.pack_into(">I", content, at, size + len(box))

@@ -28,9 +28,6 @@ from tests.loaders.prepared.prepared_sets import BAD, GOOD, SETTINGS, files, ind
 MakeVideo = Callable[..., Path]
 
 
-# --- The whole of it
-
-
 def test_every_source_is_there_or_rejected(whole: Path) -> None:
     found = opened(whole / "target")
     assert [(v.path, v.label, v.frames, v.width, v.height, v.rate) for v in found.videos] == [

@@ -66,7 +66,7 @@ def test_killed_and_gone_on_from(location: Path) -> None:
     assert not (target / INDEX_NAME).exists()
     assert run(location / "source", target).kept == len(finished)
     after = files(target)
-    assert set(after) == set(map(prepared_path, [*GOOD, "run/long.mp4"]))  # and nothing hidden
+    assert set(after) == set(map(prepared_path, [*GOOD, "run/long.mp4"]))  # Nothing hidden is left.
     assert {path: after[path] for path in finished} == {path: before[path] for path in finished}
     assert indexed(target) == expected
 

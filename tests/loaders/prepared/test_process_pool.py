@@ -82,7 +82,7 @@ CTRL_C = """
 import os, signal
 from cacl.loaders.prepared.process_pool import map_unordered
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may have it ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Whoever runs the tests may have it ignored.
     process = "__import__('os').getpid()"
     results = map_unordered(eval, [process, f"{process} + 0"], 1)
     _, worker = next(results)

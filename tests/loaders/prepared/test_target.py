@@ -39,7 +39,7 @@ def test_the_disk_is_full(location: Path, tmp_path: Path, kibibytes: int) -> Non
         assert summary.kept == len(after.items() & before.items())
         assert set(after) == set(map(prepared_path, GOOD))
     finally:
-        subprocess.run(["umount", "--lazy", disk], check=True)  # the index is still mapped
+        subprocess.run(["umount", "--lazy", disk], check=True)  # The index is still mapped.
 
 
 def test_files_may_not_grow(location: Path) -> None:

@@ -108,7 +108,7 @@ def test_pictures_shrink_smoothly(tmp_path: Path) -> None:
     luma = planes(decoded(file)[0])[0].astype(float)
     assert luma.shape == (32, 48)
     inner = np.concatenate([luma[2:14, 2:-2].ravel(), luma[18:-2, 2:-2].ravel()])
-    assert np.abs(inner - (16 + 219 / 2)).max() < 40  # half the contrast would be 55
+    assert np.abs(inner - (16 + 219 / 2)).max() < 40  # Half the contrast would be 55.
 
 
 def test_the_same_bytes_each_time(make_video: MakeVideo, tmp_path: Path) -> None:
@@ -223,10 +223,10 @@ def test_turned_videos_become_upright(make_video: MakeVideo, tmp_path: Path, deg
         ("libx264", "mp4", "yuv420p", 1, 1, 1),
         ("libx264", "mp4", "yuv420p", 9, 1, 9),
         ("libx264", "mp4", "yuv420p", 6, 1, 6),
-        ("libx264", "mp4", "yuv420p", 2, 1, 6),  # not stated: read as BT.601
+        ("libx264", "mp4", "yuv420p", 2, 1, 6),  # Nothing is stated: it is read as BT.601.
         ("libx264", "mp4", "yuv420p", 1, 2, 1),  # full range
-        ("mjpeg", "avi", "yuvj420p", 6, 2, 6),  # the same in another way
-        ("libvpx-vp9", "webm", "yuv420p", 1, 2, 1),  # and in a third: stated, and not by the pixel format
+        ("mjpeg", "avi", "yuvj420p", 6, 2, 6),  # full range, stated in another way
+        ("libvpx-vp9", "webm", "yuv420p", 1, 2, 1),  # full range, stated in a third way, which is not the pixel format
         ("libx264", "mp4", "yuv420p10le", 1, 1, 6),  # converted to BT.601
         ("libx264", "mp4", "yuv444p", 6, 1, 6),
         ("ffv1", "mkv", "yuv422p10le", 6, 1, 6),
@@ -266,7 +266,7 @@ def test_a_source_that_is_no_longer_what_it_was(make_video: MakeVideo, tmp_path:
 
 
 def test_a_file_that_cannot_be_written(make_video: MakeVideo, tmp_path: Path) -> None:
-    for size in ((64, 48), (48, 32)):  # encoded, copied
+    for size in ((64, 48), (48, 32)):  # The first is encoded, the second copied.
         path = make_video(tmp_path / "video.mp4", frames=10, size=size)
         with pytest.raises(NotADirectoryError):
             transcode(path, probe(path), path / "converted", TranscodeSettings(short_side=32))
