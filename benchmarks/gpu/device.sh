@@ -78,7 +78,7 @@ demo() {
 }
 
 bench() {
-    $PYTHON -m cacl.cli bench-kernels --device "$DEVICE" --repeats 3 --no-compile --seconds 75 --out "$OUT"
+    $PYTHON -m benchmarks.gpu.kernels --device "$DEVICE" --repeats 3 --seconds 75 --out "$OUT"
 }
 
 quick() { $PYTHON -m benchmarks.gpu.loader --device "$DEVICE" --quick --budget 55 --out "$OUT/quick.json" >/dev/null; }

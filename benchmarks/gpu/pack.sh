@@ -9,12 +9,12 @@ python=${PYTHON:-python3}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$python" -m pip install --quiet --target "$work/tools" zstandard
-# Of what these packages declare, what they import.
+# These are the packages, and of what they declare what they import. matplotlib is not among them: charts are drawn later.
 "$python" -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
     --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_17_x86_64 \
     --platform manylinux2014_x86_64 --constraint constraints.txt --dest "$work" \
     nvidia-dali-cuda130 av pydantic pydantic_core annotated-types typing-inspection typing-extensions astunparse gast \
-    optree rapidfuzz tomli-w matplotlib fonttools kiwisolver cycler pyparsing python-dateutil
+    optree rapidfuzz tomli-w
 rm -rf .parts
 PYTHONPATH=$work/tools nice "$python" -m benchmarks.gpu.slim_wheels pack "$work"/*.whl --out .parts --limit 60 --jobs 2
 du -sh --apparent-size .parts

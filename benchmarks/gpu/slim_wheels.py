@@ -60,8 +60,6 @@ UNUSED_FILES = (
     r"\.pyi$|\.pxd$|\.pyx$|\.hpp$|\.h$|\.lib$",
     r"(^|/)tests?/",
     r"^[^/]*\.data/(scripts|data)/",
-    r"^matplotlib/mpl-data/(images|plot_directive|sample_data|fonts/(afm|pdfcorefonts))/",
-    r"^fontTools/(?!__init__|agl|misc/)",
 )
 UNCALLED_LIBRARIES = (
     r"/lib(aws-|s2n|cvcuda|nvcv_types|cfitsio|sndfile|FLAC|opus-"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cacl.benchmarks.harness.output import Column, describe_machine, format_number, print_table, write_json
 from cacl.benchmarks.harness.stats import Spread, ratios
 from cacl.benchmarks.kernels.command import PACKAGES, KernelBenchmark
 from cacl.benchmarks.kernels.run import BASELINE, KernelResult, KernelStats, ProblemResult
 from cacl.kernels.dispatch import INTERPRETED
-from cacl.reporting import charts
+
+if TYPE_CHECKING:
+    from cacl.reporting import charts
 
 
 def _from_stats(heading: str, cell: Callable[[KernelStats], str], otherwise: str = "") -> Column[KernelResult]:
@@ -94,13 +96,19 @@ def _format_used(used: dict[str, int]) -> str:
 
 def save(result: KernelBenchmark, folder: Path) -> None:
     """Writes bench_kernels.json for programs, and bench_kernels.png for people."""
-    known = result.to_json()
-    write_json(folder / "bench_kernels.json", known)
-    draw(known, folder / "bench_kernels.png")
+    save_json(result, folder)
+    draw(result.to_json(), folder / "bench_kernels.png")
+
+
+def save_json(result: KernelBenchmark, folder: Path) -> None:
+    """Writes bench_kernels.json only."""
+    write_json(folder / "bench_kernels.json", result.to_json())
 
 
 def draw(result: dict[str, Any], file: Path) -> None:
     """Draws the chart of a result, as bench_kernels.json holds it."""
+    from cacl.reporting import charts  # The GPU machine of benchmarks/gpu has no matplotlib.
+
     charts.draw_ratios(
         file,
         title="Time of a call, relative to cacl",
@@ -111,6 +119,8 @@ def draw(result: dict[str, Any], file: Path) -> None:
 
 
 def _bars(problem: dict[str, Any]) -> list[charts.Bar]:
+    from cacl.reporting import charts
+
     bars, ours = [], problem["rows"][0]["stats"]
     for row in problem["rows"]:
         name, series, stats = row["contender"], int(row["contender"] == BASELINE), row["stats"]

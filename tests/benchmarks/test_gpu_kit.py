@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import shutil
 import struct
@@ -172,3 +173,12 @@ def test_launches_compile_for_a_gpu_that_is_not_there() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "sm_90: 9 kernels" in done.stdout
     assert "0 failures" in done.stdout
+
+
+def test_kernels_are_measured_without_matplotlib(tmp_path: Path) -> None:
+    """Within no time: nothing is measured, but everything is written and printed."""
+    code = "import sys; sys.modules['matplotlib'] = None; from cacl.benchmarks.gpu.kernels import main; main()"
+    done = run(sys.executable, "-c", code, "--device", "cpu", "--seconds", "-1", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "no time for contrast: 2048 anchors" in done.stdout
+    assert json.loads((tmp_path / "out" / "bench_kernels.json").read_text())["problems"] == []

@@ -1,0 +1,46 @@
+"""Runs `cacl bench-kernels` on a machine without matplotlib: JSON is written after each problem, and no chart is drawn.
+
+    python -m benchmarks.gpu.kernels --out DIR [--device cuda] [--repeats 3] [--seconds 75]
+
+torch.compile is left out, since it takes longer than all other measurements. Where there is matplotlib,
+`python benchmarks/scripts/draw_results.py DIR` draws the chart.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+from cacl.benchmarks.harness.output import make_output_dir
+from cacl.benchmarks.kernels.command import bench_kernels
+from cacl.benchmarks.kernels.output import save_json, show
+from cacl.reporting.console import Console
+
+
+def main() -> None:
+    """Measures, writes bench_kernels.json and prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for bench_kernels.json")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=75, help="nothing is begun after so many")
+    asked = parser.parse_args()
+    make_output_dir(asked.out)
+    with Console() as console:
+        result = bench_kernels(
+            [],
+            repeats=asked.repeats,
+            device=asked.device,
+            console=console,
+            compile=False,
+            seconds=asked.seconds,
+            so_far=partial(save_json, folder=asked.out),
+        )
+    save_json(result, asked.out)
+    show(result)
+    result.check()
+
+
+if __name__ == "__main__":
+    main()
