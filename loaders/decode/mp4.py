@@ -25,9 +25,9 @@ DATA_OFFSET, FIRST_FLAGS = 0x1, 0x4
 SAMPLE_FIELDS = (0x100, 0x200, 0x400, 0x800)
 """Flags of the columns of that table: duration, size, flags and composition offset of each sample."""
 SAMPLE_SIZE = 0x200
-BEFORE_DEFAULT_SIZE = ((0x1, 8), (0x2, 4), (0x8, 4))
+FIELDS_BEFORE_DEFAULT_SAMPLE_SIZE = ((0x1, 8), (0x2, 4), (0x8, 4))
 """Flags and bytes of the optional fields that a tfhd box has before the default size of a sample."""
-DEFAULT_SIZE = 0x10
+DEFAULT_SAMPLE_SIZE_PRESENT = 0x10
 """The flag of that default size."""
 PARAMETER_SETS = (7, 8, 13, 15)
 """The types of the NAL units of H.264 that hold parameter sets (ITU-T H.264, table 7-1)."""
@@ -175,8 +175,8 @@ def _sample_sizes(data: bytes, moof: Box) -> tuple[int, list[int]]:
 def _default_sample_size(data: bytes, moof: Box) -> int:
     tfhd = _find_box(data, moof, b"traf", b"tfhd")
     (flags,) = _read_fields(data, tfhd, ">I")
-    before = sum(size for bit, size in BEFORE_DEFAULT_SIZE if flags & bit)
-    size = _read_fields(data, tfhd, ">I", 8 + before)[0] if flags & DEFAULT_SIZE else 0
+    before = sum(size for bit, size in FIELDS_BEFORE_DEFAULT_SAMPLE_SIZE if flags & bit)
+    size = _read_fields(data, tfhd, ">I", 8 + before)[0] if flags & DEFAULT_SAMPLE_SIZE_PRESENT else 0
     if not size:
         raise ValueError("box b'tfhd' names no size")
     return size
