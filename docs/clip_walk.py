@@ -16,13 +16,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import av
+import numpy as np
 import torch
 
 from cacl.config import Config, from_dict
 from cacl.loaders.backends.select import build_backend
 from cacl.loaders.catalog.scan import scan
 from cacl.loaders.sampling.sampler import ClipSampler
-from cacl.loaders.synthetic.dataset import synthesise
 from cacl.method.cacl import CACL
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,9 +33,19 @@ BATCH_SIZE = 2
 def main() -> None:
     """Prints one path a line, in the order in which the files are entered first."""
     with tempfile.TemporaryDirectory() as folder:
-        videos = Path(folder) / "videos"
-        synthesise(videos, videos_per_pair=(1, 0), frames=8, size=(64, 48))
-        print(*files_entered(_configuration(videos, Path(folder))), sep="\n")
+        for number in range(BATCH_SIZE):
+            _write_video(Path(folder) / "videos" / f"{number}.mp4", number)
+        print(*files_entered(_configuration(Path(folder))), sep="\n")
+
+
+def _write_video(path: Path, seed: int) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for pixels in np.random.default_rng(seed).integers(0, 256, (8, 48, 64, 3), np.uint8):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
+        container.mux(stream.encode(None))
 
 
 def files_entered(config: Config) -> list[str]:
@@ -53,22 +64,26 @@ def files_entered(config: Config) -> list[str]:
             if path.is_relative_to(ROOT) and path != Path(__file__).resolve():
                 entered[path.relative_to(ROOT).as_posix()] = None
 
+    def walk(step: int) -> None:
+        (batch,) = backend.batches(sampler.batches(step, step + 1, BATCH_SIZE))
+        model(batch, step)
+
+    walk(0)  # The first batch imports and compiles what is slow to watch.
     threading.setprofile(watch)
     sys.setprofile(watch)
     try:
-        (batch,) = backend.batches(sampler.batches(0, 1, BATCH_SIZE))
-        model(batch, step=0)
+        walk(1)
     finally:
         sys.setprofile(None)
         threading.setprofile(None)
     return list(entered)
 
 
-def _configuration(videos: Path, folder: Path) -> Config:
+def _configuration(folder: Path) -> Config:
     transformer = {"embedder": "light", "width": 16, "depth": 1, "heads": 2}
     return from_dict(
         {
-            "data": {"root": str(videos), "cache": str(folder / "cache")},
+            "data": {"root": str(folder / "videos"), "cache": str(folder / "cache")},
             "clip": {"frames": 4, "stride": 1, "size": 32},
             "loader": {"threads": 1},
             "model": {"cnn": "r3d10", "width": 0.0625, "embedding_dim": 8, "transformer": transformer},
