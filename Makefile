@@ -15,7 +15,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 demo: $(READY)
 	$(BIN)/cacl data synth demo/videos --train 16 --test 4
-	$(BIN)/cacl train --config cacl/recipes/demo.toml --resume
+	$(BIN)/cacl train --config demo --resume
 	$(BIN)/cacl eval retrieval demo/run --label appearance --label motion
 
 test: $(READY)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cacl import __version__
-from cacl.commands import bench, data, environment, evaluate
+from cacl.commands import bench, configuration, data, environment, evaluate
 from cacl.commands.train import train
 from cacl.errors import CaclError
 
@@ -20,6 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(train)
+app.command()(configuration.recipes)
+app.command()(configuration.config)
 app.command()(bench.bench_loader)
 app.command()(bench.bench_kernels)
 app.add_typer(data.app, name="data")

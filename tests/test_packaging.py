@@ -201,6 +201,19 @@ def test_a_checkout_runs_without_being_installed(elsewhere: Path) -> None:
     assert (done.stdout.strip(), done.stderr) == (__version__, "")
 
 
+def test_the_unpacked_wheel_finds_its_recipes(unpacked: Path, elsewhere: Path) -> None:
+    shown = run(unpacked, elsewhere, "-m", "cacl.cli", "train", "videos", "--config", "demo", "--dry-run")
+    assert tomllib.loads(shown)["name"] == "demo"
+    assert tomllib.loads(shown)["data"]["root"] == "videos"
+    printed = run(unpacked, elsewhere, "-m", "cacl.cli", "recipes", "demo")
+    assert printed == (ROOT / "cacl/recipes/demo.toml").read_text(encoding="utf-8")
+
+
+def test_the_unpacked_wheel_explains_its_keys(unpacked: Path, elsewhere: Path) -> None:
+    (key,) = json.loads(run(unpacked, elsewhere, "-m", "cacl.cli", "config", "clip.frames", "--json"))
+    assert key["meaning"] == "T, the number of frames in a clip."
+
+
 def test_the_unpacked_wheel_makes_videos_and_scans_them(unpacked: Path, elsewhere: Path) -> None:
     assert "train" in run(unpacked, elsewhere, "-m", "cacl.cli", "--help")
     made = run(unpacked, elsewhere, "-m", "cacl.cli", "data", "synth", "videos", "--train", "1", "--test", "0")

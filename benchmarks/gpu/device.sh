@@ -66,14 +66,14 @@ videos() {
 
 demo() {
     run() {
-        $PYTHON -m cacl.cli train --config cacl/recipes/demo.toml --set data.root="$WORK/videos" --set train.device="$DEVICE" \
-            --set run="$WORK/$1" "${@:2}" 2>&1 | tail -8
+        $PYTHON -m cacl.cli train "$WORK/$2" --config demo --run "$WORK/$1" --set train.device="$DEVICE" "${@:3}" 2>&1 \
+            | tail -8
     }
-    time run cpu
-    time run dali --set loader.backend=dali
-    time run triton --set loader.backend=dali --set loader.dali_views=triton --set data.root="$WORK/prepared"
+    time run cpu videos
+    time run dali videos --set loader.backend=dali
+    time run triton prepared --set loader.backend=dali --set loader.dali_views=triton
     # Of contrasts, only large ones go to the kernels.
-    time run kernel --set contrast.queue_size=262144 --set contrast.negatives=both --set train.epochs=3
+    time run kernel videos --set contrast.queue_size=262144 --set contrast.negatives=both --set train.epochs=3
     $PYTHON -m cacl.cli eval retrieval "$WORK/cpu" --label appearance --label motion
 }
 

@@ -2,7 +2,7 @@
 
     python benchmarks/scripts/busy_core.py > benchmarks/results/busy_core.json
 
-The script runs `cacl train` with cacl/recipes/demo.toml on videos of `cacl data synth`: alone and beside one busy
+The script runs `cacl train` with the recipe `demo` on videos of `cacl data synth`: alone and beside one busy
 process of the lowest priority, with threads that wait asleep (as the command line sets it) and with threads that spin
 (as OpenMP does when it is not told). The four runs take turns, each in a process of its own, and ratios are taken
 within a repeat. A table goes to stderr. All of it takes about ten minutes on two cores, which should have nothing else
@@ -29,8 +29,7 @@ from cacl import config as configuration
 from cacl.benchmarks.harness import machine
 from cacl.benchmarks.harness.stats import Spread
 
-ROOT = Path(__file__).parents[2]
-RECIPE = ROOT / "cacl/recipes/demo.toml"
+RECIPE = "demo"
 PACKAGES = ("cacl", "torch", "av", "numpy", "numba")
 THREADS = {
     "asleep": ["-m", "cacl.cli"],
@@ -70,15 +69,13 @@ def clips_per_second(threads: str, videos: Path, steps: int) -> float:
     count, recipe = len(list(videos.glob("videos/*.mp4"))), configuration.load(RECIPE)
     with tempfile.TemporaryDirectory() as run:
         own = {
-            "run": run,
-            "data.root": videos,
             "data.cache": videos.parent / "cache",
             "train.device": "cpu",
             "train.epochs": 2 * steps * recipe.train.batch_size / count,
             "train.log_every": steps,
         }
         sets = [part for key, value in own.items() for part in ("--set", f"{key}={value}")]
-        summary = json.loads(cacl(threads, "train", "--config", str(RECIPE), *sets, "--json"))
+        summary = json.loads(cacl(threads, "train", str(videos), "--config", RECIPE, "--run", run, *sets, "--json"))
     assert summary["steps_taken"] == 2 * steps
     return summary["scalars"]["clips_per_second"]
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cacl.commands.options import AsJson, ConfigFile, Overrides
+from cacl.commands.options import AsJson, ConfigName, Overrides
 from cacl.commands.output import print_result
 
 
@@ -17,7 +17,7 @@ def bench_loader(
     prepared: Annotated[
         Path | None, typer.Option(help="The same videos as `cacl data prepare` made them.", show_default=False)
     ] = None,
-    config: ConfigFile = None,
+    config: ConfigName = None,
     overrides: Overrides = None,
     clips: Annotated[int, typer.Option(help="Clips in a measurement, rounded down to whole batches.")] = 256,
     repeats: Annotated[int, typer.Option(help="Measurements of each loader.")] = 5,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="TOML file; see cacl/recipes/.")]
+ConfigName = Annotated[
+    str | None,
+    typer.Option("--config", "-c", metavar="NAME_OR_FILE", help="Recipe (see `cacl recipes`) or TOML file."),
+]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a key, such as optim.lr=0.1.")
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a key, such as optim.lr=0.1; see `cacl config`."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]

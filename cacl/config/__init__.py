@@ -1,8 +1,9 @@
 """The configuration of a run: read from TOML, checked at once, and written back in full.
 
-    config = load(Path("cacl/recipes/demo.toml"), overrides=["optim.lr=0.1"])
+    config = load("demo", overrides=["optim.lr=0.1"])
 
-`schema` has the keys, each with its meaning beside it; `rules` has what contradicts what; `loading` reads and writes.
+`schema` has the keys, each with its meaning beside it; `rules` has what contradicts what; `loading` reads and writes;
+`recipes` finds what is installed by name; `reference` tells all of the keys to people.
 An unknown key is an error that names the nearest known one.
 """
 

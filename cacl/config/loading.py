@@ -7,41 +7,49 @@ import difflib
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
+from cacl.config import recipes
 from cacl.config.rules import contradictions
 from cacl.config.schema import Config
 from cacl.errors import ConfigError
 
 
-def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
+def load(
+    name_or_file: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    arguments: Mapping[str, str | None] = MappingProxyType({}),
+) -> Config:
     """Reads a configuration and validates the whole of it.
 
     Args:
-        path: The TOML file. None takes the defaults.
+        name_or_file: The name of a recipe, or the path of a TOML file; `recipes.find` tells one from the other. None
+            takes the defaults.
         overrides: What is set after the file, each as `section.key=value`. The value is TOML, or a string without
             quotes.
+        arguments: The strings that arguments of their own set, by key. None stands for what was not given.
 
     Returns:
         The configuration, with the defaults for the keys that are not set.
 
     Raises:
-        ConfigError: The file cannot be read, or the configuration does not hold together. The message has one line for
-            each problem.
+        ConfigError: The file cannot be read, a key is set by an argument and an override, or the configuration does not
+            hold together. The message has one line for each problem.
     """
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = tomllib.loads(path.read_text())
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: is not valid TOML: {error}") from None
-    for text in overrides:
-        _set(values, text)
+    values: dict[str, Any] = {} if name_or_file is None else _read(name_or_file)
+    given = {key: value for key, value in arguments.items() if value is not None}
+    for key, value in map(_parse, overrides):
+        if key in given:
+            raise ConfigError(
+                f"{key} is given twice, as {given[key]} and by --set {key}={value}: leave one of them out"
+            )
+        _set(values, key, value)
+    for key, value in given.items():
+        _set(values, key, value)
     return from_dict(values)
 
 
@@ -59,8 +67,8 @@ def override(config: Config, overrides: Sequence[str]) -> Config:
         ConfigError: The new configuration does not hold together. The message has one line for each problem.
     """
     values = to_dict(config)
-    for text in overrides:
-        _set(values, text)
+    for key, value in map(_parse, overrides):
+        _set(values, key, value)
     return from_dict(values)
 
 
@@ -103,19 +111,33 @@ def differences(old: Config, new: Config) -> list[str]:
     return [f"{key}: {before[key]} -> {after[key]}" for key in before if before[key] != after[key]]
 
 
-def _set(values: dict[str, Any], override: str) -> None:
+def _read(name_or_file: str | Path) -> dict[str, Any]:
+    file = recipes.find(name_or_file)
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: is not valid TOML: {error}") from None
+
+
+def _parse(override: str) -> tuple[str, Any]:
+    """Returns the key and the value of `section.key=value`."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {override}: write it as section.key=value")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        return key.strip(), tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text  # A bare word is a string, as in --set model.cnn=r3d18.
-    *sections, leaf = key.strip().split(".")
+        return key.strip(), text  # A bare word is a string, as in --set model.cnn=r3d18.
+
+
+def _set(values: dict[str, Any], key: str, value: object) -> None:
+    *sections, leaf = key.split(".")
     for depth, name in enumerate(sections):
         values = values.setdefault(name, {})
         if not isinstance(values, dict):
-            raise ConfigError(f"--set {override}: {'.'.join(sections[: depth + 1])} is a value, not a section")
+            raise ConfigError(f"{key} = {value!r}: {'.'.join(sections[: depth + 1])} is a value, not a section")
     values[leaf] = value
 
 
@@ -123,13 +145,17 @@ def _explain(error: Any) -> str:
     path = [str(part) for part in error["loc"]]
     key = ".".join(path)
     if error["type"] == "unexpected_keyword_argument":
-        return f"{key}: no such key; {_nearest(path)}"
+        return f"{key}: no such key; {way_out(path)}"
     message = error["msg"].removeprefix("Input ")
     return f"{key} = {error['input']!r}: {message}"
 
 
-def _nearest(path: Sequence[str]) -> str:
-    """Returns the way out for an unknown key: the nearest key of its section or of all, or what the section has."""
+def way_out(path: Sequence[str]) -> str:
+    """Returns what to do about an unknown key: the nearest key of its section or of all, or what the section has.
+
+    Args:
+        path: The parts of the key.
+    """
     known = [key.split(".") for key, _ in _leaves(dataclasses.asdict(Config()), sections=True)]
     siblings = [key for key in known if key[:-1] == list(path[:-1])]
     for candidates in (siblings, known) if len(path) > 1 else (known,):

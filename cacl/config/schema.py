@@ -35,7 +35,8 @@ class DataConfig:
     """Which videos there are."""
 
     root: str = ""
-    """The folder of videos, or a CSV or text file that lists them with a video on each line."""
+    """The folder of videos, a CSV or text file that lists them with a video on each line, or the folder or address of a
+    prepared set."""
     layout: Literal["auto", "ucf101", "hmdb51", "kinetics", "classes", "csv", "folder"] = "auto"
     """How the folder tells labels and splits. `auto` recognises lists, folders of splits and folders of classes."""
     fold: Positive = 1

@@ -159,7 +159,7 @@ def _load_batches(state: TrainState, catalog: Catalog) -> Iterator[ClipBatch]:
 def _make_run_folder(config: Config, *, resume: bool) -> Path:
     run = Path(config.run)
     if (run / CHECKPOINT_NAME).exists() and not resume:
-        raise UsageError(f"{run} already holds a run: --resume goes on with it, --set run=... begins another")
+        raise UsageError(f"{run} already holds a run: --resume goes on with it, --run begins another")
     try:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -36,7 +36,7 @@ def find_training_videos(config: Config, console: Console, saved: Checkpoint | N
         CheckpointError: The run that goes on began with other training videos.
     """
     if not config.data.root:
-        raise ConfigError("data.root is not set: give a folder of videos, as in --set data.root=path/to/videos")
+        raise ConfigError("data.root is not set: give a folder of videos, as in cacl train path/to/videos")
     with distributed.main_first():  # the other ranks find its scan in the cache
         found = scan(config.data, min_frames=config.clip.min_frames, progress=partial(console.progress, "scanning"))
     found.check(config.data.max_rejected_share)

@@ -51,7 +51,9 @@ def train(cacl: Run, config_file: Path, tmp_path: Path) -> Run:
         (["data", "scan"], "root"),
         (["eval", "retrieval"], "checkpoint"),
         (["data", "synth", "x", "--train", "many"], "--train"),
-        (["train", "surplus"], "surplus"),
+        (["train", "videos", "surplus"], "surplus"),
+        (["recipes", "demo", "surplus"], "surplus"),
+        (["config", "clip", "surplus"], "surplus"),
         (["train", "--config"], "--config"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -71,7 +73,7 @@ CONFIGURATIONS = {
     "optim.lr=fast": ["optim.lr = 'fast'"],
     "train.batch_size": ["--set train.batch_size: write it as section.key=value"],
     "contrast.shuffle_bn_groups=3": ["contrast.shuffle_bn_groups = 3", "train.batch_size = 4"],
-    "data.root=": ["data.root is not set", "--set data.root="],
+    "data.root=": ["data.root is not set", "cacl train path/to/videos"],
     "optim.name=adamq": ["optim.name = 'adamq'", "did you mean adam"],
     "model.transformer.embedder=resnet51": ["model.transformer.embedder = 'resnet51'", "resnet50"],
     "train.device=nonsense": ["train.device = 'nonsense'", "auto, cpu or cuda"],
@@ -177,7 +179,7 @@ def test_a_folder_that_synth_did_not_make(cacl: Run, videos: Path) -> None:
 def test_a_run_folder_in_use(train: Run, run: Path) -> None:
     before = (run / "checkpoint.pt").read_bytes()
     line = complaint(train(), 2)
-    assert line == f"{run} already holds a run: --resume goes on with it, --set run=... begins another"
+    assert line == f"{run} already holds a run: --resume goes on with it, --run begins another"
     assert (run / "checkpoint.pt").read_bytes() == before
 
 

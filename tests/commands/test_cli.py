@@ -13,7 +13,17 @@ from tests.launch import ROOT
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help_goes_to_stdout(cacl: Run, flag: str) -> None:
-    for command in ([], ["train"], ["data"], ["data", "scan"], ["data", "synth"], ["eval"], ["eval", "retrieval"]):
+    for command in (
+        [],
+        ["train"],
+        ["data"],
+        ["data", "scan"],
+        ["data", "synth"],
+        ["config"],
+        ["recipes"],
+        ["eval"],
+        ["eval", "retrieval"],
+    ):
         finished = cacl(*command, flag)
         assert (finished.returncode, finished.stderr) == (0, "")
         assert "Usage:" in finished.stdout

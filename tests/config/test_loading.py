@@ -86,7 +86,7 @@ def test_set_without_key_or_value_says_how_to_write_it(text: str) -> None:
 
 
 def test_set_below_a_value_says_so() -> None:
-    assert problem("run=x", "run.here=1") == "--set run.here=1: run is a value, not a section"
+    assert problem("run=x", "run.here=1") == "run.here = 1: run is a value, not a section"
 
 
 @pytest.mark.parametrize(("text", "backend"), [("host", "cpu"), ("cpu", "cpu"), ("dali", "dali")])
