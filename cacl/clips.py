@@ -94,6 +94,14 @@ class VideoRecord:
     """The fragments of a prepared video (`cacl data prepare`), else None. In comparisons the content hash stands for
     them."""
 
+    def label_in(self, column: str) -> str | None:
+        """Returns the label of the video in a column, or None where nothing tells it.
+
+        Args:
+            column: `label`, or the name of one of `attributes`.
+        """
+        return self.label if column == "label" else self.attributes.get(column)
+
     def last_seek_point(self, frame: int) -> SeekPoint | None:
         """Returns the last seek point at or before a frame, or None if decoding has to start at frame 0.
 
@@ -199,6 +207,8 @@ class ClipBatch:
     """int64 [B]: the index of each clip, see `ClipPlan.index`."""
     failures: tuple[Failure, ...] = ()
     """The clips of the batch that did not load, in the order of their plans."""
+    labels: Tensor | None = None
+    """int64 [B]: the class of each clip, as a position in `ClipLoader.classes`; None unless labels were asked for."""
 
     def __len__(self) -> int:
         """Returns B, the number of clips that loaded."""
@@ -231,6 +241,7 @@ class ClipBatch:
             order=to_device(self.order, device),
             video=to_device(self.video, device),
             index=to_device(self.index, device),
+            labels=None if self.labels is None else to_device(self.labels, device),
         )
 
 

@@ -18,12 +18,9 @@ from typing import Any
 
 import av
 import numpy as np
-import torch
 
 from cacl.config import Config, from_dict
-from cacl.loaders.backends.select import build_backend
-from cacl.loaders.catalog.scan import scan
-from cacl.loaders.sampling.sampler import ClipSampler
+from cacl.loaders.clip_loader import ClipLoader
 from cacl.method.cacl import CACL
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,10 +47,7 @@ def _write_video(path: Path, seed: int) -> None:
 
 def files_entered(config: Config) -> list[str]:
     """Walks one batch and returns the files, relative to the repository, in the order in which they are entered."""
-    catalog = scan(config.data)
-    device = torch.device("cpu")
-    sampler = ClipSampler(catalog.videos, config.clip, config.augment, config.seed)
-    backend = build_backend("cpu", catalog, config, device)
+    loader = ClipLoader.from_config(config)
     model = CACL(config)
     entered: dict[str, None] = {}
 
@@ -65,7 +59,7 @@ def files_entered(config: Config) -> list[str]:
                 entered[path.relative_to(ROOT).as_posix()] = None
 
     def walk(step: int) -> None:
-        (batch,) = backend.batches(sampler.batches(step, step + 1, BATCH_SIZE))
+        (batch,) = loader.steps(step, step + 1)
         model(batch, step)
 
     walk(0)  # The first batch imports and compiles what is slow to watch.

@@ -23,7 +23,7 @@ ROWS = (
     ("commands",),
     ("benchmarks",),
     ("training", "evaluation"),
-    ("checkpoints", "reporting"),
+    ("checkpoints", "reporting", "loaders.clip_loader"),
     ("method", "loaders.prepared", "loaders.backends"),
     ("loaders.catalog", "loaders.synthetic"),
     ("kernels", "models", "loaders.decode", "loaders.sampling"),

@@ -14,13 +14,12 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from cacl import distributed
-from cacl.clips import ClipBatch, ClipPlan
+from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.errors import DataError
 from cacl.files import atomic_write
-from cacl.loaders.backends.select import Backend
 from cacl.loaders.catalog.catalog import Catalog
-from cacl.loaders.sampling.sampler import evaluation_plans
+from cacl.loaders.clip_loader import ClipLoader
 from cacl.models.cnn3d import CNN3D
 from cacl.models.video_transformer import VideoTransformer
 
@@ -58,10 +57,7 @@ def encoder_feature(encoder: CNN3D | VideoTransformer) -> FeatureFunction:
 @torch.no_grad()
 def extract(
     functions: Mapping[str, FeatureFunction],
-    catalog: Catalog,
-    backend: Backend,
-    config: Config,
-    device: torch.device,
+    loader: ClipLoader,
     folder: Path,
     on_progress: Callable[[int, int], None],
 ) -> dict[str, np.ndarray]:
@@ -72,12 +68,10 @@ def extract(
 
     Args:
         functions: The features by name.
-        catalog: The V videos.
-        backend: A backend for the videos of the catalog.
-        config: The configuration, of which `clip`, `augment` and `retrieval` are used.
-        device: Where the features are computed.
+        loader: The loader of the V videos. The features are computed on its device.
         folder: The folder of the arrays. It is made by rank 0.
-        on_progress: A function that is called after each batch with the number of batches done and their total.
+        on_progress: A function that is called after each batch with the number of this rank's clips that are done, and
+            their total.
 
     Returns:
         The arrays by name of the feature, each float32 [V, F] with an F of its own.
@@ -85,22 +79,23 @@ def extract(
     Raises:
         DataError: A clip cannot be loaded. The message names its file.
     """
-    clips_per_video = config.retrieval.clips_per_video
-    batches = _plan_batches(catalog, config)
-    lengths = _feature_lengths(functions, config, device)
-    arrays = _create_arrays(folder, len(catalog.videos), lengths)
+    config, videos, clips_per_video = loader.config, loader.catalog.videos, loader.config.retrieval.clips_per_video
+    lengths = _feature_lengths(functions, config, loader.device)
+    arrays = _create_arrays(folder, len(videos), lengths)
     sums = {name: torch.zeros(length) for name, length in lengths.items()}
-    for number, batch in enumerate(backend.batches(batches)):
+    clips_done, clips = 0, clips_per_video * len(range(loader.rank, len(videos), loader.world_size))
+    for batch in loader.evaluation(clips_per_video):
         if batch.failures:  # A mean over fewer clips would not compare with others.
             raise DataError(batch.failures[0].reason)
-        values = _batch_features(functions, batch, device)
+        values = _batch_features(functions, batch, loader.device)
         for row, (video, index) in enumerate(zip(batch.video.tolist(), batch.index.tolist(), strict=True)):
             for name, value in values.items():
                 sums[name] += value[row]
                 if index % clips_per_video == clips_per_video - 1:  # the last clip of its video
                     arrays[name][video] = (sums[name] / clips_per_video).numpy()
                     sums[name].zero_()
-        on_progress(number + 1, len(batches))
+        clips_done += len(batch)
+        on_progress(clips_done, clips)
     for array in arrays.values():
         array.flush()
     distributed.barrier()
@@ -159,18 +154,6 @@ def mark_finished(folder: Path) -> None:
     """
     with atomic_write(folder / FINISHED_MARKER) as temporary:
         temporary.touch()
-
-
-def _plan_batches(catalog: Catalog, config: Config) -> list[list[ClipPlan]]:
-    """The clips of this rank's videos, a video's clips one after the other, in batches."""
-    own_videos = range(distributed.rank(), len(catalog.videos), distributed.world_size())
-    settings = config.retrieval
-    plans = list(
-        evaluation_plans(
-            catalog.videos, own_videos, settings.clips_per_video, config.clip, config.augment, settings.clip_starts
-        )
-    )
-    return [plans[start : start + settings.batch_size] for start in range(0, len(plans), settings.batch_size)]
 
 
 def _batch_features(

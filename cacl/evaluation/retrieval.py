@@ -27,9 +27,9 @@ from cacl.errors import DataError, UsageError
 from cacl.evaluation import baselines, features
 from cacl.evaluation.features import FeatureFunction
 from cacl.evaluation.metrics import recall_at, recall_by_chance
-from cacl.loaders.backends.select import build_backend, choose_backend
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.catalog.scan import scan
+from cacl.loaders.clip_loader import ClipLoader
 from cacl.reporting.console import Console, log_catalog
 
 log = logging.getLogger(__name__)
@@ -158,18 +158,24 @@ def _video_features(
     weights: EncoderWeights, config: Config, catalog: Catalog, device: torch.device, folder: Path, console: Console
 ) -> dict[str, np.ndarray]:
     """The features of all videos by name, float32 [V, F] each: those of an earlier evaluation, or extracted now."""
-    choice = choose_backend(config.loader, device)
+    rank, world_size = distributed.rank(), distributed.world_size()
+    loader = ClipLoader.from_config(
+        config,
+        catalog=catalog,
+        batch_size=config.retrieval.batch_size * world_size,
+        split=None,
+        rank=rank,
+        world_size=world_size,
+        device=device,
+    )
     functions = _feature_functions(weights, config, device)
-    key = features.cache_key(weights.digest, catalog, config, choice.name)
+    key = features.cache_key(weights.digest, catalog, config, loader.choice.name)
     cached = features.load_cached(folder / key, list(functions))
     if cached is not None:
         log.info("features of an earlier evaluation, from %s", folder / key)
         return cached
-    log.info("loader: %s, %s", choice.name, choice.reason)
-    backend = build_backend(choice.name, catalog, config, device, distributed.local_world_size())
-    on_progress = partial(console.progress, "features")
-    arrays = features.extract(functions, catalog, backend, config, device, folder / key, on_progress)
-    if distributed.rank() == 0:
+    arrays = features.extract(functions, loader, folder / key, partial(console.progress, "features"))
+    if rank == 0:
         features.mark_finished(folder / key)
     return arrays
 
@@ -217,7 +223,7 @@ def _videos_of_split(catalog: Catalog, split: str) -> list[int]:
 
 def _video_labels(catalog: Catalog, label: str, queries: Sequence[int], gallery: Sequence[int]) -> list[str]:
     """The label of each video of the catalog. Videos that neither query nor are queried need none: theirs is empty."""
-    values = [video.label if label == "label" else video.attributes.get(label) for video in catalog.videos]
+    values = [video.label_in(label) for video in catalog.videos]
     if not any(values):
         known = sorted({name for video in catalog.videos for name in video.attributes})
         raise DataError(

@@ -18,9 +18,7 @@ from cacl.checkpoints.checkpoint import CHECKPOINT_NAME
 from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.errors import ConfigError, UsageError
-from cacl.loaders.backends.select import build_backend, choose_backend
-from cacl.loaders.catalog.catalog import Catalog
-from cacl.loaders.sampling.sampler import ClipSampler
+from cacl.loaders.clip_loader import ClipLoader
 from cacl.reporting.console import Console
 from cacl.reporting.scalars import ScalarLog
 from cacl.training.checkpointer import Checkpointer, load_to_resume
@@ -69,7 +67,11 @@ def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
             RunManifest(run).write(catalog)
 
         began, first_step = time.monotonic(), state.step
-        batches = _load_batches(state, catalog)
+        rank, world_size = distributed.rank(), distributed.world_size()
+        loader = ClipLoader.from_config(
+            config, catalog=catalog, split=None, rank=rank, world_size=world_size, device=device
+        )
+        batches = loader.steps(state.step, state.num_steps)
         checkpointer = Checkpointer(config, catalog.fingerprint)
         failure_log = FailureLog(catalog, config, first_step, writes=distributed.rank() == 0)
         with ScalarLog(run, console, first_step=first_step, steps=state.num_steps) as scalar_log:
@@ -143,17 +145,6 @@ def fit(
                     f"stopped by {name} after step {step} of {state.num_steps}; --resume goes on"
                 )
     return scalars
-
-
-def _load_batches(state: TrainState, catalog: Catalog) -> Iterator[ClipBatch]:
-    """Starts the loader at the next step of this rank."""
-    config = state.config
-    choice = choose_backend(config.loader, state.device)
-    log.info("loader: %s, %s", choice.name, choice.reason)
-    backend = build_backend(choice.name, catalog, config, state.device, distributed.local_world_size())
-    sampler = ClipSampler(catalog.videos, config.clip, config.augment, config.seed)
-    rank, world_size = distributed.rank(), distributed.world_size()
-    return backend.batches(sampler.batches(state.step, state.num_steps, config.train.batch_size, rank, world_size))
 
 
 def _make_run_folder(config: Config, *, resume: bool) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from cacl import distributed
 from cacl.checkpoints.checkpoint import Checkpoint
 from cacl.config import Config
-from cacl.errors import CaclError, CheckpointError, ConfigError
+from cacl.errors import CheckpointError, ConfigError
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.catalog.scan import scan
 from cacl.reporting.console import Console, log_catalog
@@ -31,8 +31,8 @@ def find_training_videos(config: Config, console: Console, saved: Checkpoint | N
 
     Raises:
         ConfigError: `data.root` is not set.
-        DataError: The data set cannot be scanned, or too many of its files cannot be used.
-        CaclError: No video belongs to the training split.
+        DataError: The data set cannot be scanned, too many of its files cannot be used, or no video belongs to the
+            training split.
         CheckpointError: The run that goes on began with other training videos.
     """
     if not config.data.root:
@@ -41,15 +41,10 @@ def find_training_videos(config: Config, console: Console, saved: Checkpoint | N
         found = scan(config.data, min_frames=config.clip.min_frames, progress=partial(console.progress, "scanning"))
     found.check(config.data.max_rejected_share)
     log_catalog(found)
-    chosen = found.of_split("train") if found.has_splits else found
+    chosen = found.choose_split("train")
     log.info(
         "%s training videos of %s in %s (layout %s)", len(chosen.videos), len(found.videos), found.root, found.layout
     )
-    if not chosen.videos:
-        others = ", ".join(sorted({video.split for video in found.videos if video.split}))
-        raise CaclError(
-            f"{found.root}: none of its {len(found.videos)} videos belongs to train; their splits are {others}"
-        )
     if saved is None or saved.data_fingerprint == chosen.fingerprint:
         return chosen
     # Files that are gone or damaged by now are left to fail, as they would have without the interruption.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,6 +72,61 @@ class Catalog:
         else:
             chosen = tuple(v for v in self.videos if v.split == split)
         return replace(self, videos=chosen, rejected=(), missing=(), notes=())
+
+    def choose_split(self, split: str) -> Catalog:
+        """Returns the videos of one split; where nothing is said of splits, all videos are training videos.
+
+        Args:
+            split: `train`, `val` or `test`.
+
+        Returns:
+            A catalog with at least one video.
+
+        Raises:
+            DataError: No video belongs to the split.
+        """
+        if split == "train" and not self.has_splits:
+            return self
+        chosen = self.of_split(split)
+        if not chosen.videos:
+            others = sorted({video.split for video in self.videos if video.split})
+            known = f"their splits are {', '.join(others)}" if others else "data.test_share holds some out as test"
+            raise DataError(f"{self.root}: none of its {len(self.videos)} videos belongs to {split}; {known}")
+        return chosen
+
+    def classes(self, column: str) -> tuple[str, ...]:
+        """Returns the different labels of the videos, sorted.
+
+        Args:
+            column: `label`, or the name of another column of the lists of the data set.
+
+        Raises:
+            DataError: No video has such a label.
+        """
+        found = {label for video in self.videos if (label := video.label_in(column))}
+        if not found:
+            others = sorted({name for video in self.videos for name in video.attributes})
+            known = f"; its other columns are {', '.join(others)}" if others else ""
+            raise DataError(f"{self.root}: its videos have no {column!r}{known}")
+        return tuple(sorted(found))
+
+    def label_numbers(self, column: str, classes: Sequence[str]) -> list[int]:
+        """Returns the class of each video, as a position among the classes.
+
+        Args:
+            column: `label`, or the name of another column of the lists of the data set.
+            classes: The names of the classes, each label among them.
+
+        Raises:
+            DataError: A video has no such label.
+        """
+        number_of = {name: number for number, name in enumerate(classes)}
+        labels = [video.label_in(column) for video in self.videos]
+        if missing := [video.path for video, label in zip(self.videos, labels, strict=True) if not label]:
+            raise DataError(
+                f"{self.root}: {len(missing)} of {len(labels)} videos have no {column!r}, {missing[0]} among them"
+            )
+        return [number_of[label or ""] for label in labels]
 
     @property
     def fingerprint(self) -> str:

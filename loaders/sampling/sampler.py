@@ -33,10 +33,13 @@ class ClipSampler:
         clip: The length and the stride of a clip.
         augment: The random views.
         seed: The seed of the run.
+        views: The number of views of a clip. The first ones are the same whatever their number.
     """
 
-    def __init__(self, videos: Sequence[VideoRecord], clip: ClipConfig, augment: AugmentConfig, seed: int) -> None:
-        self.videos, self.clip, self.augment, self.seed = videos, clip, augment, seed
+    def __init__(
+        self, videos: Sequence[VideoRecord], clip: ClipConfig, augment: AugmentConfig, seed: int, views: int = 2
+    ) -> None:
+        self.videos, self.clip, self.augment, self.seed, self.views = videos, clip, augment, seed, views
 
     def plan(self, index: int) -> ClipPlan:
         """Plans one sample.
@@ -45,7 +48,7 @@ class ClipSampler:
             index: The number of the sample in the stream.
 
         Returns:
-            The plan, with two views: the query and the key.
+            The plan, with its views; the first two are the query and the key.
         """
         epoch, position = divmod(index, len(self.videos))
         number = epoch_order(self.seed, epoch, len(self.videos))[position]
@@ -61,7 +64,7 @@ class ClipSampler:
             stride=stride,
             length=self.clip.frames,
             order=draw_frame_order(rng, self.clip.frames),
-            views=(draw_view(rng, video, self.augment), draw_view(rng, video, self.augment)),
+            views=tuple(draw_view(rng, video, self.augment) for _ in range(self.views)),
             resize=_resize(self.augment),
         )
 
@@ -80,10 +83,30 @@ class ClipSampler:
         Yields:
             For each step the plans of this rank, batch_size / world_size of them.
         """
-        share = batch_size // world_size
-        for step in range(start, stop):
-            first = step * batch_size + rank * share
-            yield [self.plan(index) for index in range(first, first + share)]
+        return self.stretch(start * batch_size, stop * batch_size, batch_size, rank, world_size)
+
+    def stretch(
+        self, first: int, stop: int | None, batch_size: int, rank: int = 0, world_size: int = 1
+    ) -> Iterator[list[ClipPlan]]:
+        """Plans the share of one rank in each batch of a stretch of the stream.
+
+        Args:
+            first: The number of the first sample.
+            stop: One more than the number of the last sample; None never ends.
+            batch_size: The number of samples in a batch over all ranks. The last batch takes what is left.
+            rank: The number of this rank.
+            world_size: The number of ranks.
+
+        Yields:
+            The plans of this rank, from each batch as many as from that of any other rank, or one more or less. Batches
+            in which it has no share are left out.
+        """
+        while stop is None or first < stop:
+            size = batch_size if stop is None else min(batch_size, stop - first)
+            begin, end = (size * number // world_size for number in (rank, rank + 1))
+            if begin < end:
+                yield [self.plan(index) for index in range(first + begin, first + end)]
+            first += batch_size
 
 
 def evaluation_plans(

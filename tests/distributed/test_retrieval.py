@@ -22,6 +22,7 @@ from cacl import cli
 from cacl.checkpoints.encoders import EncoderWeights, load_encoder
 from cacl.clips import ClipBatch
 from cacl.evaluation import retrieval
+from cacl.loaders import clip_loader
 from cacl.loaders.backends.select import Backend
 from cacl.models.cnn3d import CNN3D
 from cacl.training.trainer import train
@@ -38,7 +39,7 @@ def retrieved(run: Path, features: Path) -> dict[str, Any]:
     """Evaluates, and returns the tables, and the clips that this rank decoded with what they show."""
     clips: list[tuple[int, int]] = []
     views: list[Tensor] = []
-    build = retrieval.build_backend
+    build = clip_loader.build_backend
 
     class Observed:
         def __init__(self, backend: Backend) -> None:
@@ -51,7 +52,7 @@ def retrieved(run: Path, features: Path) -> dict[str, Any]:
                 yield batch
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retrieval, "build_backend", lambda *a, **k: Observed(build(*a, **k)))
+        patch.setattr(clip_loader, "build_backend", lambda *a, **k: Observed(build(*a, **k)))
         weights = EncoderWeights.read(run)
         config = dataclasses.replace(weights.config, data=dataclasses.replace(weights.config.data, layout="csv"))
         tables = retrieval.evaluate_retrieval(weights, config, ["label"], features)

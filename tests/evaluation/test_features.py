@@ -17,6 +17,7 @@ from cacl.config import Config
 from cacl.errors import DataError
 from cacl.evaluation import features
 from cacl.loaders.catalog.catalog import Catalog
+from cacl.loaders.clip_loader import ClipLoader
 from cacl.models.cnn3d import CNN3D
 from tests.config_keys import config_keys, other_value, value_at, with_value
 from tests.tiny import tiny_config
@@ -106,8 +107,9 @@ def extracted(catalog: Catalog, tmp_path: Path) -> Callable[[PaintedBackend], di
     """`extracted(backend)` fills the arrays in `tmp_path / "features"`."""
 
     def extract(backend: PaintedBackend) -> dict[str, np.ndarray]:
-        folder, cpu = tmp_path / "features", torch.device("cpu")
-        return features.extract(FUNCTIONS, catalog, backend, CONFIG, cpu, folder, lambda done, total: None)
+        loader = ClipLoader.from_config(CONFIG, catalog=catalog, batch_size=CONFIG.retrieval.batch_size, split=None)
+        loader.backend = backend
+        return features.extract(FUNCTIONS, loader, tmp_path / "features", lambda done, total: None)
 
     return extract
 

@@ -22,6 +22,7 @@ from cacl.clips import ClipBatch
 from cacl.config import Config, DataConfig
 from cacl.errors import CaclError, CheckpointError, DataError
 from cacl.evaluation import retrieval
+from cacl.loaders import clip_loader
 from cacl.loaders.prepared.prepare import prepare
 from cacl.loaders.prepared.transcode import TranscodeSettings
 from cacl.training.train_state import TrainState
@@ -244,13 +245,13 @@ def test_an_evaluation_takes_all_clips_or_none(
         file.parent.joinpath("ab"[number % 2]).mkdir(exist_ok=True)
         file.rename(file.parent / "ab"[number % 2] / file.name)
     train(config)
-    build = retrieval.build_backend
+    build = clip_loader.build_backend
 
     def damaging(*arguments: Any, **options: Any) -> Any:
         overwritten(Path(config.data.root) / "b/3.mp4")
         return build(*arguments, **options)
 
-    monkeypatch.setattr(retrieval, "build_backend", damaging)
+    monkeypatch.setattr(clip_loader, "build_backend", damaging)
     weights = EncoderWeights.read(Path(config.run))
     with pytest.raises(DataError, match=rf"{config.data.root}/b/3\.mp4: "):
         retrieval.evaluate_retrieval(weights, config, ["label"], tmp_path / "features")

@@ -20,6 +20,7 @@ from cacl.checkpoints.encoders import ENCODERS_NAME
 from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.errors import CaclError
+from cacl.loaders import clip_loader
 from cacl.training import scalar_averages
 from cacl.training.train_state import TrainState
 from cacl.training.trainer import train
@@ -104,7 +105,7 @@ def test_speed_and_the_wait_for_data_are_those_of_the_steps_logged(
 ) -> None:
     """On this clock a batch takes three seconds to come and a step takes one: four clips in four seconds."""
     clock = SimpleNamespace(now=1000.0, monotonic=lambda: clock.now)
-    build = training.build_backend
+    build = clip_loader.build_backend
 
     class Slow:
         def __init__(self, *arguments: Any) -> None:
@@ -118,7 +119,7 @@ def test_speed_and_the_wait_for_data_are_those_of_the_steps_logged(
     def take_a_second(train_state: TrainState) -> None:
         clock.now += 1
 
-    monkeypatch.setattr(training, "build_backend", Slow)
+    monkeypatch.setattr(clip_loader, "build_backend", Slow)
     monkeypatch.setattr(training, "time", clock)
     monkeypatch.setattr(scalar_averages, "time", clock)
     summary = trained(configured(5, train={"log_every": 2}), take_a_second)
