@@ -152,6 +152,10 @@ def test_the_wheel_holds_the_recipes(files: list[str], wheel: zipfile.ZipFile) -
     assert not [name for name in recipes if wheel.read(name) != (ROOT / name).read_bytes()]
 
 
+def test_the_wheel_tells_type_checkers_that_it_is_typed(wheel: zipfile.ZipFile) -> None:
+    assert wheel.read("cacl/py.typed") == b""
+
+
 def test_the_wheel_adds_one_name_to_an_environment(wheel: zipfile.ZipFile) -> None:
     assert {name.split("/")[0] for name in wheel.namelist()} == {
         "cacl",
