@@ -106,10 +106,10 @@ def strided_slices(env: Environment) -> Answer:
         frames = frames.gpu() if env.cuda else frames
         return tuple(frames[which] for which in slices.values())
 
-    draws = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     answer: Answer = {}
     for shape in ((4, 8, 8, 3), (16, 128, 170, 3), (32, 240, 320, 3)):
-        batch = [draws.integers(0, 256, shape, np.uint8) for _ in range(4)]
+        batch = [rng.integers(0, 256, shape, np.uint8) for _ in range(4)]
         made = build_graph(env, outputs, ("FHWC",), len(batch))(batch)
         wrong = {
             name: float(np.mean([np.mean(x[which] != y) for x, y in zip(batch, to_arrays(output), strict=True)]))

@@ -106,7 +106,8 @@ class Section(NamedTuple):
 
     name: bytes
     loaded: bool
-    place: slice
+    span: slice
+    """Where the section is in the file."""
     link: int
 
 
@@ -127,11 +128,11 @@ def symbols(data: bytes | bytearray) -> list[slice]:
     """Where there are symbols and names that no loader reads."""
     found = sections(data)
     tables = [s for s in found if s.name == b".symtab" and not s.loaded]
-    return [s.place for s in tables] + [found[s.link].place for s in tables if found[s.link].name == b".strtab"]
+    return [s.span for s in tables] + [found[s.link].span for s in tables if found[s.link].name == b".strtab"]
 
 
 def slim_library(data: bytes, arch: int, whole: bool = True, hollow: bool = False) -> tuple[bytes, Counter[str]]:
-    """The same library with zeros in it, and how many bytes of what they took the place of.
+    """The same library with zeros in it, and how many bytes of what they replace.
 
     With `whole`, only what a GPU of this architecture cannot load is taken away. With `hollow`, all code is.
     """
@@ -139,9 +140,9 @@ def slim_library(data: bytes, arch: int, whole: bool = True, hollow: bool = Fals
         return data, Counter()
     out, gone = bytearray(data), Counter[str]()
 
-    def fill(place: slice, what: str, filler: bytes = b"\0") -> None:
-        length = place.stop - place.start
-        out[place] = (filler * (length // len(filler) + 1))[:length]
+    def fill(span: slice, what: str, filler: bytes = b"\0") -> None:
+        length = span.stop - span.start
+        out[span] = (filler * (length // len(filler) + 1))[:length]
         gone[what] += length
 
     for fat in fat_binaries(data):
@@ -154,12 +155,12 @@ def slim_library(data: bytes, arch: int, whole: bool = True, hollow: bool = Fals
         content = rewrite(data, fat, kept)
         out[fat.content] = content.ljust(fat.content.stop - fat.content.start, b"\0")
         struct.pack_into("<Q", out, fat.content.start - 8, len(content))
-    for place in symbols(data):
-        fill(place, "symbols")
+    for span in symbols(data):
+        fill(span, "symbols")
     for section in sections(data) if hollow else ():
         if section.name == b".text":
-            past = section.place.start % len(RETURN_0)
-            fill(section.place, "hollow", RETURN_0[past:] + RETURN_0[:past])
+            past = section.span.start % len(RETURN_0)
+            fill(section.span, "hollow", RETURN_0[past:] + RETURN_0[:past])
         elif section.name in (b".gcc_except_table", b".eh_frame", b".eh_frame_hdr"):
-            fill(section.place, "hollow")
+            fill(section.span, "hollow")
     return bytes(out), gone

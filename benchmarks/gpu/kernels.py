@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for bench_kernels.json")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=75, help="nothing is begun after so many")
+    parser.add_argument("--seconds", type=float, default=75, help="no new problem is begun after this many")
     asked = parser.parse_args()
     make_output_dir(asked.out)
     with Console() as console:

@@ -43,7 +43,7 @@ def _answer(connection: Connection[Any, Any], name: str, env: Environment) -> No
 
 
 def ask(name: str, env: Environment, limit: float) -> Answer:
-    """Asks a question in a process of its own, which is ended after so many seconds."""
+    """Asks a question in a process of its own, which is ended after `limit` seconds."""
     # CUDA and threads do not outlive a fork: this process has imported torch, and never computes with it.
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()

@@ -21,7 +21,7 @@ from cacl.loaders.backends import dali_sources
 from cacl.loaders.backends.reference import decode_rgb
 from cacl.loaders.backends.select import Backend
 
-NEAR = 3
+NEIGHBOURS = 3
 """Frames before and after the one asked for that a decoded frame is compared with."""
 
 
@@ -153,11 +153,11 @@ def compare_frames(env: Environment, kind: str) -> Answer:
     means, most, nearest_other = [], 0, np.inf
     for plan, frames in zip(plans, to_arrays(decoded), strict=True):
         video, numbers = catalog.videos[plan.video], plan.frame_numbers
-        low, high = max(0, plan.start - NEAR), min(video.frames, numbers[-1] + NEAR + 1)
+        low, high = max(0, plan.start - NEIGHBOURS), min(video.frames, numbers[-1] + NEIGHBOURS + 1)
         around = replace(plan, start=low, stride=1, length=high - low)
         truth = decode_rgb(catalog.location(video), video, around).transpose(0, 2, 3, 1).astype(np.int16)
         for frame, number in zip(frames, numbers, strict=True):
-            near = range(max(low, number - NEAR), min(high, number + NEAR + 1))
+            near = range(max(low, number - NEIGHBOURS), min(high, number + NEIGHBOURS + 1))
             distance = {other - number: np.abs(truth[other - low] - frame).mean() for other in near}
             shift = min(distance, key=distance.__getitem__)
             shifts[shift] = shifts.get(shift, 0) + 1

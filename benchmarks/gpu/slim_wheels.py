@@ -45,10 +45,10 @@ from pathlib import Path
 
 from cacl.benchmarks.gpu.device_code import PTX, entries_loaded, fat_binaries, rewrite, slim_library, symbols
 
-ALONE = 6 * 2**20
+MIN_BYTES_ALONE = 6 * 2**20
 """Files from this size on have an archive of their own, so that they are unpacked in parallel."""
-SLICE = 12 * 2**20
-"""Smaller files share archives of about so many bytes."""
+ARCHIVE_BYTES = 12 * 2**20
+"""Smaller files share archives of about this many bytes."""
 MIB = 2**20
 
 UNUSED_FILES = (
@@ -123,9 +123,9 @@ def pack(wheels: list[Path], out: Path, arch: int, python: str, limit: float, jo
     small: list[tuple[str, bytes]] = []
     # Libraries lie beside libraries, and text lies beside text.
     for name, data in sorted(files.items(), key=lambda file: (file[1][:4] == b"\x7fELF", file[0])):
-        if len(data) >= ALONE:
+        if len(data) >= MIN_BYTES_ALONE:
             groups.append((re.sub(r"[^\w.-]", "_", Path(name).name), [(name, data)]))
-        elif small and sum(len(d) for _, d in small) + len(data) > SLICE:
+        elif small and sum(len(d) for _, d in small) + len(data) > ARCHIVE_BYTES:
             groups.append((f"small{len(groups)}", small))
             small = [(name, data)]
         else:
@@ -143,9 +143,9 @@ def pack(wheels: list[Path], out: Path, arch: int, python: str, limit: float, jo
         if size > limit * MIB:
             sys.exit(f"{archive.name} alone is {size / MIB:.1f} MiB, and a part may have {limit}")
         room = (b for b in bins if sum(f.stat().st_size for f in b) + size <= limit * MIB)
-        if (place := next(room, None)) is None:
-            bins.append(place := [])
-        place.append(archive)
+        if (part := next(room, None)) is None:
+            bins.append(part := [])
+        part.append(archive)
     for number, part in enumerate(bins):
         (out / str(number)).mkdir()
         for archive in part:
@@ -207,8 +207,8 @@ def check(before: Path, after: Path, arch: int) -> None:
         full += left == rewrite(old, fat, kept)
         empty += left == rewrite(old, fat, [])
         new[fat.content.start - 8 : fat.content.stop] = old[fat.content.start - 8 : fat.content.stop]
-    for place in symbols(old):
-        new[place] = old[place]
+    for span in symbols(old):
+        new[span] = old[span]
     all_of_them = full + empty == sum(1 for _ in fat_binaries(old))
     same = all_of_them and hashlib.sha256(old).digest() == hashlib.sha256(new).digest()
     print(f"{before.name}: {full} fat binaries kept, {empty} empty, {'all' if same else 'NOT ALL'} else as it was")

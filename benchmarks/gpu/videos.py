@@ -19,15 +19,15 @@ from cacl.benchmarks.scripts.make_corpus import encode as encode_corpus
 from cacl.loaders.prepared.prepare import prepare
 from cacl.loaders.prepared.transcode import TranscodeSettings
 
-LONG = 1200
+LONG_VIDEO_FRAMES = 1200
 """Frames of the video of which late frames are asked for."""
 
 
 def textures(seed: int, frames: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Iterator[np.ndarray]:
     """Yields frames uint8 [H, W, 3] of soft noise that moves by a few pixels a frame, so that neighbours differ."""
     width, height = size
-    draws = np.random.default_rng(seed)
-    noise = draws.standard_normal((height, width, 1)) + 0.3 * draws.standard_normal(
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal((height, width, 1)) + 0.3 * rng.standard_normal(
         (height, width, 3)
     )  # There is little colour.
     y, x = np.fft.fftfreq(height)[:, None, None], np.fft.fftfreq(width)[:, None]
@@ -64,7 +64,11 @@ def videos(env: Environment) -> Answer:
     with ThreadPoolExecutor(env.threads) as pool:
         jobs = [
             pool.submit(
-                encode, env.folder / "long" / long[0], textures(0, 150 if env.quick else LONG), codec=long[1], gop=16
+                encode,
+                env.folder / "long" / long[0],
+                textures(0, 150 if env.quick else LONG_VIDEO_FRAMES),
+                codec=long[1],
+                gop=16,
             ),
             *(
                 pool.submit(encode_corpus, env.folder / kind / f"{n}.{suffix}", textures(n, frames), kind)

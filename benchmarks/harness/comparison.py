@@ -1,7 +1,7 @@
 """Compares contenders: checks each one against the truth, warms it up, and measures it in turn with the others.
 
 A contender that computes something else than the truth is refused and never timed. Neither is one that fails or that
-cannot run here. In all these cases a reason stands in the place of the stats.
+cannot run here. In all these cases a reason stands in place of the stats.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Contender(Generic[Parameters, Prepared]):
 
 @dataclass(slots=True, kw_only=True)
 class ContenderResult(Generic[Stats]):
-    """What came of a contender."""
+    """The result of one contender."""
 
     contender: str
     description: str
@@ -106,7 +106,7 @@ class Step(NamedTuple):
 def compare(
     runs: Sequence[ContenderRun[Any]], repeats: int, on_step: Callable[[Step], None] = lambda step: None
 ) -> None:
-    """Checks all contenders, warms all of them up, and measures them in turn, so many times.
+    """Checks all contenders, warms all of them up, and then measures them in turn, `repeats` times.
 
     Contenders take turns because a machine changes its speed: what slows one repeat down slows all of them.
 

@@ -19,20 +19,20 @@ import triton.language as tl
 
 Call: TypeAlias = Callable[[], Any]
 
-MEASUREMENT = 0.2
-"""Seconds that a measurement takes, or one call where that takes longer."""
-FLUSHED = 2**28
-"""Bytes that are written before each timed call on a GPU, more than any L2 cache holds."""
+MEASUREMENT_SECONDS = 0.2
+"""The length of a measurement, unless a single call takes longer."""
+L2_FLUSH_BYTES = 2**28
+"""The bytes that are written before each timed call on a GPU, in order to empty its L2 cache."""
 
 
 def warm_up(call: Call, device: torch.device) -> int:
-    """Calls it until a measurement would be over.
+    """Repeats a call for as long as a measurement lasts.
 
     Returns:
-        How many calls a measurement takes.
+        The number of calls that a measurement consists of.
     """
     calls, start = 0, time.perf_counter()
-    while time.perf_counter() - start < MEASUREMENT:
+    while time.perf_counter() - start < MEASUREMENT_SECONDS:
         call()
         synchronize(device)
         calls += 1
@@ -40,7 +40,7 @@ def warm_up(call: Call, device: torch.device) -> int:
 
 
 def seconds_of(call: Call, calls: int, device: torch.device) -> float:
-    """The seconds of one call: on a CPU the mean over so many calls, on a GPU the median.
+    """The seconds of one call: on a CPU the mean over `calls` calls, on a GPU the median.
 
     On a GPU each call begins with a cold L2 cache, as with `triton.testing.do_bench`.
     """
@@ -49,7 +49,7 @@ def seconds_of(call: Call, calls: int, device: torch.device) -> float:
         for _ in range(calls):
             call()
         return (time.perf_counter() - start) / calls
-    cache_filler = torch.empty(FLUSHED, dtype=torch.int8, device=device)
+    cache_filler = torch.empty(L2_FLUSH_BYTES, dtype=torch.int8, device=device)
     marks = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(calls)]
     for start, end in marks:
         cache_filler.zero_()
@@ -120,7 +120,7 @@ def copy_roofline(device: torch.device) -> Roofline:
 
 
 def integer_roofline(device: torch.device, bits: int) -> Roofline:
-    """Operations on words of so many bits.
+    """Operations on words of `bits` bits.
 
     On a CPU they are done in place in the cache of one core, and count times the number of threads. On a GPU they are
     done in registers.

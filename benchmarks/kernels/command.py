@@ -93,7 +93,7 @@ def bench_kernels(
         device: auto, cpu or cuda.
         console: Shows the progress.
         compile: Whether to measure torch.compile too, which takes longer than all other measurements.
-        seconds: Nothing is begun after so many seconds.
+        seconds: No new problem is begun after this many seconds.
         so_far: Called with what there is after every problem.
         list_problems: Names all problems for a device, from which those of the operations are taken.
 

@@ -30,28 +30,30 @@ TOLERANCE = {
 """How large errors may be beyond the error of torch in the same dtype, relative to the largest true number."""
 ERROR_UNIT = "the largest, relative to the largest number in float64"
 RIVALS_MARGIN = 3
-"""Rivals may err so many times as torch does: in half precision it matters much what is rounded when."""
+"""The errors of rivals may be this many times those of torch, since in half precision they depend much on what is
+rounded when."""
 
 Limits = dict[str, float]
 TrainingStep = Callable[[Callable[..., Tensor]], Call]
-"""Makes of a loss the call that computes it and its gradients."""
+"""A function that takes a loss and returns the call that computes it and its gradients."""
 
 
 # --- With a queue
 
 
 def contrast_problem(
-    device: torch.device, dtype: torch.dtype, n: int, p: int, k: int, *, other_side: bool = False
+    device: torch.device, dtype: torch.dtype, n: int, p: int, k: int, *, with_unchosen_form: bool = False
 ) -> Problem:
     """The problem of n anchors, p positives for each, and a queue of k keys.
 
-    With `other_side`, ours is also measured as `contrast.MIN_KERNEL_LOGITS` decides it for larger or smaller problems.
+    `contrast.MIN_KERNEL_LOGITS` chooses between the kernel and the reference by size. With `with_unchosen_form`, the
+    one that it does not choose is measured, too.
     """
     setting = f"{n} anchors, {p} positive{'s' * (p > 1)} each, {k:,} keys, {DIM} dimensions, {_name(dtype)}"
-    return Problem("contrast", setting, partial(_contrast, device, dtype, n, p, k, other_side))
+    return Problem("contrast", setting, partial(_contrast, device, dtype, n, p, k, with_unchosen_form))
 
 
-def _contrast(device: torch.device, dtype: torch.dtype, n: int, p: int, k: int, other_side: bool) -> Task:
+def _contrast(device: torch.device, dtype: torch.dtype, n: int, p: int, k: int, with_unchosen_form: bool) -> Task:
     unit = partial(_unit_vectors, torch.Generator(device).manual_seed(0), dtype)
     anchors, queue = unit(n, DIM), unit(k, DIM)
     positives = F.normalize(anchors[:, None] + unit(n, p, DIM), dim=-1)
@@ -70,26 +72,26 @@ def _contrast(device: torch.device, dtype: torch.dtype, n: int, p: int, k: int, 
     half_only = device.type == "cuda" and dtype == torch.float32
     rival_contenders = _queue_rivals(step, _limits(usual, dtype, RIVALS_MARGIN), half_only)
     return Task(
-        contenders=[*_queue_ours(step, limits, n * k, other_side), *rival_contenders],
+        contenders=[*_queue_ours(step, limits, n * k, with_unchosen_form), *rival_contenders],
         errors=lambda found: _deviations([part[checked] for part in found], truth),
         error_unit=f"of {len(checked)} anchors, {ERROR_UNIT}",
         least_work=_product_work(4 * n * k * DIM, "4 N K D", device, dtype),
     )
 
 
-def _queue_ours(step: TrainingStep, limits: Limits, logits: int, other_side: bool) -> list[KernelContender]:
+def _queue_ours(step: TrainingStep, limits: Limits, logits: int, with_unchosen_form: bool) -> list[KernelContender]:
     ours = KernelContender(
         name=BASELINE,
         description="queue_contrast: the average of the queue comes out of the forward pass, so the backward is small",
         prepare=lambda: step(_queue_contrast_loss),
         limits=limits,
     )
-    if not other_side:
+    if not with_unchosen_form:
         return [ours]
     small = logits < contrast.MIN_KERNEL_LOGITS
     other = KernelContender(
         name=f"{BASELINE}, {'always' if small else 'never'} the kernel",
-        description="what the rule by size (contrast.MIN_KERNEL_LOGITS) decides against",
+        description="the form that contrast.MIN_KERNEL_LOGITS does not choose at this size",
         prepare=lambda: step(_loss_with_bound(0 if small else logits + 1)),
         limits=limits,
     )

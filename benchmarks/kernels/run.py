@@ -82,7 +82,7 @@ class KernelStats:
 
 @dataclass(slots=True, kw_only=True)
 class KernelResult(ContenderResult[KernelStats]):
-    """What came of a contender on one problem. The ratio is one of seconds."""
+    """The result of a contender on one problem. The ratio is one of seconds."""
 
     limits: dict[str, float]
     errors: dict[str, float] | None
@@ -91,7 +91,7 @@ class KernelResult(ContenderResult[KernelStats]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProblemResult:
-    """What came of a problem."""
+    """The results of all contenders on one problem."""
 
     operation: str
     setting: str
@@ -217,7 +217,7 @@ class KernelRun(CallRun):
         synchronize(self.device)
 
     def result(self, baseline: KernelRun, roofline_seconds: float) -> KernelResult:
-        """What came of the contender, relative to the baseline."""
+        """The result of the contender, relative to the baseline."""
         return KernelResult(
             contender=self.contender.name,
             description=self.contender.description,

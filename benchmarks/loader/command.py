@@ -122,7 +122,7 @@ def _check_usage(config: Config, clips: int, repeats: int) -> None:
     batch_size = config.train.batch_size
     if clips < batch_size:
         raise UsageError(
-            f"--clips {clips}: a batch is {batch_size}; give at least so many, or set train.batch_size lower"
+            f"--clips {clips}: a batch is {batch_size}; give at least as many, or set train.batch_size lower"
         )
     if repeats < 1:
         raise UsageError(f"--repeats {repeats}: give at least 1")

@@ -70,7 +70,7 @@ class LoaderStats:
 
 @dataclass(slots=True, kw_only=True)
 class LoaderResult(ContenderResult[LoaderStats]):
-    """What came of a loader on one kind of files. The ratio is one of clips per second."""
+    """The result of a loader on one kind of files. The ratio is one of clips per second."""
 
     files: str
     """`raw` or `prepared`."""
@@ -193,7 +193,7 @@ class LoaderRun(ContenderRun[LoaderMeasurement]):
         self.backend = None
 
     def result(self, baseline: ContenderRun[LoaderMeasurement] | None) -> LoaderResult:
-        """What came of the loader, relative to the baseline if there is one."""
+        """The result of the loader, relative to the baseline if there is one."""
         return LoaderResult(
             contender=self.contender.name,
             description=self.contender.description,

@@ -36,7 +36,7 @@ class Clock:
 def test_the_time_of_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(0.25)
     monkeypatch.setattr(timing, "time", clock)
-    monkeypatch.setattr(timing, "MEASUREMENT", 1.1)
+    monkeypatch.setattr(timing, "MEASUREMENT_SECONDS", 1.1)
     assert timing.warm_up(clock.call, CPU) == 5
     assert timing.seconds_of(clock.call, 5, CPU) == 0.25
 

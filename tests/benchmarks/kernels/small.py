@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 def quick_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes measurements short, and compiles one kernel ahead of time for one GPU."""
-    monkeypatch.setattr(timing, "MEASUREMENT", 0.005)
+    monkeypatch.setattr(timing, "MEASUREMENT_SECONDS", 0.005)
     monkeypatch.setattr(command, "CAPABILITIES", (90,))
     monkeypatch.setattr(command, "LAUNCHES", {name: lambda: iter(()) for name in OPERATIONS} | AUGMENT)
 
