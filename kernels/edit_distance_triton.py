@@ -151,7 +151,7 @@ def launch_sequences(first: Tensor, second: Tensor, first_lengths: Tensor, secon
     batch = second.shape[0]
     if batch == 0:
         return distance
-    # Neighbouring threads have neighbouring pairs, and so read and write neighbouring places.
+    # Neighbouring threads have neighbouring pairs, and so read and write neighbouring addresses.
     first, second = first.t().contiguous(), second.t().contiguous()
     sequences_kernel[triton.cdiv(batch, PAIRS_PER_PROGRAM),](
         first=first,

@@ -85,7 +85,7 @@ def symmetric_contrast(
 
 
 MIN_LOGSUMEXP = -1e30
-"""What stands for the log-sum-exp of nothing."""
+"""Stands for the log-sum-exp of a sample without negatives, which is -inf. The backward pass needs a finite number."""
 
 
 class _SymmetricContrastFunction(Function):

@@ -52,7 +52,8 @@ def bench_kernels(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     compile: Annotated[bool, typer.Option(help="Time torch.compile too, which takes long to begin.")] = True,
     seconds: Annotated[
-        float | None, typer.Option(min=0, help="Begin nothing after so many; what decides most comes first.")
+        float | None,
+        typer.Option(min=0, help="Begin no problem after this many seconds; the most important come first."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -60,7 +61,7 @@ def bench_kernels(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Time the kernels beside how others compute the same, and tell what they take of each kind of GPU."""
+    """Time the kernels beside other implementations, and count the registers and memory that they take on GPUs."""
     from cacl.benchmarks.harness.output import make_output_dir
     from cacl.benchmarks.kernels import command, output
     from cacl.reporting.console import Console

@@ -19,7 +19,7 @@ MAX_NAMED_VALUES = 8
 """The values of a property of the videos that a scan names, such as codecs; the commonest come first."""
 
 app = typer.Typer(
-    help="Look at folders of videos, prepare them for training, make one to try things on.", no_args_is_help=True
+    help="Scan folders of videos, prepare them for training, or make synthetic ones.", no_args_is_help=True
 )
 
 
@@ -54,7 +54,7 @@ def prepare(
     gop: Annotated[int, typer.Option(help="Frames from one key frame to the next.")] = 16,
     crf: Annotated[int, typer.Option(help="Quality of x264: lower is better and larger.")] = 23,
     workers: Annotated[int, typer.Option(min=0, help="Videos at a time; 0: one per core.")] = 0,
-    clips: Annotated[int, typer.Option("--verify", min=0, help="Compare so many clips with their sources.")] = 0,
+    clips: Annotated[int, typer.Option("--verify", min=0, help="Compare this many clips with their sources.")] = 0,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:

@@ -41,7 +41,7 @@ TITLE_SIZE, TEXT_SIZE, SMALL_SIZE = 36, 22, 20
 
 
 class Bar(NamedTuple):
-    """A bar of a chart, or a note in the place of one."""
+    """A bar of a chart, or a note in place of one."""
 
     label: str
     """Bars that follow each other and share their label form a group."""
@@ -52,7 +52,7 @@ class Bar(NamedTuple):
     min: float = 0.0
     max: float = 0.0
     note: str = ""
-    """Stands in the place of a median, or beside a ratio."""
+    """Stands in place of a median, or beside a ratio."""
 
 
 @contextmanager
@@ -193,7 +193,7 @@ class _Page:
         self.add_text(MARGIN + LABELS - 20, y, text, TEXT_SIZE, color, align="right")
 
     def add_axes(self, top: float, height: float, room: float) -> Axes:
-        """Adds axes whose vertical unit is a pixel, from 0 at their top. To their right there is so much room."""
+        """Adds axes whose vertical unit is a pixel, from 0 at their top. To their right `room` pixels stay free."""
         left, width = MARGIN + LABELS, WIDTH - 2 * MARGIN - LABELS - room
         rectangle = (
             left / WIDTH,
@@ -294,7 +294,7 @@ def _wrap_all(texts: Sequence[str], size: float, width: float) -> list[str]:
 
 
 def _wrap(text: str, size: float, width: float) -> list[str]:
-    """The text in lines of up to so many pixels, broken between words."""
+    """The text in lines of at most `width` pixels, broken between words."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".lstrip()
@@ -306,7 +306,7 @@ def _wrap(text: str, size: float, width: float) -> list[str]:
 
 
 def _shorten(text: str, size: float, width: float) -> str:
-    """The text, or as much of its beginning as fits into so many pixels."""
+    """The text, or as much of its beginning as fits into `width` pixels."""
     while _text_width(text, size) > width:
         text = text.rstrip("…")[:-1] + "…"
     return text

@@ -31,7 +31,7 @@ their fingerprint, wherever they lie."""
 
 
 class Checkpointer:
-    """Saves the state of a run into its folder: every so many steps to go on from, and the encoders at the end.
+    """Saves the state of a run into its folder: a checkpoint at regular steps, and the encoders at the end.
 
     All ranks call it alike, and rank 0 writes.
     """
@@ -47,7 +47,7 @@ class Checkpointer:
         self.data_fingerprint = data_fingerprint
 
     def due(self, step: int) -> bool:
-        """Returns whether a checkpoint is to be saved when so many steps are taken."""
+        """Returns whether a checkpoint is to be saved after this step."""
         return step % self.every == 0
 
     def save(self, state: TrainState) -> None:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 FAILURE_LOG_NAME = "skipped_clips.jsonl"
 """The name of the file in a run folder."""
 MAX_FAILURES_IN_A_ROW = 100
-"""So many clips of the stream do not fail one after the other because of bad files: a disk or a network went away."""
+"""A run stops when this many clips in a row fail: that is no matter of single files, but of a disk or a network."""
 REASONS_SHOWN = 3
 """How many failures the message names that ends a run."""
 

@@ -160,7 +160,7 @@ class DaliBackend:
             device_id=self.device.index,
         )
         borrowed = BorrowedOutputs(prefetch)
-        wanted = prefetch  # DALI asks for so many at first, and for one each time after that.
+        wanted = prefetch  # DALI asks for this many batches at first, and for one each time after that.
         try:
             while True:
                 queue.fill(wanted)

@@ -98,7 +98,7 @@ class BatchQueue:
         self.upcoming, self.ready = upcoming, deque[PendingBatch]()
 
     def fill(self, count: int) -> None:
-        """Waits until so many batches are ready, or all that are left.
+        """Waits until `count` batches are ready, or all that are left.
 
         Args:
             count: The number of batches that shall be ready.

@@ -10,16 +10,16 @@ from typing import TypeAlias
 from cacl.clips import VideoRecord
 
 SLOW_FRAMES = 2000
-"""From so many frames on that may be decoded for nothing before a clip, somebody should know."""
+"""A video is reported as slow if this many frames, or more, may have to be decoded and dropped before a clip begins."""
 SQUARE_TOLERANCE = 0.01
-"""A pixel may be wider or narrower than it is high by this share before that is told."""
+"""Pixels that are wider or narrower than high by more than this share are reported."""
 
 Quirks: TypeAlias = dict[str, str]
 """What is unusual about one video, by kind: continuations of a sentence that begins with its path."""
 
 
 def find_quirks(video: VideoRecord) -> Quirks:
-    """Returns what was made of a video that could have been taken otherwise."""
+    """Returns how a video was read in each respect in which it could have been read otherwise."""
     found = {}
     if video.undecodable_frames:
         found["start"] = (

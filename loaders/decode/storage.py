@@ -109,7 +109,7 @@ def _read_remote(url: str, start: int, stop: int) -> bytes:
 
 
 def _max_seconds(size: int) -> float:
-    """Returns how long a read of so many bytes may take."""
+    """Returns how many seconds a read of `size` bytes may take."""
     return IDLE_TIMEOUT_SECONDS + size / MIN_BYTES_PER_SECOND
 
 

@@ -79,8 +79,8 @@ def read_folders(videos: Sequence[str]) -> FolderLabels:
 def _level_of_splits(folders: Collection[Sequence[str]]) -> tuple[int | None, Mapping[str, str], str]:
     """Finds the level of the folders that are splits.
 
-    Several splits in one level are no chance, nor is one in which all lies. One split beside other folders may also be
-    a class: of vehicles, for instance.
+    A level counts if its folders name several splits, or if all videos lie in folders that name one. A single such
+    folder beside others leaves a doubt, since it may be a class: `train` may hold videos of trains.
 
     Returns:
         The level, the split of each folder there that is one, and no doubt; or None, nothing, and perhaps a doubt.

@@ -125,7 +125,9 @@ def detect_format(sample: Sequence[str], video_exists: VideoExists) -> ListForma
 
 
 def _by_video_names(cut: dict[str, list[Row]], video_exists: VideoExists) -> ListFormat | None:
-    """Finds a format in which at least half of the lines name a video in the same column; best such as are there.
+    """Finds a format in which at least half of the lines name a video in the same column.
+
+    Of several, the best is the one whose names most often belong to videos that exist.
 
     Args:
         cut: The lines, cut into cells by each delimiter.
@@ -157,9 +159,9 @@ def _by_usual_header(
     return None
 
 
-def _count(rows: Sequence[Row], column: int, judge: Callable[[str], bool]) -> int:
-    """Counts the rows whose cell in this column is as the judge wants it."""
-    return sum(len(cells) > column and judge(cells[column]) for _, cells in rows)
+def _count(rows: Sequence[Row], column: int, predicate: Callable[[str], bool]) -> int:
+    """Counts the rows whose cell in this column fulfils the predicate."""
+    return sum(len(cells) > column and predicate(cells[column]) for _, cells in rows)
 
 
 def is_video_name(cell: str) -> bool:
