@@ -33,18 +33,18 @@ def _ours() -> list[LoaderContender]:
     return [
         LoaderContender(
             name=BASELINE,
-            description="threads; one matrix product takes the planes of the decoder to views",
+            description="decodes YUV planes in threads, and makes views of them in one compiled pass",
             prepare=partial(_backend, "cpu", torch.device("cpu")),
         ),
         LoaderContender(
             name="cpu, decode only",
-            description="the same up to the decoder: the frames are dropped",
+            description="as cacl cpu, but the decoded frames are dropped",
             prepare=partial(_part_of_cpu, decode_only),
             tolerance=None,
         ),
         LoaderContender(
             name="cpu, planes only",
-            description="the same without views: what decoding costs whoever looks at the pixels",
+            description="as cacl cpu, but the planes are only copied out, which whoever looks at pixels has to do",
             prepare=partial(_part_of_cpu, planes_only),
             tolerance=None,
         ),
@@ -68,7 +68,7 @@ def _rivals() -> list[LoaderContender]:
         *(
             LoaderContender(
                 name=f"{name} + DataLoader",
-                description="tuned: needed frames, torchvision v2 on bytes, the colours of a view in one product",
+                description="tuned: only the needed frames, torchvision v2 on bytes, the colours as one matrix product",
                 prepare=partial(DataLoaderBackend, partial(loaders.tuned_views, decode)),
                 decodes=decodes,
                 unavailable_reason=reason,
@@ -77,13 +77,13 @@ def _rivals() -> list[LoaderContender]:
         ),
         LoaderContender(
             name="PyAV + ColorJitter",
-            description="the same with torchvision's ColorJitter and RandomGrayscale, in a DataLoader",
+            description="as PyAV + DataLoader, but colours by torchvision's ColorJitter and RandomGrayscale",
             prepare=partial(DataLoaderBackend, partial(loaders.color_jitter_views, loaders.pyav_frames)),
             own_colors=True,
         ),
         LoaderContender(
             name=OFFICIAL,
-            description="the whole file to PIL images, these one by one to four stacks, in a DataLoader",
+            description="decodes the whole file to PIL images, and transforms them one by one into four stacks",
             prepare=partial(DataLoaderBackend, loaders.official_release_views),
             files=("raw",),
             decodes="whole file",

@@ -65,7 +65,8 @@ class Reference:
             where = f"{count} of {len(nearest)} clips, such as one of {self.videos[clip].path}"
             return difference, f"shows {shift} frames than asked for in {where}"
         if not difference <= tolerance:  # The difference may be NaN.
-            return difference, f"is {difference:.1f} of 255 away from the reference in {self.videos[worst].path}"
+            away = f"is {difference:.1f} of 255 away from the reference in {self.videos[worst].path}"
+            return difference, f"{away}, and {tolerance:g} is allowed"
         return difference, ""
 
 

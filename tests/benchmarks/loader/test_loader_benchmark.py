@@ -93,6 +93,7 @@ def test_a_contender_that_is_wrong_gets_no_figure(raw: Path) -> None:
     assert late.reason.startswith("refused: shows earlier frames than asked for in ")
     assert dark.reason.startswith("refused: is ")
     assert "of 255 away from the reference in" in dark.reason
+    assert dark.reason.endswith(", and 3 is allowed")
     assert broken.reason == "fails: out of luck"
     assert missing.reason == "skipped: it is not installed"
     result.check()
