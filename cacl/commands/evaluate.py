@@ -52,10 +52,12 @@ def _print_tables(tables: Sequence[RetrievalTable]) -> None:
     from cacl.evaluation.retrieval import SPLIT_NAMES, TOP_K
 
     for table in tables:
-        shown = Table(
-            title=f"retrieval by {table.label}: {table.num_queries} {SPLIT_NAMES[table.query_split]} videos query "
+        # As the title of the table, it would be broken at the width of the table.
+        print(
+            f"retrieval by {table.label}: {table.num_queries} {SPLIT_NAMES[table.query_split]} videos query "
             f"{table.num_gallery} training videos of {table.num_classes} classes"
         )
+        shown = Table()
         shown.add_column("feature")
         for k in TOP_K:
             shown.add_column(f"R@{k}", justify="right")
