@@ -154,7 +154,7 @@ class Catalog:
         reasons = "; ".join(f"{path} {reason}" for path, reason in self.rejected[:NAMED_REASONS])
         reasons += f"; and {count - NAMED_REASONS} more" if count > NAMED_REASONS else ""
         if not self.videos:
-            raise DataError(f"data.root = {self.root}: none of the {total} videos can be used: {reasons}")
+            raise DataError(f"data.root = {self.root}: no video can be used, of {total} found: {reasons}")
         raise DataError(
             f"data.root = {self.root}: {count} of {total} videos cannot be used, more than data.max_rejected_share = "
             f"{max_rejected} allows: {reasons}. Mend or remove them, or raise data.max_rejected_share"

@@ -155,7 +155,7 @@ def test_a_root_with_broken_videos_only(train: Run, cacl: Run, tmp_path: Path) -
     (root / "a/text.mp4").write_text("no video")
     (root / "a/empty.mp4").touch()
     line = complaint(train(f"data.root={root}"), 1)
-    assert line.startswith(f"data.root = {root}: none of the 2 videos can be used: a/empty.mp4 is empty (0 bytes); ")
+    assert line.startswith(f"data.root = {root}: no video can be used, of 2 found: a/empty.mp4 is empty (0 bytes); ")
     assert "a/text.mp4 cannot be opened as a video" in line
     scanned = cacl("data", "scan", root, "--json")
     assert scanned.returncode == 1

@@ -105,8 +105,11 @@ def _recognise(contents: FolderContents) -> str:
 
 def _check_root_file(file: Path, layout: str) -> None:
     """Checks that a root that is a file may be a list of this layout; `auto` may find one that takes lists."""
+    suffix = suffix_of(file.name)
+    if suffix in VIDEO_SUFFIXES:
+        raise DataError(f"data.root = {file}: is a single file; give the folder that it lies in, or a list of videos")
     takes_list = layout == "auto" or LAYOUTS[layout].root_may_be_list
-    if suffix_of(file.name) not in LIST_SUFFIXES or not takes_list:
+    if suffix not in LIST_SUFFIXES or not takes_list:
         raise DataError(f"data.root = {file}: is a file; layout {layout} takes a folder (auto and csv also a list)")
 
 

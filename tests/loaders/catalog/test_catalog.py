@@ -127,5 +127,5 @@ def test_limit_on_rejected_files(root: Path) -> None:
 def test_nothing_left(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     (tmp_path / "root/a.mp4").touch()
-    with pytest.raises(DataError, match=r"none of the 1 videos can be used: a\.mp4 is empty \(0 bytes\)$"):
+    with pytest.raises(DataError, match=r"no video can be used, of 1 found: a\.mp4 is empty \(0 bytes\)$"):
         scan_folder(tmp_path / "root").check(1.0)

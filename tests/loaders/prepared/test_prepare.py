@@ -106,7 +106,7 @@ def test_too_many_rejected(whole: Path) -> None:
 def test_nothing_usable(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source/a.mp4").touch()
-    with pytest.raises(DataError, match=r"none of the 1 videos can be used: a\.mp4 is empty \(0 bytes\)$"):
+    with pytest.raises(DataError, match=r"no video can be used, of 1 found: a\.mp4 is empty \(0 bytes\)$"):
         run(tmp_path / "source", tmp_path / "target")
     assert not (tmp_path / "target" / INDEX_NAME).exists()
 

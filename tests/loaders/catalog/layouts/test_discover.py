@@ -44,7 +44,9 @@ def test_no_root(tmp_path: Path) -> None:
 def test_root_that_is_a_file(tmp_path: Path) -> None:
     put(tmp_path, "a.mp4")
     write(tmp_path / "list.csv", "path", "a.mp4")
-    with pytest.raises(DataError, match=r"a\.mp4: is a file; layout auto takes a folder"):
+    with pytest.raises(
+        DataError, match=r"a\.mp4: is a single file; give the folder that it lies in, or a list of videos$"
+    ):
         find(tmp_path / "a.mp4")
     with pytest.raises(DataError, match=r"list\.csv: is a file; layout ucf101 takes a folder"):
         find(tmp_path / "list.csv", layout="ucf101")
