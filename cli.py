@@ -15,7 +15,6 @@ from cacl.errors import CaclError
 app = typer.Typer(
     help="Train video encoders without labels, straight from video files.",
     no_args_is_help=True,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cacl.commands.completion import complete_part, complete_recipe
 from cacl.commands.options import AsJson
 from cacl.commands.output import print_result
 
@@ -21,7 +22,10 @@ WIDTH = 100
 
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(help="Recipe to print; none: list them all.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="Recipe to print; none: list them all.", show_default=False, autocompletion=complete_recipe
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -45,7 +49,12 @@ def recipes(
 def config(
     part: Annotated[
         str | None,
-        typer.Argument(metavar="[SECTION_OR_KEY]", help="Part to show; none: all of it.", show_default=False),
+        typer.Argument(
+            metavar="[SECTION_OR_KEY]",
+            help="Part to show; none: all of it.",
+            show_default=False,
+            autocompletion=complete_part,
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

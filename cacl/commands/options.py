@@ -6,9 +6,17 @@ from typing import Annotated
 
 import typer
 
+from cacl.commands.completion import complete_recipe
+
 ConfigName = Annotated[
     str | None,
-    typer.Option("--config", "-c", metavar="NAME_OR_FILE", help="Recipe (see `cacl recipes`) or TOML file."),
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="NAME_OR_FILE",
+        help="Recipe (see `cacl recipes`) or TOML file.",
+        autocompletion=complete_recipe,
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
