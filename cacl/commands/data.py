@@ -12,6 +12,7 @@ from cacl.commands.output import print_result
 
 if TYPE_CHECKING:
     from cacl.loaders.catalog.catalog import Catalog
+    from cacl.loaders.prepared.shard import Shard
     from cacl.loaders.prepared.summary import PrepareSummary
     from cacl.loaders.prepared.verify import VerifyResult
 
@@ -55,6 +56,12 @@ def prepare(
     crf: Annotated[int, typer.Option(help="Quality of x264: lower is better and larger.")] = 23,
     workers: Annotated[int, typer.Option(min=0, help="Videos at a time; 0: one per core.")] = 0,
     clips: Annotated[int, typer.Option("--verify", min=0, help="Compare this many clips with their sources.")] = 0,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N", help="Make part I of N, here or on another machine; `join` ends it.", show_default=False
+        ),
+    ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
@@ -64,20 +71,47 @@ def prepare(
 
     from cacl import config as configuration
     from cacl.loaders.prepared.prepare import prepare as prepare_set
+    from cacl.loaders.prepared.shard import Shard
     from cacl.loaders.prepared.transcode import TranscodeSettings
     from cacl.loaders.prepared.verify import verify
     from cacl.reporting.console import Console
 
+    part = Shard.parse(shard) if shard is not None else None
     config = configuration.override(configuration.from_dict({"data": {"root": str(source)}}), overrides or [])
     settings = TranscodeSettings(short_side=short_side, gop=gop, crf=crf)
     # A terminated process ends as after Ctrl-C, and the same command goes on with what is there.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Console() as console:
         preparing, verifying = partial(console.progress, "preparing"), partial(console.progress, "verifying")
-        summary = prepare_set(config.data, target, settings, workers=workers, progress=preparing)
+        summary = prepare_set(config.data, target, settings, workers=workers, progress=preparing, shard=part)
         verified = verify(summary, clips, progress=verifying) if clips else None
     result = summary.to_json() | {"verified": verified and verified._asdict()}
+    if part:
+        print_result(result | {"shard": str(part)}, as_json, lambda: _print_shard(summary, part, verified))
+        return  # How many rejected sources are too many is for `join` to say.
     print_result(result, as_json, lambda: _print_prepared(summary, verified))
+    summary.check(config.data.max_rejected_share)
+
+
+@app.command()
+def join(
+    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder that all shards were made in or copied to.")],
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make one prepared set of shards that `prepare --shard` made: check them, merge their logs, write the index."""
+    from dataclasses import replace
+
+    from cacl import config as configuration
+    from cacl.errors import UsageError
+    from cacl.loaders.prepared.join import join as join_shards
+
+    defaults = configuration.from_dict({})
+    config = configuration.override(defaults, overrides or [])
+    if replace(config.data, max_rejected_share=defaults.data.max_rejected_share) != defaults.data:
+        raise UsageError("of data.*, only data.max_rejected_share is set for a join: the shards tell the rest")
+    summary = join_shards(target)
+    print_result(summary.to_json(), as_json, lambda: _print_prepared(summary, None))
     summary.check(config.data.max_rejected_share)
 
 
@@ -151,6 +185,11 @@ def _print_left_out(catalog: Catalog) -> None:
         print(f"rejected  {path}: {reason}")
     if catalog.rejected:
         print(f"{len(catalog.rejected)} of {len(catalog.videos) + len(catalog.rejected)} files rejected")
+
+
+def _print_shard(summary: PrepareSummary, shard: Shard, verified: VerifyResult | None) -> None:
+    print(f"shard {shard} is finished; after all {shard.count}, `cacl data join {summary.target}` writes the index")
+    _print_prepared(summary, verified)
 
 
 def _print_prepared(summary: PrepareSummary, verified: VerifyResult | None) -> None:

@@ -21,7 +21,7 @@ from cacl.files import FileStamp
 from cacl.loaders.catalog.catalog import Catalog, Rejected
 from cacl.loaders.catalog.index_reader import PreparedIndex, open_remote_index
 from cacl.loaders.catalog.layouts.discover import discover_videos
-from cacl.loaders.catalog.prepared_files import CONVERSION_LOG_NAME, INDEX_NAME
+from cacl.loaders.catalog.prepared_files import CONVERSION_LOG_NAME, INDEX_NAME, SHARD_LOGS
 from cacl.loaders.catalog.prepared_videos import PreparedVideos
 from cacl.loaders.catalog.quirks import find_quirks, find_slow_seeking, summarize_quirks
 from cacl.loaders.catalog.scan_cache import ProbedFile, ProbeOutcome, ScanCache, cache_folder
@@ -52,11 +52,16 @@ def scan(
         The catalog. How many rejected files are too many is for the caller to say: `Catalog.check`.
 
     Raises:
-        DataError: The root does not exist, holds no video or is a prepared set that is not finished; or the lists are
-            damaged or contradictory; or all videos are too short.
+        DataError: The root does not exist, holds no video or is a prepared set that is not finished or not joined; or
+            the lists are damaged or contradictory; or all videos are too short.
     """
     if is_remote(config.root) or (_local(config.root) / INDEX_NAME).is_file():
         return _open_prepared(config, min_frames)
+    if any(_local(config.root).glob(SHARD_LOGS)):
+        raise DataError(
+            f"data.root = {_local(config.root)}: is a prepared set whose shards are not joined; `cacl data join "
+            f"{_local(config.root)}` does it"
+        )
     if (_local(config.root) / CONVERSION_LOG_NAME).is_file():
         raise DataError(
             f"data.root = {_local(config.root)}: is a prepared set that is not finished; the `cacl data prepare` "

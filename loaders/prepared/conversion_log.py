@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,9 +20,10 @@ import numpy as np
 
 from cacl.clips import Fragments, VideoRecord
 from cacl.errors import DataError
-from cacl.files import FileStamp
+from cacl.files import FileStamp, atomic_write
 from cacl.loaders.catalog.prepared_files import CONVERSION_LOG_NAME
 from cacl.loaders.catalog.quirks import Quirks
+from cacl.loaders.prepared.shard import Shard
 
 FORMAT = "cacl conversion log 3"
 
@@ -95,13 +96,14 @@ SourceOutcome: TypeAlias = ConvertedSource | RejectedSource
 class ConversionLog:
     """An open log. While it is open nobody else writes to it, and so to the set."""
 
-    def __init__(self, folder: Path, root: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, root: Path, settings: Mapping[str, Any], shard: Shard | None = None) -> None:
         """Opens the log of a prepared set, or begins it.
 
         Args:
             folder: The folder of the prepared set.
             root: The folder of the sources.
             settings: What the sources are converted with.
+            shard: The shard whose log it is; None stands for that of the whole set.
 
         Raises:
             DataError: Another process has the log open, or it tells of another root or other settings.
@@ -110,13 +112,15 @@ class ConversionLog:
         self.outcomes: dict[str, SourceOutcome] = {}
         """What became of each source, by its path."""
         # The file has no buffer: a line that cannot be written is not tried again.
-        self.file = (folder / CONVERSION_LOG_NAME).open("ab", buffering=0)
+        path = folder / (shard.log_name if shard else CONVERSION_LOG_NAME)
+        self.file = path.open("ab", buffering=0)
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._read(folder, {"format": FORMAT, "source": str(root), **settings})
+            self._read(path, _header(root, settings) | ({"shard": str(shard)} if shard else {}))
         except BlockingIOError:
             self.file.close()
-            raise DataError(f"{folder}: another `cacl data prepare` is at work there") from None
+            command = f"cacl data prepare --shard {shard}" if shard else "cacl data prepare"
+            raise DataError(f"{folder}: another `{command}` is at work there") from None
         except BaseException:
             self.file.close()
             raise
@@ -138,24 +142,23 @@ class ConversionLog:
         Raises:
             OSError: The log cannot be written.
         """
-        self._append(outcome.to_json())
+        self._append(_line(outcome.to_json()))
         self.outcomes[outcome.path] = outcome
 
-    def _append(self, content: Mapping[str, Any]) -> None:
-        line = json.dumps(content, separators=(",", ":")).encode() + b"\n"
+    def _append(self, line: bytes) -> None:
         while line:
             line = line[self.file.write(line) :]
         os.fsync(self.file.fileno())
 
-    def _read(self, folder: Path, header: Mapping[str, Any]) -> None:
-        with (folder / CONVERSION_LOG_NAME).open("rb") as lines:
+    def _read(self, path: Path, header: Mapping[str, Any]) -> None:
+        with path.open("rb") as lines:
             first = lines.readline()
             if first.endswith(b"\n"):
-                _check_header(folder, first, header)
+                _check_header(path, first, header)
                 self.file.truncate(len(first) + self._read_outcomes(lines))
             else:  # The log is new, or its first line is torn.
                 self.file.truncate(0)
-                self._append(header)
+                self._append(_line(header))
 
     def _read_outcomes(self, lines: BinaryIO) -> int:
         """Reads the outcomes up to the first torn line, and returns how many bytes they take."""
@@ -172,18 +175,60 @@ class ConversionLog:
         return whole
 
 
-def _check_header(folder: Path, line: bytes, header: Mapping[str, Any]) -> None:
+def read_header(path: Path) -> dict[str, Any]:
+    """Returns the first line of a log, which says from what and how the set is made.
+
+    Args:
+        path: The log.
+
+    Raises:
+        DataError: The line is damaged or torn.
+        OSError: The log cannot be read.
+    """
+    with path.open("rb") as lines:
+        first = lines.readline()
+    return _header_from_line(path, first)
+
+
+def write_merged(folder: Path, root: Path, settings: Mapping[str, Any], outcomes: Iterable[SourceOutcome]) -> None:
+    """Writes the log of a whole set that was made in shards. It appears whole or not at all.
+
+    Args:
+        folder: The folder of the prepared set.
+        root: The folder of the sources.
+        settings: What the sources were converted with.
+        outcomes: What became of each source.
+
+    Raises:
+        OSError: The log cannot be written.
+    """
+    with atomic_write(folder / CONVERSION_LOG_NAME) as temporary, temporary.open("wb") as log:
+        log.write(_line(_header(root, settings)))
+        log.writelines(_line(outcome.to_json()) for outcome in outcomes)
+
+
+def _header(root: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"format": FORMAT, "source": str(root), **settings}
+
+
+def _line(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, separators=(",", ":")).encode() + b"\n"
+
+
+def _header_from_line(path: Path, line: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(line)
-    except ValueError:
-        raise DataError(
-            f"{folder}: its {CONVERSION_LOG_NAME} is damaged in the first line; name another folder"
-        ) from None
+        return dict(json.loads(line))
+    except (ValueError, TypeError):
+        raise DataError(f"{path.parent}: its {path.name} is damaged in the first line; name another folder") from None
+
+
+def _check_header(path: Path, line: bytes, header: Mapping[str, Any]) -> None:
+    found = _header_from_line(path, line)
     for key, wanted in header.items():
         if found.get(key) != wanted:
             raise DataError(
-                f"{folder}: was begun with {key} = {found.get(key)}, not {wanted}; give the same again, or name another"
-                " folder"
+                f"{path.parent}: was begun with {key} = {found.get(key)}, not {wanted}; give the same again, or name"
+                " another folder"
             )
 
 

@@ -92,6 +92,10 @@ def test_a_failed_verification(cacl: Run, videos: Path, tmp_path: Path) -> None:
         (["{source}", "{target}", "--short-side", "15"], 2, "short side 15: give an even number from 16"),
         (["{source}", "{target}", "--set", "data.test_share=0.2"], 2, "data.test_share"),
         (["{source}", "{target}", "--set", "data.layouts=csv"], 2, "did you mean data.layout?"),
+        (["{source}", "{target}", "--shard", "5/4"], 2, "--shard 5/4: give I/N with I from 1 to N"),
+        (["{source}", "{target}", "--shard", "0/4"], 2, "--shard 0/4: give I/N with I from 1 to N"),
+        (["{source}", "{target}", "--shard", "x"], 2, "--shard x: give I/N with I from 1 to N"),
+        (["{source}", "{target}", "--shard", ""], 2, "--shard : give I/N with I from 1 to N"),
         (["{source}", "{full}/file/target"], 1, "cannot be written (Not a directory)"),
         (["{full}/nothing", "{target}"], 1, "does not exist"),
     ],
@@ -106,6 +110,38 @@ def test_what_cannot_be(cacl: Run, source: Path, tmp_path: Path, arguments: list
     assert finished.stderr.startswith("cacl: ")
     assert finished.stderr.count("\n") == 1
     assert named in finished.stderr
+
+
+def test_shards_are_joined(cacl: Run, source: Path, tmp_path: Path) -> None:
+    """How many rejected sources are too many is said when all are known."""
+    target = tmp_path / "target"
+    few = ["--set", "data.max_rejected_share=0.05"]
+    told = []
+    for shard in ("1/2", "2/2"):
+        told.append(result(cacl("data", "prepare", source, target, "--shard", shard, "--verify", "3", "--json", *few)))
+        assert (told[-1]["shard"], told[-1]["verified"]["clips"]) == (shard, 3)
+    assert sum(shard["videos"] for shard in told) == 9
+    assert [r["path"] for shard in told for r in shard["rejected"]] == ["more/empty.mp4"]
+    again = cacl("data", "prepare", source, target, "--shard", "1/2").stdout.splitlines()
+    assert again[0] == f"shard 1/2 is finished; after all 2, `cacl data join {target}` writes the index"
+    assert again[1] == f"{target}: {told[0]['videos']} videos of {source} (layout classes)"
+
+    wrong = cacl("data", "join", target, "--set", "data.layout=csv")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr == (
+        "cacl: of data.*, only data.max_rejected_share is set for a join: the shards tell the rest\n"
+    )
+    refused = cacl("data", "scan", target)
+    assert refused.returncode == 1
+    assert refused.stderr.endswith(f"whose shards are not joined; `cacl data join {target}` does it\n")
+
+    joined = cacl("data", "join", target, *few)
+    assert joined.returncode == 1
+    assert joined.stdout.startswith(
+        f"{target}: 9 videos of {source} (layout classes)\n8 copied, 1 encoded; 9 of them by"
+    )
+    assert joined.stderr.startswith(f"cacl: data.root = {source}: 1 of 10 videos cannot be used, more than data.max_")
+    assert (target / INDEX_NAME).exists()
 
 
 @pytest.mark.usefixtures("interruptible")
