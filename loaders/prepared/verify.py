@@ -58,7 +58,7 @@ def verify(summary: PrepareSummary, clips: int, *, progress: ProgressCallback) -
 
     Args:
         summary: The set, as `prepare` returned it.
-        clips: The number of clips, which are taken of as many videos as there are.
+        clips: The number of clips, which are taken of as many videos as there are. A shard may have none.
         progress: Is called after each clip with clips done, clips in all, and the path of the video.
 
     Returns:
@@ -79,7 +79,7 @@ def verify(summary: PrepareSummary, clips: int, *, progress: ProgressCallback) -
         except DataError as error:
             raise VerificationError(str(error)) from None
         progress(number, clips, summary.converted[row].path)
-    return VerifyResult(clips, min(psnr, default=None), median(psnr) if psnr else None)
+    return VerifyResult(clips if rows else 0, min(psnr, default=None), median(psnr) if psnr else None)
 
 
 def _compare(summary: PrepareSummary, row: int, frame_numbers: range) -> Iterator[float]:

@@ -99,6 +99,8 @@ def test_folders_that_are_copied_together(location: Path) -> None:
 
 def test_more_shards_than_sources(location: Path) -> None:
     run_shards(location, 11)
+    (empty, *_) = (n for n in range(1, 12) if not any(Shard(n, 11).takes(path) for path in GOOD))
+    assert verify(run_shard(location, f"{empty}/11"), 3, progress=lambda *_: None).clips == 0
     join(location / "sharded")
     assert_one_set(location)
 
