@@ -4,7 +4,7 @@ import ast
 
 from tests.launch import ROOT
 
-FOLDERS = ("benchmarks", "cacl", "docs", "kernels", "loaders", "tests")
+FOLDERS = ("benchmarks", "cacl", "docs", "examples", "kernels", "loaders", "tests")
 LINKS = ("cacl/benchmarks", "cacl/kernels", "cacl/loaders", "cacl/cli.py")
 FILE_LINES, FUNCTION_LINES = 400, 60
 
