@@ -1,7 +1,8 @@
-"""Writing files whole or not at all, and telling whether a file has changed."""
+"""Writing files whole or not at all, reading what was written line by line, and telling whether a file has changed."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,3 +50,23 @@ def atomic_write(path: Path, *, concurrent: bool = False) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def lines_until(file: Path, step: int) -> list[str]:
+    """Reads what a process that was cut off wrote up to some step into a file with one JSON object on each line.
+
+    Args:
+        file: The file. Its objects have a "step", which does not fall from line to line.
+        step: The last step to read.
+
+    Returns:
+        The lines of the steps up to this one, with their ends. A line that was torn when the process was killed or the
+        machine went down is not among them, nor what follows it.
+    """
+    kept = []
+    with file.open() as lines:
+        for line in lines:
+            if not line.endswith("}\n") or json.loads(line)["step"] > step:
+                break
+            kept.append(line)
+    return kept

@@ -31,5 +31,5 @@ def other_value(value: Any) -> Any:
     if isinstance(value, bool):
         return not value
     if isinstance(value, tuple):
-        return tuple(other_value(part) for part in value)
+        return tuple(other_value(part) for part in value) or ("another",)
     return f"another {value}" if isinstance(value, str) else value + type(value)(1)

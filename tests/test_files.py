@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cacl.files import FileStamp, atomic_write
+from cacl.files import FileStamp, atomic_write, lines_until
 
 
 def test_the_new_file_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
@@ -78,3 +78,10 @@ def test_a_stamp_changes_with_size_and_time(tmp_path: Path) -> None:
     assert FileStamp.of(file.stat()) == (1, 2)
     file.write_text("ab")
     assert FileStamp.of(file.stat()).size == 2
+
+
+@pytest.mark.parametrize("torn", ["", '{"step": 3', '{"step": 3}', "\0\0\0"])
+def test_lines_are_read_up_to_a_step_or_to_a_torn_one(tmp_path: Path, torn: str) -> None:
+    file, lines = tmp_path / "file", ['{"step": 1}\n', '{"step": 3, "more": {}}\n', '{"step": 3}\n']
+    file.write_text("".join(lines) + torn)
+    assert [lines_until(file, step) for step in range(5)] == [[], lines[:1], lines[:1], lines, lines]

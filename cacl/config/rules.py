@@ -20,6 +20,7 @@ def contradictions(config: Config) -> Iterator[str]:
     yield from _of_method(config)
     yield from _of_schedule(config)
     yield from _of_c3d(config)
+    yield from _of_loggers(config)
 
 
 def _of_clips(config: Config) -> Iterator[str]:
@@ -82,3 +83,9 @@ def _of_c3d(config: Config) -> Iterator[str]:
             f"clip.frames = {clip.frames}, clip.size = {clip.size}: c3d halves them until nothing is left; it needs "
             "at least 8 frames of 32 pixels"
         )
+
+
+def _of_loggers(config: Config) -> Iterator[str]:
+    loggers = config.train.loggers
+    if len(set(loggers)) < len(loggers):
+        yield f"train.loggers = {list(loggers)}: name each of them once"

@@ -244,6 +244,9 @@ class TrainConfig:
     """Whether the encoders are compiled with torch.compile."""
     log_every: Positive = 20
     """The number of steps from one log line to the next. Only these steps wait for the device."""
+    loggers: tuple[Literal["wandb", "trackio"], ...] = ()
+    """Where scalars are written beside `metrics.jsonl` and TensorBoard: `wandb` is Weights & Biases. Each needs the
+    package of its name, which is not installed with this one."""
     checkpoint_every: Positive = 500
     """The number of steps from one checkpoint to the next. One is written at the end in any case."""
 
@@ -267,7 +270,7 @@ class Config:
     """The configuration of a run."""
 
     name: str = "cacl"
-    """A name of the run for people. It changes nothing."""
+    """A name of the run for people, which `train.loggers` show. It changes nothing else."""
     run: str = "runs/cacl"
     """The folder of this run, for its resolved configuration, logs, checkpoints and features."""
     seed: Count = 0

@@ -1,39 +1,40 @@
-"""Where the scalars of a training go at its logging steps: TensorBoard events in the run folder, and the console."""
+"""Where the scalars of a training go at its logging steps: to its sinks, and to the console."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Mapping
-from pathlib import Path
+from contextlib import ExitStack
 from types import TracebackType
 
+from cacl.config import Config
 from cacl.reporting.console import Console
+from cacl.reporting.sinks.select import open_sinks
 
 log = logging.getLogger(__name__)
 
 
 class ScalarLog:
-    """Writes the scalars of a run to TensorBoard and to the console.
+    """Writes the scalars of a run to its sinks and to the console.
 
     On a terminal the console shows them behind the progress bar, elsewhere as one line for each logging step.
     """
 
-    def __init__(self, run: Path, console: Console, *, first_step: int, steps: int) -> None:
+    def __init__(self, config: Config, console: Console, *, first_step: int, steps: int) -> None:
         """Opens the log of a run.
 
         Args:
-            run: The run folder. Entries of an earlier attempt, after `first_step`, are dropped there.
-            console: The open console. Nothing is written where it is not enabled.
+            config: The configuration of the run.
+            console: The open console. Where it is not enabled, no sink is opened, and nothing is written.
             first_step: Steps that were taken before this process began.
             steps: Steps of the whole run.
+
+        Raises:
+            CaclError: A sink cannot be opened.
         """
         self.console, self.first_step, self.steps = console, first_step, steps
-        self._writer = None
-        if console.enabled:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(run), purge_step=first_step + 1)
+        self._sinks = open_sinks(config, first_step) if console.enabled else []
         self._started = time.monotonic()
         console.progress("training", first_step, steps)
 
@@ -43,8 +44,9 @@ class ScalarLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        with ExitStack() as closing:  # closes the others, too, if one fails
+            for sink in self._sinks:
+                closing.callback(sink.close)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes what was measured since the last logging step.
@@ -59,9 +61,8 @@ class ScalarLog:
             seconds_per_step = (time.monotonic() - self._started) / (step - self.first_step)
             seconds_left = seconds_per_step * (self.steps - step)
             log.info(f"step {step}/{self.steps}, epoch {scalars['epoch']:.1f}: {summary}, {seconds_left:.0f} s left")
-        if self._writer is not None:
-            for name, value in scalars.items():
-                self._writer.add_scalar(name, value, step)
+        for sink in self._sinks:
+            sink.write(step, scalars)
 
 
 def summarize(scalars: Mapping[str, float]) -> str:

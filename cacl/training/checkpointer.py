@@ -24,6 +24,7 @@ MAY_CHANGE_ON_RESUME = (
     "retrieval.",
     "train.device",
     "train.log_every",
+    "train.loggers",
     "train.checkpoint_every",
 )
 """Keys that a resumed run may set anew: they change how it runs, not what it computes. The videos are compared by

@@ -14,7 +14,7 @@ from cacl import distributed
 from cacl.clips import ClipBatch, Failure
 from cacl.config import Config
 from cacl.errors import DataError
-from cacl.files import atomic_write
+from cacl.files import atomic_write, lines_until
 from cacl.loaders.catalog.catalog import Catalog
 
 log = logging.getLogger(__name__)
@@ -160,16 +160,8 @@ class FailureLog:
         self.files_failed.update(entry.path for entry in entries if entry.reason is not None)
 
     def _go_on_from(self, step: int) -> None:
-        kept = []
-        with self.file.open() as lines:
-            for line in lines:
-                if not line.endswith("}\n"):
-                    break  # torn when the machine went down, and so written after the checkpoint
-                entry = SkippedClip(**json.loads(line))
-                if entry.step > step:
-                    break
-                kept.append(line)
-                self._count([entry])
+        kept = lines_until(self.file, step)
+        self._count([SkippedClip(**json.loads(line)) for line in kept])
         if self.writes:
             with atomic_write(self.file) as temporary:
                 temporary.write_text("".join(kept))

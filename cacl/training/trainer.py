@@ -21,6 +21,7 @@ from cacl.errors import ConfigError, UsageError
 from cacl.loaders.clip_loader import ClipLoader
 from cacl.reporting.console import Console
 from cacl.reporting.scalars import ScalarLog
+from cacl.reporting.sinks.select import check_installed
 from cacl.training.checkpointer import Checkpointer, load_to_resume
 from cacl.training.failure_log import FailureLog
 from cacl.training.run_manifest import RunManifest
@@ -49,6 +50,7 @@ def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
         CaclError: Something went wrong that a user can mend. The message is one line.
         TrainingInterruptedError: A signal asked the run to stop, and it saved a checkpoint before it did.
     """
+    check_installed(config)
     run = _make_run_folder(config, resume=resume)
     with (
         distributed.process_group(config.train.device) as device,
@@ -74,7 +76,7 @@ def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
         batches = loader.steps(state.step, state.num_steps)
         checkpointer = Checkpointer(config, catalog.fingerprint)
         failure_log = FailureLog(catalog, config, first_step, writes=distributed.rank() == 0)
-        with ScalarLog(run, console, first_step=first_step, steps=state.num_steps) as scalar_log:
+        with ScalarLog(config, console, first_step=first_step, steps=state.num_steps) as scalar_log:
             scalars = fit(state, batches, checkpointer, failure_log, scalar_log)
         checkpointer.save_encoders(state)
         failure_log.log_summary()

@@ -30,7 +30,7 @@ def test_training_fills_a_run_folder(trained: tuple[Path, Finished], config_file
     assert all(torch.equal(value, saved.model[f"query.{name}"]) for name, value in encoders.items())
     names = {path.name for path in run.iterdir()}
     (events,) = (name for name in names if name.startswith("events.out.tfevents"))
-    assert names == {"config.toml", "manifest.jsonl", "checkpoint.pt", "encoders.safetensors", events}
+    assert names == {"config.toml", "manifest.jsonl", "checkpoint.pt", "encoders.safetensors", "metrics.jsonl", events}
 
 
 def test_training_logs_to_stderr(trained: tuple[Path, Finished], videos: Path) -> None:

@@ -61,6 +61,8 @@ def test_the_section_alone_makes_no_key_near() -> None:
         ("augment.resize=[128]", ["augment.resize", "[128]"]),
         ("augment.color_arithmetic=pil", ["augment.color_arithmetic", "'pil'", "'linear'", "'pillow'"]),
         ("contrast.negatives=keys", ["contrast.negatives", "'keys'", "'queue'", "'batch'", "'both'"]),
+        ("train.loggers=['weights']", ["train.loggers", "'weights'", "'wandb'", "'trackio'"]),
+        ("train.loggers=wandb", ["train.loggers", "'wandb'"]),
         ("train.compile=perhaps", ["train.compile", "'perhaps'", "boolean"]),
         ("run=3", ["run", "3", "string"]),
         ("seed=-1", ["seed", "-1", "greater than or equal to 0"]),

@@ -7,6 +7,7 @@ from tests.config.keys import problem, problems
 
 CONTRADICTIONS = {
     "crop the wrong way round": (["augment.crop=[0.9, 0.8]"], ["augment.crop = [0.9, 0.8]"]),
+    "a logger twice": (["train.loggers=['wandb', 'wandb']"], ["train.loggers = ['wandb', 'wandb']", "once"]),
     "crop beyond the frame": (["augment.crop=[0.9, 1.5]"], ["augment.crop = [0.9, 1.5]"]),
     "a height without a width": (["augment.resize=[128, 0]"], ["augment.resize = [128, 0]", "height and width"]),
     "resizing in dali": (

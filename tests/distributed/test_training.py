@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -242,6 +243,8 @@ def test_two_ranks_resume_to_the_same_bits(folder: Path) -> None:
         assert resumed[rank]["samples"] == whole[rank]["samples"][DIED - 1 :]
         assert_equal(resumed[rank]["weights"], whole[rank]["weights"])
     assert_same_checkpoint(folder / "whole", folder / "broken")
+    lines = (folder / "broken/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, STEPS + 1))  # one rank wrote each of them
 
 
 def test_one_process_goes_on_with_the_run_of_two(folder: Path) -> None:

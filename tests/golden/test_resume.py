@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -34,7 +35,16 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 VIDEOS, BATCH = 7, 4
 LONG_RUN, LONG_INTERVAL = 70, 34
 """Steps of the runs that are killed from outside, and from one of their checkpoints to the next."""
-WRITTEN = ("config.toml", "manifest.jsonl", "checkpoint.pt", "encoders.safetensors", "events.out.tfevents")
+WRITTEN = (
+    "config.toml",
+    "manifest.jsonl",
+    "metrics.jsonl",
+    "checkpoint.pt",
+    "encoders.safetensors",
+    "events.out.tfevents",
+)
+WALL_CLOCK = ("clips_per_second", "data_wait_share")
+"""The scalars that no run repeats."""
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +114,12 @@ def observed(config: Config, *, resume: bool = False, at: int = 0, event: Callab
     return steps
 
 
+def logged(run: Path) -> list[dict[str, float]]:
+    """Reads the scalars that a run wrote down, without those of the wall clock."""
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [{name: value for name, value in json.loads(line).items() if name not in WALL_CLOCK} for line in lines]
+
+
 def die() -> None:
     raise Died
 
@@ -140,6 +156,8 @@ def test_dying_between_checkpoints_changes_nothing(
     torch.manual_seed(12345)  # another process would be in another state too
     assert observed(broken, resume=True) == expected[3:]
     assert_same_bits(tmp_path / "whole", tmp_path / "broken")
+    assert [scalars["step"] for scalars in logged(tmp_path / "whole")] == list(range(1, 9))
+    assert logged(tmp_path / "broken") == logged(tmp_path / "whole")
     encoders = [(tmp_path / name / "encoders.safetensors").exists() for name in ("whole", "broken")]
     assert encoders == [True, True]
 
@@ -236,9 +254,13 @@ def test_a_killed_run_resumes_to_the_same_bits(
     assert LONG_INTERVAL + 2 <= steps < 2 * LONG_INTERVAL
     assert checkpoint.load(tmp_path / "killed").step == LONG_INTERVAL
     assert not (tmp_path / "killed/encoders.safetensors").exists()
+    assert logged(tmp_path / "killed")[-1]["step"] > LONG_INTERVAL
+    with (tmp_path / "killed/metrics.jsonl").open("a") as file:
+        file.write('{"step": 9')  # what a kill within a write would leave
 
     assert observed(config, resume=True) == expected[LONG_INTERVAL:]
     assert_same_bits(Path(whole.run), tmp_path / "killed")
+    assert logged(tmp_path / "killed") == logged(Path(whole.run))
 
 
 def test_a_run_stopped_by_sigterm_resumes_to_the_same_bits(
@@ -260,6 +282,7 @@ def test_a_run_stopped_by_sigterm_resumes_to_the_same_bits(
     assert f"step {saved}/" not in err
     assert f"step {saved + 1}/{LONG_RUN}" in err
     assert_same_bits(Path(whole.run), tmp_path / "stopped")
+    assert logged(tmp_path / "stopped") == logged(Path(whole.run))
 
 
 KILLED = """

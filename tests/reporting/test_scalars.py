@@ -6,6 +6,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cacl.reporting.console import Console
 from cacl.reporting.scalars import ScalarLog, summarize
 from tests.reporting.conftest import Terminal
+from tests.tiny import tiny_config
 
 SCALARS = {"loss": 1.2344, "epoch": 2.04, "clips_per_second": 12.34, "data_wait_share": 0.256}
 CONTRAST = {"contrast": 0.5, "similarity/cnn": 0.25, "similarity/transformer": 0.75}
@@ -33,7 +34,7 @@ def test_a_summary_names_what_is_there(scalars: dict[str, float], text: str) -> 
 
 
 def test_every_logging_step_is_a_line_and_an_event(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with Console() as console, ScalarLog(tmp_path, console, first_step=2, steps=6) as scalar_log:
+    with Console() as console, ScalarLog(tiny_config(tmp_path), console, first_step=2, steps=6) as scalar_log:
         scalar_log.write(4, SCALARS)
         scalar_log.write(6, SCALARS | {"loss": 1.0})
     first, last = capsys.readouterr().err.splitlines()
@@ -47,7 +48,7 @@ def test_every_logging_step_is_a_line_and_an_event(tmp_path: Path, capsys: pytes
 
 def test_events_of_an_earlier_attempt_are_dropped(tmp_path: Path) -> None:
     for first, *logged in ((0, 2, 4, 6), (4, 6)):
-        with Console() as console, ScalarLog(tmp_path, console, first_step=first, steps=6) as scalar_log:
+        with Console() as console, ScalarLog(tiny_config(tmp_path), console, first_step=first, steps=6) as scalar_log:
             for step in logged:
                 scalar_log.write(step, SCALARS | {"loss": float(first)})
     assert [(event.step, event.value) for event in events(tmp_path).Scalars("loss")] == [(2, 0.0), (4, 0.0), (6, 4.0)]
@@ -57,7 +58,7 @@ def test_a_terminal_shows_the_summary_behind_the_bar(
     terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal.use(monkeypatch)
-    with Console() as console, ScalarLog(tmp_path, console, first_step=0, steps=6) as scalar_log:
+    with Console() as console, ScalarLog(tiny_config(tmp_path), console, first_step=0, steps=6) as scalar_log:
         scalar_log.write(3, SCALARS)
     shown = terminal.shown()
     assert "3/6" in shown
@@ -66,7 +67,8 @@ def test_a_terminal_shows_the_summary_behind_the_bar(
 
 
 def test_other_ranks_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with Console(enabled=False) as console, ScalarLog(tmp_path, console, first_step=0, steps=6) as scalar_log:
+    config = tiny_config(tmp_path)
+    with Console(enabled=False) as console, ScalarLog(config, console, first_step=0, steps=6) as scalar_log:
         scalar_log.write(3, SCALARS)
     assert capsys.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []

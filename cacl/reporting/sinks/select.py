@@ -1,0 +1,51 @@
+"""Which sinks a run has."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+
+from cacl.config import Config
+from cacl.errors import UsageError
+from cacl.reporting.sinks.jsonl import JsonlSink
+from cacl.reporting.sinks.sink import ScalarSink
+from cacl.reporting.sinks.tensorboard import TensorBoardSink
+from cacl.reporting.sinks.trackio_sink import TrackioSink
+from cacl.reporting.sinks.wandb_sink import WandbSink
+
+ALWAYS: tuple[type[ScalarSink], ...] = (JsonlSink, TensorBoardSink)
+"""The sinks of every run."""
+LOGGERS: Mapping[str, type[ScalarSink]] = {"wandb": WandbSink, "trackio": TrackioSink}
+"""The sinks that `train.loggers` names, each by the name of the package that it needs. They import it when opened."""
+
+
+def check_installed(config: Config) -> None:
+    """Checks that the packages of the loggers of a run are installed, without importing any.
+
+    Args:
+        config: The configuration of the run.
+
+    Raises:
+        UsageError: A package is missing. The message has the command that installs it.
+    """
+    for name in config.train.loggers:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:  # any folder of this name, such as W&B makes, is found without origin
+            raise UsageError(f'train.loggers: "{name}" is not installed; `pip install {name}` installs it')
+
+
+def open_sinks(config: Config, first_step: int) -> list[ScalarSink]:
+    """Opens the sinks of a run.
+
+    Args:
+        config: The configuration of the run.
+        first_step: Steps that were taken before this process began.
+
+    Returns:
+        The sinks, to be closed by the caller.
+
+    Raises:
+        CaclError: A logger cannot be opened.
+    """
+    chosen = (LOGGERS[name] for name in config.train.loggers)
+    return [sink(config, first_step) for sink in (*ALWAYS, *chosen)]
