@@ -1,4 +1,5 @@
 # make demo          make videos, train on them, retrieve: what cacl does, in a few minutes on a CPU
+# make check         what to run before a push: lint, and the quick tests of every folder
 # make test          all tests
 # make test-lowest   the same with the lowest versions that pyproject.toml allows, in an environment of its own
 # make lint          ruff and pyright
@@ -11,15 +12,27 @@ READY := .venv/.ready
 # As the command line sets it: the tests share their cores with other work, too.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-lowest lint venv clean
+.PHONY: demo check test quick-tests slow-tests interpreted-tests test-lowest lint venv clean
 
 demo: $(READY)
 	$(BIN)/cacl data synth demo/videos --train 16 --test 4
 	$(BIN)/cacl train --config demo --resume
 	$(BIN)/cacl eval retrieval demo/run --label appearance --label motion
 
+# Two at a time; each shows what it printed when it is done.
+check: $(READY)
+	$(MAKE) --jobs 2 --output-sync --keep-going lint quick-tests
+
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(MAKE) --jobs 2 --output-sync --keep-going slow-tests quick-tests interpreted-tests
+
+quick-tests: $(READY)
+	$(BIN)/python -m pytest -m "not slow and not distributed"
+
+slow-tests: $(READY)
+	$(BIN)/python -m pytest -m "slow or distributed"
+
+interpreted-tests: $(READY)
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels/triton
 
 test-lowest:

@@ -15,6 +15,37 @@ from av.video.stream import VideoStream
 
 from tests.launch import ROOT
 
+DISTRIBUTED = ("distributed",)
+SLOW = (
+    "benchmarks/test_gpu_kit.py",
+    "benchmarks/test_gpu_questions.py",
+    "commands/test_bench_kernels.py",
+    "commands/test_bench_loader.py",
+    "commands/test_signals.py",
+    "commands/test_wait_policy.py",
+    "golden/test_resume.py",
+    "kernels/test_compiled_augment.py",
+    "kernels/test_compiled_contrast.py",
+    "kernels/test_compiled_edit_distance.py",
+    "kernels/test_compiled_symmetric.py",
+    "loaders/decode/test_seek_points.py",
+    "loaders/prepared/test_prepare_again.py",
+    "loaders/test_failing_files.py",
+    "reporting/test_charts.py",
+    "test_clip_walk.py",
+    "test_packaging.py",
+)
+"""Files and folders whose tests have a mark, relative to this folder. `make check` runs the others."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what stands in these files and folders."""
+    here = Path(__file__).parent
+    for mark, places in ((pytest.mark.distributed, DISTRIBUTED), (pytest.mark.slow, SLOW)):
+        for item in items:
+            if any(item.path.is_relative_to(here / place) for place in places):
+                item.add_marker(mark)
+
 
 @pytest.fixture(scope="session")
 def make_video() -> Callable[..., Path]:

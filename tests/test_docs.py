@@ -9,7 +9,12 @@ from cacl.config import Config
 from tests.config_keys import config_keys
 from tests.launch import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks/gpu/README.md"]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "benchmarks/gpu/README.md",
+]
 KEYS = set(config_keys(Config()))
 SECTIONS = {key.partition(".")[0] for key in KEYS if "." in key}
 KEY = re.compile(rf"(?<![\w./-])((?:{'|'.join(sorted(SECTIONS))})\.[a-z][a-z_.]*[a-z])(?![\w(/-])")
