@@ -56,13 +56,13 @@ def augment_kernel(
     pixel = tile * BLOCK_P + tl.arange(0, BLOCK_P)  # [BLOCK_P]
     y = tl.minimum(pixel // size, size - 1)
     x = pixel % size
-    sums, share = _sum_under_triangles(
+    sums, to_average = _sum_under_triangles(
         crop_start, y, x, side, size, first_frame, length, height, width, BLOCK_T, BLOCK_P
     )
     # Views are mirrored when they are written, which also keeps each thread at one pixel: for writes of neighbours in
     # one piece Triton would exchange them between threads in every round of the loop.
     target = y * size + tl.where(flip != 0, size - 1 - x, x)
-    _store_colored(out, colors, sums, share, plan, first_frame, length, size, pixel, target, BLOCK_T)
+    _store_colored(out, colors, sums, to_average, plan, first_frame, length, size, pixel, target, BLOCK_T)
 
 
 @triton.jit
@@ -129,14 +129,16 @@ def _triangle(pixel, center, slope, side):
 
 
 @triton.jit
-def _store_colored(out, colors, sums, share, plan, first_frame, length, size, pixel, target, BLOCK_T: tl.constexpr):
+def _store_colored(
+    out, colors, sums, to_average, plan, first_frame, length, size, pixel, target, BLOCK_T: tl.constexpr
+):
     """Multiplies the averages with the colour matrix of the view, and stores them in half precision."""
     for channel in tl.static_range(3):
         color = colors + (plan * 3 + channel) * 4
         red, green, blue, constant = tl.load(color), tl.load(color + 1), tl.load(color + 2), tl.load(color + 3)
         for f in tl.static_range(BLOCK_T):
             mixed = red * sums[3 * f] + green * sums[3 * f + 1] + blue * sums[3 * f + 2]
-            value = mixed * share + constant
+            value = mixed * to_average + constant
             t = first_frame + f
             plane = ((plan * 3 + channel).to(tl.int64) * length + t) * size * size
             tl.store(out + plane + target, value.to(tl.float16), mask=pixel < tl.where(t < length, size * size, 0))
@@ -184,9 +186,9 @@ def launch_augment(frames: Sequence[Tensor], crops: Tensor, colors: Tensor, size
 def _flat_on_device(device: torch.device, *tables: Tensor) -> list[Tensor]:
     """Brings tables to a device in one dimension: those from the CPU by one copy that nobody waits for."""
     flat = [table.contiguous().flatten() for table in tables]
-    ours = [table.view(torch.uint8) for table in flat if table.device == CPU]
-    packed = torch.cat(ours)
+    from_cpu = [table.view(torch.uint8) for table in flat if table.device == CPU]
+    packed = torch.cat(from_cpu)
     if device != CPU:
         packed = packed.pin_memory().to(device, non_blocking=True)
-    parts = iter(packed.split([len(part) for part in ours]))
+    parts = iter(packed.split([len(part) for part in from_cpu]))
     return [next(parts).view(table.dtype) if table.device == CPU else table for table in flat]

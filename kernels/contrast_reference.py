@@ -85,8 +85,8 @@ def backward_reference(
         the temperature, the share of each anchor, [N].
     """
     weights = d_loss * torch.sigmoid(logsumexp[:, None] - similarity / temperature)
-    pull = torch.einsum("np,npd->nd", weights, positives.to(weights.dtype))
-    d_anchors = ((weights.sum(1) + d_logsumexp)[:, None] * mean - pull) / temperature
+    positives_sum = torch.einsum("np,npd->nd", weights, positives.to(weights.dtype))
+    d_anchors = ((weights.sum(1) + d_logsumexp)[:, None] * mean - positives_sum) / temperature
     d_temperature = -(d_anchors * anchors).sum(1) / temperature
     wanted = slice(None) if needs_d_positives else slice(0)
     d_positives = (-weights / temperature)[wanted, :, None] * anchors[wanted, None]

@@ -179,19 +179,19 @@ def backward_kernel(
     inverse = 1.0 / tl.load(temperature)
     a = tl.load(anchors + of_rows, mask=inside_2d, other=0.0).to(tl.float32)  # [BLOCK_N, BLOCK_D]
     lse = tl.load(logsumexp + row, mask=inside, other=0.0)  # [BLOCK_N]
-    push = tl.load(d_logsumexp + row, mask=inside, other=0.0)  # [BLOCK_N]
-    pull = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)  # [BLOCK_N, BLOCK_D]
+    mean_weight = tl.load(d_logsumexp + row, mask=inside, other=0.0)  # [BLOCK_N]
+    positives_sum = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)  # [BLOCK_N, BLOCK_D]
     for number in range(num_positives):
         at = row * num_positives + number
         x = lse - tl.load(similarity + at, mask=inside, other=0.0) * inverse
         weight = tl.load(d_loss + at, mask=inside, other=0.0) * tl.sigmoid(x)  # [BLOCK_N]
         of_positive = at[:, None] * D + dim[None, :]
-        pull += weight[:, None] * tl.load(positives + of_positive, mask=inside_2d, other=0.0).to(tl.float32)
-        push += weight
+        positives_sum += weight[:, None] * tl.load(positives + of_positive, mask=inside_2d, other=0.0).to(tl.float32)
+        mean_weight += weight
         if NEEDS_D_POSITIVES:
             d_positive = -weight[:, None] * inverse * a
             tl.store(d_positives + of_positive, d_positive.to(d_positives.dtype.element_ty), mask=inside_2d)
-    d_a = (push[:, None] * tl.load(mean + of_rows, mask=inside_2d, other=0.0) - pull) * inverse
+    d_a = (mean_weight[:, None] * tl.load(mean + of_rows, mask=inside_2d, other=0.0) - positives_sum) * inverse
     tl.store(d_anchors + of_rows, d_a.to(d_anchors.dtype.element_ty), mask=inside_2d)
     tl.store(d_temperature + row, -tl.sum(d_a * a, 1) * inverse, mask=inside)
 

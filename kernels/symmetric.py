@@ -119,19 +119,19 @@ class _SymmetricContrastFunction(Function):
         half = gradients[0] / 2
         first_weight = half * torch.sigmoid(first_lse - positive_logit)
         second_weight = half * torch.sigmoid(second_lse - positive_logit)
-        pull = ((first_weight + second_weight) / temperature)[:, None]
+        positive_weight = ((first_weight + second_weight) / temperature)[:, None]
         first_stats = torch.stack([first_lse, first_weight], 1)
         second_stats = torch.stack([second_lse, second_weight], 1)
         d_first = d_second = d_temperature = None
         if needs_d_first or needs_d_temperature:
             exact = _gradient(first, gather(second), temperature, rank_offset, first_stats, gather(second_stats))
-            exact = exact - pull * second
+            exact = exact - positive_weight * second
             d_first = exact.to(first.dtype) if needs_d_first else None
             # Every similarity has one first view in it, and depends on T as on the inverse length of that.
             d_temperature = -(exact * first).sum() / temperature if needs_d_temperature else None
         if needs_d_second:
             d_second = _gradient(second, gather(first), temperature, rank_offset, second_stats, gather(first_stats))
-            d_second = (d_second - pull * first).to(second.dtype)
+            d_second = (d_second - positive_weight * first).to(second.dtype)
         return d_first, d_second, d_temperature, None, None
 
 

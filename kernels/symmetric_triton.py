@@ -140,9 +140,11 @@ def gradient_kernel(
     count = tl.minimum(columns_per_split, n_columns - first_column).to(tl.int32)
     own = (rank_offset + first_row - first_column).to(tl.int32) + row  # [BLOCK_N]
     inverse = 1.0 / tl.load(temperature)
-    unit = tl.load(max_weight)
+    largest_weight = tl.load(max_weight)
     half_scale = 16384.0 if columns.dtype.element_ty == tl.float16 else 1.0
-    row_lse, row_weight = _load_stats(row_stats, first_row, row, rows_left, unit, half_scale)  # [BLOCK_N] each
+    row_lse, row_weight = _load_stats(
+        row_stats, first_row, row, rows_left, largest_weight, half_scale
+    )  # [BLOCK_N] each
     a = load_slices(rows + first_row * D, row, rows_left, D, BLOCK_D, NUM_SLICES, WIDEN)  # [BLOCK_N, BLOCK_D] each
     acc = zero_slices(BLOCK_N, BLOCK_D, NUM_SLICES)  # [BLOCK_N, BLOCK_D] each
     for start in range(0, count, BLOCK_K):
@@ -151,22 +153,22 @@ def gradient_kernel(
             a, tile_columns, start, columns_left, own, scale, D, BLOCK_D, NUM_SLICES, BLOCK_N, BLOCK_K, PRECISION, WIDEN
         )
         column_lse, column_weight = _load_stats(
-            column_stats, first_column + start, column, columns_left, unit, half_scale
+            column_stats, first_column + start, column, columns_left, largest_weight, half_scale
         )  # [BLOCK_K] each
         p = row_weight[:, None] * tl.exp2(logits - row_lse[:, None])  # [BLOCK_N, BLOCK_K]
         p += column_weight[None, :] * tl.exp2(logits - column_lse[None, :])
         acc = add_weighted_columns(acc, p, tile_columns, column, columns_left, D, BLOCK_D, NUM_SLICES, PRECISION, WIDEN)
     out = gradient + (split * n_rows + first_row) * D
     for i in tl.static_range(NUM_SLICES):
-        store_slice(out, acc[i] * (inverse * unit / half_scale), row, rows_left, i * BLOCK_D, D, BLOCK_D)
+        store_slice(out, acc[i] * (inverse * largest_weight / half_scale), row, rows_left, i * BLOCK_D, D, BLOCK_D)
 
 
 @triton.jit
-def _load_stats(stats, first, number, left, unit, half_scale):
+def _load_stats(stats, first, number, remaining, largest_weight, half_scale):
     """Loads log-sum-exps, in base 2, and weights, in units of the largest, of rows or columns from stats [n, 2]."""
     at = stats + (first + number) * 2
-    lse = tl.load(at, mask=number < left, other=0.0) * LOG2_E
-    return lse, tl.load(at + 1, mask=number < left, other=0.0) / unit * half_scale
+    lse = tl.load(at, mask=number < remaining, other=0.0) * LOG2_E
+    return lse, tl.load(at + 1, mask=number < remaining, other=0.0) / largest_weight * half_scale
 
 
 # --- Tiles: as for the queue, where they fit into the registers of all GPUs (tests/kernels/test_compiled_symmetric.py)

@@ -137,9 +137,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--capability", type=int, choices=list(MULTIPROCESSORS), default=90)
     parser.add_argument("--few", action="store_true", help="one shape of each kernel")
-    asked = parser.parse_args()
-    driver.set_active(AbsentDriver(asked.capability))  # pyright: ignore[reportArgumentType]
-    common.multiprocessor_count = lambda _: MULTIPROCESSORS[asked.capability]
+    args = parser.parse_args()
+    driver.set_active(AbsentDriver(args.capability))  # pyright: ignore[reportArgumentType]
+    common.multiprocessor_count = lambda _: MULTIPROCESSORS[args.capability]
     launched, compiled = JITFunction.run, dict[tuple[str, str], Any]()
 
     def compile_only(self: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> Any:
@@ -149,20 +149,20 @@ def main() -> None:
 
     JITFunction.run = compile_only
     started, failures = time.perf_counter(), 0
-    for case in cases(asked.few):
+    for case in cases(args.few):
         try:
             case.launch()
         except Exception as error:  # of Triton's many kinds
             failures += 1
             print(f"{case.name}: {type(error).__name__}: {str(error).strip().splitlines()[-1:]}", flush=True)
-    limit = SHARED_LIMIT[asked.capability]
+    limit = SHARED_LIMIT[args.capability]
     for (name, _), kernel in compiled.items():
         if kernel.metadata.shared > limit:
             failures += 1
             print(f"{name}: takes {kernel.metadata.shared} bytes of shared memory, and a block may have {limit}")
     names = ", ".join(f"{count} of {name}" for name, count in Counter(name for name, _ in compiled).items())
     print(
-        f"triton {triton.__version__}, sm_{asked.capability}: {len(compiled)} kernels ({names}) in "
+        f"triton {triton.__version__}, sm_{args.capability}: {len(compiled)} kernels ({names}) in "
         f"{time.perf_counter() - started:.0f} s, {failures} failures"
     )
     sys.exit(failures > 0)

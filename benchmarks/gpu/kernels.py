@@ -25,19 +25,19 @@ def main() -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=75, help="no new problem is begun after this many")
-    asked = parser.parse_args()
-    make_output_dir(asked.out)
+    args = parser.parse_args()
+    make_output_dir(args.out)
     with Console() as console:
         result = bench_kernels(
             [],
-            repeats=asked.repeats,
-            device=asked.device,
+            repeats=args.repeats,
+            device=args.device,
             console=console,
             compile=False,
-            seconds=asked.seconds,
-            so_far=partial(save_json, folder=asked.out),
+            seconds=args.seconds,
+            on_result=partial(save_json, folder=args.out),
         )
-    save_json(result, asked.out)
+    save_json(result, args.out)
     show(result)
     result.check()
 

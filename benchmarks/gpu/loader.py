@@ -86,21 +86,21 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=570, help="seconds for all questions")
     parser.add_argument("--only", nargs="+", choices=list(QUESTIONS), help="these questions, and the videos")
     parser.add_argument("--out", type=Path, help="written after each question")
-    asked = parser.parse_args()
-    cuda, quick = asked.device == "cuda", asked.quick
-    seconds = min(asked.seconds, 0.3) if quick else asked.seconds
+    args = parser.parse_args()
+    cuda, quick = args.device == "cuda", args.quick
+    seconds = min(args.seconds, 0.3) if quick else args.seconds
     batch = 4 if quick else 32 if cuda else 8
     small = ["clip.frames=8", "clip.size=64", "loader.prefetch=2"] if quick else []
     threads = min(16, len(os.sched_getaffinity(0)))
     config = override(Config(), [f"train.batch_size={batch}", f"loader.threads={threads}", *small])
     result: Answer = {
         "machine": machine.describe(PACKAGES) | {"cuda": torch.version.cuda, "gpu": describe_gpu()},
-        "settings": {"device": asked.device, "seconds": seconds, "quick": quick, "batch": batch}
+        "settings": {"device": args.device, "seconds": seconds, "quick": quick, "batch": batch}
         | {"clip": asdict(config.clip), "loader": asdict(config.loader)},
         "questions": {},
     }
     text = ""
-    deadline = time.monotonic() + asked.budget
+    deadline = time.monotonic() + args.budget
     with tempfile.TemporaryDirectory(prefix="gpu_loader") as folder:
         env = Environment(
             folder=Path(folder),
@@ -109,7 +109,7 @@ def main() -> None:
             quick=quick,
             config=replace(config, data=DataConfig(cache=f"{folder}/cache")),
         )
-        wanted = ["videos", *asked.only] if asked.only else list(QUESTIONS)
+        wanted = ["videos", *args.only] if args.only else list(QUESTIONS)
         for name in dict.fromkeys(wanted):
             left = deadline - time.monotonic()
             answer = ask(name, env, min(MAX_SECONDS, left)) if left > MIN_SECONDS else {"skipped": "no time left"}
@@ -118,8 +118,8 @@ def main() -> None:
                 env = replace(env, nvdec=False)  # The questions that do not need it still have their answer.
             print(f"{name}: {json.dumps(result['questions'][name])[:200]}", file=sys.stderr)
             text = json.dumps(result, indent=1)
-            if asked.out:
-                asked.out.write_text(text + "\n")
+            if args.out:
+                args.out.write_text(text + "\n")
     print(text)
 
 

@@ -102,8 +102,8 @@ def gpu_utilisation() -> Iterator[Answer]:
         sampler.terminate()
         samples = [line.split(",") for line in sampler.communicate()[0].splitlines()]
         for column, name in enumerate(shares):
-            told = [int(row[column]) for row in samples if len(row) == len(shares) and row[column].strip().isdigit()]
-            shares[name] = statistics.mean(told) if told else None
+            values = [int(row[column]) for row in samples if len(row) == len(shares) and row[column].strip().isdigit()]
+            shares[name] = statistics.mean(values) if values else None
 
 
 def measure_pace(env: Environment, backend: Backend, plans: Iterable[Sequence[ClipPlan]], ahead: int) -> Answer:
@@ -124,15 +124,15 @@ def measure_pace(env: Environment, backend: Backend, plans: Iterable[Sequence[Cl
         env.wait()
     waits, clips = [], 0
     with gpu_utilisation() as shares:
-        start = asked = time.perf_counter()
-        while asked - start < env.seconds:
+        start = before = time.perf_counter()
+        while before - start < env.seconds:
             batch = next(batches)
             env.wait()
             now = time.perf_counter()
-            waits.append(1000 * (now - asked))
-            asked, clips, failures = now, clips + len(batch), failures + len(batch.failures)
+            waits.append(1000 * (now - before))
+            before, clips, failures = now, clips + len(batch), failures + len(batch.failures)
     return {
-        "clips_per_second": clips / (asked - start),
+        "clips_per_second": clips / (before - start),
         "first_batch_seconds": first,
         "wait_ms_p50": float(np.percentile(waits, 50)),
         "wait_ms_p99": float(np.percentile(waits, 99)),

@@ -237,16 +237,16 @@ def main() -> None:
     checking.add_argument("before", type=Path)
     checking.add_argument("after", type=Path)
     checking.add_argument("--arch", type=int, default=90)
-    asked = parser.parse_args()
-    if asked.verb == "pack":
-        pack(asked.wheels, asked.out, asked.arch, asked.python, asked.limit, asked.jobs, asked.whole)
-    elif asked.verb == "unpack":
-        unpack(asked.site, asked.parts)
-    elif asked.verb == "list":
-        for library in asked.libraries:
+    args = parser.parse_args()
+    if args.verb == "pack":
+        pack(args.wheels, args.out, args.arch, args.python, args.limit, args.jobs, args.whole)
+    elif args.verb == "unpack":
+        unpack(args.site, args.parts)
+    elif args.verb == "list":
+        for library in args.libraries:
             show(library)
     else:
-        check(asked.before, asked.after, asked.arch)
+        check(args.before, args.after, args.arch)
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def bench_kernels(
     console: Console,
     compile: bool = True,
     seconds: float = math.inf,
-    so_far: Callable[[KernelBenchmark], None] = lambda _: None,
+    on_result: Callable[[KernelBenchmark], None] = lambda _: None,
     list_problems: Callable[[torch.device], Iterable[Problem]] = problems,
 ) -> KernelBenchmark:
     """Times the kernels of some operations beside their rivals.
@@ -94,7 +94,7 @@ def bench_kernels(
         console: Shows the progress.
         compile: Whether to measure torch.compile too, which takes longer than all other measurements.
         seconds: No new problem is begun after this many seconds.
-        so_far: Called with what there is after every problem.
+        on_result: Called after every problem with the results so far.
         list_problems: Names all problems for a device, from which those of the operations are taken.
 
     Raises:
@@ -117,7 +117,7 @@ def bench_kernels(
         log.info(name)
         solved = solve(problem if compile else _without_compiled(problem), chosen, repeats, console)
         result = replace(result, problems=(*result.problems, solved))
-        so_far(result)
+        on_result(result)
     if not INTERPRETED and time.monotonic() <= end:
         result = replace(result, resources=_resources(measured, console))
     return result

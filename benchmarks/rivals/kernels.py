@@ -84,8 +84,8 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         positives, mean, logits = ctx.saved_tensors
         weights = gradients[0] * torch.sigmoid(logits)
-        pull = torch.einsum("np,npd->nd", weights, positives.float())
-        gradient = (weights.sum(1, keepdim=True) * mean - pull) / ctx.temperature
+        positives_sum = torch.einsum("np,npd->nd", weights, positives.float())
+        gradient = (weights.sum(1, keepdim=True) * mean - positives_sum) / ctx.temperature
         return gradient.to(positives.dtype), None, None, None
 
 

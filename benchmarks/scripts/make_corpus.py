@@ -115,12 +115,12 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path)
     parser.add_argument("--videos", type=int, default=48)
     parser.add_argument("--codec", choices=list(OPTIONS), default="xvid")
-    asked = parser.parse_args()
-    taken = list(islice(sources(asked.footage), asked.videos))
-    for number in range(asked.videos):
+    args = parser.parse_args()
+    taken = list(islice(sources(args.footage), args.videos))
+    for number in range(args.videos):
         again, which = divmod(number, len(taken))
         label = taken[which].parent.name
-        suffix = {"xvid": "avi", "h264": "mp4"}[asked.codec]
+        suffix = {"xvid": "avi", "h264": "mp4"}[args.codec]
         # Footage that is needed again starts elsewhere.
         images = pictures(taken[which], offset=again * 37)
-        encode(asked.out / label / f"v_{label}_{number:03d}.{suffix}", images, asked.codec)
+        encode(args.out / label / f"v_{label}_{number:03d}.{suffix}", images, args.codec)

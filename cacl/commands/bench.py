@@ -76,7 +76,7 @@ def bench_kernels(
             console=console,
             compile=compile,
             seconds=math.inf if seconds is None else seconds,
-            so_far=lambda result: output.save(result, out) if out else None,
+            on_result=lambda result: output.save(result, out) if out else None,
         )
     if out:
         output.save(result, out)

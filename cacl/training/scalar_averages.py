@@ -33,11 +33,11 @@ class ScalarAverages:
             The same batches.
         """
         while True:
-            asked = time.monotonic()
+            start = time.monotonic()
             batch = next(batches, None)
             if batch is None:
                 return
-            self.seconds_waited += time.monotonic() - asked
+            self.seconds_waited += time.monotonic() - start
             yield batch
 
     def add(self, scalars: dict[str, Tensor], clips: int) -> None:

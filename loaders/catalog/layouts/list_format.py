@@ -139,11 +139,11 @@ def _by_video_names(cut: dict[str, list[Row]], video_exists: VideoExists) -> Lis
         column = max(range(width), key=lambda column: _count(rows, column, is_video_name))
         count = _count(rows, column, is_video_name)
         if count and 2 * count >= len(rows):
-            there = _count(rows, column, lambda cell: is_video_name(cell) and video_exists(cell))
-            usual, alike = Counter(len(cells) for _, cells in rows).most_common(1)[0]
+            existing = _count(rows, column, lambda cell: is_video_name(cell) and video_exists(cell))
+            usual_width, rows_of_it = Counter(len(cells) for _, cells in rows).most_common(1)[0]
             first = rows[0][1]
             has_header = len(first) > column and not is_video_name(first[column])
-            formats.append((there, count, alike, usual, ListFormat(delimiter, column, has_header)))
+            formats.append((existing, count, rows_of_it, usual_width, ListFormat(delimiter, column, has_header)))
     return max(formats, key=lambda found: found[:-1])[-1] if formats else None
 
 

@@ -79,8 +79,8 @@ def search_folder(root: Path, official_lists: Collection[str]) -> FolderContents
     files, notes = _find_files(root)
     videos = [path for path in files if suffix_of(path) in VIDEO_SUFFIXES]
     stems = {os.path.splitext(path)[0] for path in videos}
-    near = [path for path in files if suffix_of(path) in LIST_SUFFIXES and path.count("/") <= 1]
-    texts = [path for path in near if os.path.splitext(path)[0] not in stems]
+    candidates = [path for path in files if suffix_of(path) in LIST_SUFFIXES and path.count("/") <= 1]
+    texts = [path for path in candidates if os.path.splitext(path)[0] not in stems]
     names, lists = LooseNames(videos), {}
     for path in texts:
         name = path.rpartition("/")[2]
@@ -112,8 +112,8 @@ def search_list(file: Path) -> FolderContents:
     contents = FolderContents(file.parent, [], [file.name], {file.name: found}, [], root_is_list=True)
     # A list of Kinetics says nothing of folders, and another one may not spell names as the files do.
     names = [cells["path"] for _, cells in found.records() if "path" in cells]
-    there = {name for name in names if (file.parent / name).is_file()}
-    if there and all(name in there or os.path.isabs(name) for name in names):
+    existing = {name for name in names if (file.parent / name).is_file()}
+    if existing and all(name in existing or os.path.isabs(name) for name in names):
         return contents
     files, notes = _find_files(file.parent)
     return contents._replace(videos=[path for path in files if suffix_of(path) in VIDEO_SUFFIXES], notes=notes)

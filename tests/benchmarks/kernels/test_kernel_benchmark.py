@@ -45,7 +45,7 @@ def test_a_way_that_is_wrong_gets_no_figure() -> None:
     result.check()
 
 
-def test_what_there_is_so_far_is_told_after_every_problem() -> None:
+def test_results_so_far_are_told_after_every_problem() -> None:
     told: list[int] = []
     with Console(enabled=False) as console:
         result = bench_kernels(
@@ -54,7 +54,7 @@ def test_what_there_is_so_far_is_told_after_every_problem() -> None:
             device="cpu",
             console=console,
             list_problems=tiny_problems,
-            so_far=lambda result: told.append(len(result.problems)),
+            on_result=lambda result: told.append(len(result.problems)),
         )
     assert told == [1, 2]
     assert result.left_out == ()
