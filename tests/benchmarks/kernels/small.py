@@ -32,7 +32,7 @@ AUGMENT = {"augment": LAUNCHES["augment"]}
 
 def tiny_problems(device: torch.device) -> Iterator[Problem]:
     yield contrast_problem(device, torch.float32, 70, 2, 300)
-    yield contrast_problem(device, torch.bfloat16, 5, 1, 300, other_side=True)
+    yield contrast_problem(device, torch.bfloat16, 5, 1, 300, with_unchosen_form=True)
     yield symmetric_problem(device, torch.float32, 60)
     yield edit_distance_problem(device, 50, 9)
     yield augment_problem(device, 2, 3, (20, 26), 18, 10)
