@@ -104,9 +104,11 @@ def _type(described: Mapping[str, Any]) -> str:
     """Returns in words what a JSON schema allows."""
     if "enum" in described:
         return _joined([json.dumps(choice) for choice in described["enum"]])
-    if described["type"] == "array":
+    if described["type"] == "array" and "prefixItems" in described:
         (part,) = {_type(part) for part in described["prefixItems"]}
         return f"[a, b], each a {part}"
+    if described["type"] == "array":
+        return f"a list of {_type(described['items'])}"
     bounds = {
         word: LARGEST.get(described[name], f"{described[name]:g}")
         for name, word in (

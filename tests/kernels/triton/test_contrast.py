@@ -12,7 +12,6 @@ from torch import Tensor
 from cacl.kernels import contrast
 from cacl.kernels.contrast import queue_contrast
 from cacl.kernels.contrast_triton import launch_scan
-from cacl.kernels.dispatch import INTERPRETED
 from tests.gpu import cuda_device
 from tests.kernels.contrast_truth import (
     DTYPES,
@@ -53,8 +52,7 @@ def test_contrast_and_gradients_are_those_of_the_formula(device: torch.device, s
     check(random_inputs_on(device, size, dtype))
 
 
-# The interpreter takes six seconds for each. There it is about splits of many tiles; other sizes are about dtypes.
-@pytest.mark.parametrize("dtype", (torch.float16,) if INTERPRETED else DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_long_queue(device: torch.device, dtype: torch.dtype) -> None:
     check(random_inputs_on(device, LONG, dtype))
 
