@@ -168,13 +168,13 @@ class LoaderRun(ContenderRun[LoaderMeasurement]):
     def _load_all(self, backend: Backend) -> LoaderMeasurement:
         waits, clips = [], 0
         before, start = machine.usage(), time.perf_counter()
-        before = start
+        waiting_since = start
         for batch in backend.batches(self.videos.plans):
             if batch.query.is_cuda:
                 torch.cuda.synchronize()
             now = time.perf_counter()
-            waits.append(now - before)
-            before, clips = now, clips + len(batch)
+            waits.append(now - waiting_since)
+            waiting_since, clips = now, clips + len(batch)
         seconds, after = time.perf_counter() - start, machine.usage()
         used = after.since(before) if before and after else None
         return LoaderMeasurement(seconds, waits, clips, used)
