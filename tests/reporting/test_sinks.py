@@ -134,7 +134,7 @@ def test_a_logger_that_is_not_installed_is_one_line(name: str, tmp_path: Path, m
 
 def wandb_records(file: Path) -> Iterator[Any]:
     """Yields the records of a run that W&B keeps while it is offline, in the format of the logs of LevelDB."""
-    from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore[reportMissingImports]
+    from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore
 
     block, header, last_or_whole = 32768, struct.Struct("<IHB"), (1, 4)
     data, at, record = file.read_bytes(), 7, b""
