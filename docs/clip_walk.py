@@ -24,6 +24,7 @@ from cacl.loaders.clip_loader import ClipLoader
 from cacl.method.cacl import CACL
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGE_FOLDERS = ("cacl", "loaders", "kernels")
 BATCH_SIZE = 2
 
 
@@ -55,7 +56,7 @@ def files_entered(config: Config) -> list[str]:
         path = Path(frame.f_code.co_filename)
         if event == "call" and frame.f_code.co_name != "<module>" and path.is_absolute() and path.exists():
             path = path.resolve()
-            if path.is_relative_to(ROOT) and path != Path(__file__).resolve():
+            if path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in PACKAGE_FOLDERS:
                 entered[path.relative_to(ROOT).as_posix()] = None
 
     def walk(step: int) -> None:

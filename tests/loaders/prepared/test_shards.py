@@ -297,7 +297,7 @@ def test_nothing_usable(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source/a.mp4").touch()
     run_shards(tmp_path, 2)
-    with pytest.raises(DataError, match=r"none of the 1 videos can be used: a\.mp4 is empty \(0 bytes\)$"):
+    with pytest.raises(DataError, match=r"no video can be used, of 1 found: a\.mp4 is empty \(0 bytes\)$"):
         join(tmp_path / "sharded")
 
 
