@@ -19,9 +19,8 @@ from cacl.config import Config
 from cacl.errors import CheckpointError
 from cacl.files import atomic_write
 from cacl.models.cnn3d import CNN3D
-from cacl.models.frame_embedders import TimmEmbedder
 from cacl.models.registry import CNNS
-from cacl.models.video_transformer import VideoTransformer
+from cacl.models.video_transformer import TimmEmbedder, VideoTransformer
 
 ENCODERS_NAME = "encoders.safetensors"
 """The name of the file in a run folder."""

@@ -1,14 +1,22 @@
-"""The video transformer: one token per frame of the clip and of its shuffled copy, read as one sequence."""
+"""The video transformer: one token per frame of the clip and of its shuffled copy, read as one sequence.
+
+A frame becomes a token in one of two embedders: a timm image model, or a small convolutional stem.
+"""
 
 from __future__ import annotations
 
+import difflib
+from typing import Any, Self
+
+import timm
 import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cacl.config import Init, TransformerConfig
 from cacl.errors import ConfigError
-from cacl.models.frame_embedders import LightEmbedder, TimmEmbedder
+from cacl.models.embedder_weights import load_backbone
 
 
 class VideoTransformer(nn.Module):
@@ -108,3 +116,118 @@ def _create_embedder(config: TransformerConfig) -> LightEmbedder | TimmEmbedder:
             "leave it empty or name a timm model"
         )
     return LightEmbedder(config.width)
+
+
+class TimmEmbedder(nn.Module):
+    """A timm image model followed by a linear layer that is trained.
+
+    Frames are normalised here. Image models that take one input size only (plain vision transformers) get the frames
+    resized to it.
+
+    Args:
+        name: The name of the timm model.
+        weights: The path of a local .safetensors or PyTorch file with the weights of the image model, or an empty
+            string for random ones. Nothing is downloaded.
+        frozen: Keeps the image model in evaluation mode and without gradients, whatever `train()` says.
+        width: The length of the tokens.
+        normalize: Brings frames to the mean and standard deviation that the timm entry of the model states.
+
+    Raises:
+        ConfigError: timm knows no model of this name.
+        CheckpointError: The weights cannot be read, or do not fit the model.
+    """
+
+    mean: Tensor
+    """float32 [3, 1, 1], subtracted from the frames."""
+    std: Tensor
+    """float32 [3, 1, 1], by which the frames are divided afterwards."""
+
+    def __init__(self, name: str, weights: str, frozen: bool, width: int, *, normalize: bool = True) -> None:
+        super().__init__()
+        known = [*timm.list_models(), *timm.list_models(include_tags=True)]
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 3, cutoff=0)
+            raise ConfigError(
+                f"model.transformer.embedder = {name!r}: no such timm model; nearest are {', '.join(near)} (or `light`)"
+            )
+        backbone: Any = timm.create_model(name, pretrained=False, num_classes=0)
+        if weights:
+            load_backbone(backbone, name, weights)
+        self.backbone = backbone.requires_grad_(not frozen)
+        self.frozen = frozen
+        entry = backbone.pretrained_cfg
+        self.input_size = entry["input_size"][1:] if entry.get("fixed_input_size") else None
+        mean, std = (entry["mean"], entry["std"]) if normalize else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        # `num_features` would be wrong: some models (MobileNetV3, VGG) have one more layer between it and the
+        # classifier.
+        self.project = nn.Linear(backbone.head_hidden_size, width)
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets training or evaluation mode, except for a frozen image model, which stays in evaluation mode.
+
+        Args:
+            mode: Whether to train.
+
+        Returns:
+            The module itself.
+        """
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Turns frames into tokens.
+
+        Args:
+            frames: Floats [N, 3, H, W], RGB in about [0, 1].
+
+        Returns:
+            Floats [N, width].
+        """
+        frames = (frames - self.mean) / self.std
+        if self.input_size:
+            frames = F.interpolate(frames, self.input_size, mode="bilinear", antialias=True)
+        return self.project(self.backbone(frames))
+
+
+class LightEmbedder(nn.Module):
+    """A small convolutional stem for machines without a GPU, which is trained with the rest.
+
+    It keeps a 4 x 4 grid of positions, so that the token of a frame tells where things are, and the sequence of tokens
+    tells which way they move.
+
+    Args:
+        width: The length of the tokens.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.grid = nn.Sequential(
+            _conv_stage(3, 32, kernel_size=4, stride=4, padding=0),
+            _conv_stage(32, 64, kernel_size=3, stride=2, padding=1),
+            _conv_stage(64, 128, kernel_size=3, stride=2, padding=1),
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+        )
+        self.project = nn.Linear(128 * 4 * 4, width)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Turns frames into tokens.
+
+        Args:
+            frames: Floats [N, 3, H, W], RGB in about [0, 1].
+
+        Returns:
+            Floats [N, width].
+        """
+        return self.project(self.grid(frames))
+
+
+def _conv_stage(in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding), nn.GroupNorm(8, out_channels), nn.GELU()
+    )

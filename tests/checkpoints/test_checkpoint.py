@@ -17,7 +17,7 @@ from cacl.checkpoints.checkpoint import Checkpoint
 from cacl.checkpoints.encoders import EncoderWeights
 from cacl.config import Config
 from cacl.errors import CheckpointError
-from cacl.models.frame_embedders import TimmEmbedder
+from cacl.models.video_transformer import TimmEmbedder
 from cacl.training.train_state import TrainState
 from tests.tiny import tiny_batch, tiny_config
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from cacl.errors import CheckpointError
-from cacl.models.frame_embedders import TimmEmbedder
 from cacl.models.registry import create_model
+from cacl.models.video_transformer import TimmEmbedder
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from cacl.models.frame_embedders import LightEmbedder, TimmEmbedder
-from cacl.models.video_transformer import VideoTransformer
+from cacl.models.video_transformer import LightEmbedder, TimmEmbedder, VideoTransformer
 from tests.models.helpers import RESNET, random_clips
 
 

@@ -53,8 +53,11 @@ def test_every_source_is_there_or_rejected(whole: Path) -> None:
 def test_what_is_told(location: Path) -> None:
     calls: list[tuple[int, int, str]] = []
     config = DataConfig(root=str(location / "source"))
-    report = lambda *call: calls.append(call)  # noqa: E731
-    summary = prepare(config, location / "new", SETTINGS, workers=2, progress=report)
+
+    def record(done: int, total: int, path: str) -> None:
+        calls.append((done, total, path))
+
+    summary = prepare(config, location / "new", SETTINGS, workers=2, progress=record)
     assert [call[:2] for call in calls] == [(done, 6) for done in range(1, 7)]
     assert sorted(path for *_, path in calls) == sorted(GOOD + BAD)
     told = json.loads(json.dumps(summary.to_json()))
@@ -74,7 +77,7 @@ def test_what_is_told(location: Path) -> None:
         "notes": [],
     }
     calls.clear()
-    again = prepare(config, location / "new", SETTINGS, workers=2, progress=report)
+    again = prepare(config, location / "new", SETTINGS, workers=2, progress=record)
     assert calls == []
     assert again.to_json() == told | {"kept": 4}
 
