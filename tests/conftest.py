@@ -23,6 +23,7 @@ SLOW = (
     "commands/test_bench_loader.py",
     "commands/test_signals.py",
     "commands/test_wait_policy.py",
+    "examples/test_lightning_trainer.py",
     "golden/test_resume.py",
     "kernels/test_compiled_augment.py",
     "kernels/test_compiled_contrast.py",
