@@ -36,12 +36,15 @@ def main() -> None:
             stateful[name].load_state_dict(state)
 
     for epoch in range(loader.epochs_done, given.epochs):
+        losses: list[torch.Tensor] = []
         for batch in loader.epoch(epoch):
+            assert batch.labels is not None  # The loader was asked for labels.
             loss = nn.functional.cross_entropy(model(batch.views[0].float()), batch.labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        print(f"epoch {epoch}: loss {loss.item():.3f}")
+            losses.append(loss.detach())
+        print(f"epoch {epoch}: loss {torch.stack(losses).mean().item():.3f}")
         torch.save({name: part.state_dict() for name, part in stateful.items()}, given.checkpoint)
 
     model.eval()
