@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cacl.benchmarks.gpu.environment import CPU, Answer, Environment, UploadedFrames, answer_or_error
+from cacl.benchmarks.gpu.environment import Answer, Environment, UploadedFrames, answer_or_error
 from cacl.benchmarks.gpu.measuring import (
     build_graph,
     compare_frames,
@@ -22,7 +22,6 @@ from cacl.clips import ClipBatch
 from cacl.loaders.backends.dali_sources import EncodedSegments, FrameSource
 from cacl.loaders.backends.dali_views import Node
 from cacl.loaders.backends.reference import decode_rgb
-from cacl.loaders.backends.select import build_backend
 
 
 def exact(env: Environment) -> Answer:
@@ -134,7 +133,7 @@ def pixels(env: Environment) -> Answer:
         answer[f"{kind}, {type(source).__name__}"] = {
             name: view_differences(
                 env.dali_backend(catalog, source).batches(plans),
-                build_backend(name, catalog, env.config, CPU).batches(plans),
+                env.clip_loader(catalog, name).steps(0, len(plans)),
             )
             for name in ("reference", "cpu")
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -11,16 +10,15 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
+from cacl import ClipLoader
 from cacl.clips import ClipPlan, VideoRecord
-from cacl.config import Config
+from cacl.config import Config, override
 from cacl.loaders.backends.dali import DaliBackend, unavailable_reason
 from cacl.loaders.backends.dali_sources import ClipInputs, DecodedFrames, EncodedSegments, FrameSource
 from cacl.loaders.backends.dali_views import Node
-from cacl.loaders.backends.select import Backend, build_backend
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.catalog.scan import scan
 from cacl.loaders.decode.storage import Location
-from cacl.loaders.sampling.sampler import ClipSampler
 
 Answer: TypeAlias = dict[str, Any]
 CPU = torch.device("cpu")
@@ -108,7 +106,7 @@ class Environment:
     ) -> DaliBackend:
         """The `dali` backend, with other frames, threads and pipelines if they are given.
 
-        It works on a CPU, too, where `build_backend` would refuse it.
+        It works on a CPU, too, where `ClipLoader` would refuse it.
         """
         loader, size = self.config.loader, self.config.clip.size
         backend = DaliBackend(
@@ -123,14 +121,16 @@ class Environment:
         backend.device, backend.source = self.device, source or self.source()
         return backend
 
-    def cpu_backend(self, catalog: Catalog) -> Backend:
-        """The `cpu` backend."""
-        return build_backend("cpu", catalog, self.config, self.device)
+    def clip_loader(self, catalog: Catalog, backend: str) -> ClipLoader:
+        """The loader with a backend that makes views on the CPU."""
+        return ClipLoader.from_config(override(self.config, [f"loader.backend={backend}"]), catalog=catalog, split=None)
 
     def plans(self, catalog: Catalog, batch_size: int = 0) -> Iterator[list[ClipPlan]]:
-        """Yields batches without end, of the size that the configuration names unless another one is given."""
-        sampler = ClipSampler(catalog.videos, self.config.clip, self.config.augment, self.config.seed)
-        return sampler.batches(0, sys.maxsize, batch_size or self.config.train.batch_size)
+        """Plans the batches of `clip_loader`, without end, for backends and parts of them that are put together here.
+
+        They are of the size that the configuration names unless another one is given.
+        """
+        return self.clip_loader(catalog, "cpu").sampler.stretch(0, None, batch_size or self.config.train.batch_size)
 
     def wait(self) -> None:
         """Waits until the GPU has done what it was asked for."""

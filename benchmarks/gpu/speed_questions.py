@@ -227,7 +227,7 @@ def training(env: Environment) -> Answer:
     same = next(env.dali_backend(catalog).batches(env.plans(catalog)))
     loaders: dict[str, Callable[[], Iterator[ClipBatch]]] = {
         "no loader, the same batch again": lambda: cycle([same]),
-        "cpu": lambda: env.cpu_backend(catalog).batches(env.plans(catalog)),
+        "cpu": lambda: iter(env.clip_loader(catalog, "cpu")),
         "dali": lambda: env.dali_backend(catalog).batches(env.plans(catalog)),
     }
     runs = {loader: list[tuple[float, float]]() for loader in loaders}

@@ -80,7 +80,10 @@ class LoaderResult(ContenderResult[LoaderStats]):
 
 
 class VideoSet:
-    """The videos of one kind of files, and the clips that every loader takes of them."""
+    """The videos of one kind of files, and the clips that every loader takes of them.
+
+    The clips are planned here and not by `ClipLoader`, since rivals and parts of our loader are to load the same ones.
+    """
 
     def __init__(self, files: str, catalog: Catalog, config: Config, steps: int) -> None:
         self.files, self.catalog, self.config = files, catalog, config

@@ -2,9 +2,9 @@
 
     python benchmarks/scripts/soak.py PREPARED > benchmarks/results/soak.json
 
-PREPARED is a set that `cacl data prepare` made. Its videos are linked into a set of 10,000, from which the `cpu`
-backend loads 20,000 clips while memory, descriptors and threads are counted. After that, an index of a million videos
-is written, opened, and asked for plans. Progress goes to stderr.
+PREPARED is a set that `cacl data prepare` made. An index of a million of its videos is written, opened, and asked for
+plans. After that, the videos are linked into a set of 10,000, from which `cacl.ClipLoader` takes 20,000 clips while
+memory, descriptors and threads are counted. Progress goes to stderr.
 """
 
 from __future__ import annotations
@@ -24,15 +24,14 @@ from typing import Any
 
 import torch
 
+from cacl import ClipLoader
 from cacl.benchmarks.harness import machine
-from cacl.config import Config, DataConfig
-from cacl.loaders.backends.select import build_backend
+from cacl.config import DataConfig
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.catalog.index_writer import IndexWriter, PreparedVideo
 from cacl.loaders.catalog.layouts.listing import VideoEntry
 from cacl.loaders.catalog.prepared_files import INDEX_NAME
 from cacl.loaders.catalog.scan import scan
-from cacl.loaders.sampling.sampler import ClipSampler
 
 VIDEOS, CLIPS, BATCH = 10_000, 20_000, 32
 SETTLED = 5_000
@@ -71,15 +70,13 @@ def write_multiplied_set(source: Catalog, folder: Path, count: int, *, link: boo
     writer.save({"layout": "classes", "rejected": [], "missing": []})
 
 
-def soak(folder: Path, config: Config) -> dict[str, Any]:
+def soak(folder: Path) -> dict[str, Any]:
     """Loads CLIPS clips, and looks at the process every 25 batches."""
-    catalog = scan(DataConfig(root=str(folder)), min_frames=config.clip.frames)
-    sampler = ClipSampler(catalog.videos, config.clip, config.augment, config.seed)
-    backend = build_backend("cpu", catalog, config, torch.device("cpu"))
-    seen = torch.zeros(len(catalog.videos), dtype=torch.int64)
+    loader = ClipLoader(folder, batch_size=BATCH, backend="cpu")
+    seen = torch.zeros(len(loader.catalog.videos), dtype=torch.int64)
     samples: list[dict[str, float]] = []
     started, clips = time.monotonic(), 0
-    for batch in backend.batches(sampler.batches(0, CLIPS // BATCH, BATCH)):
+    for batch in loader.steps(0, CLIPS // BATCH):
         seen += torch.bincount(batch.video, minlength=len(seen))
         clips += len(batch.index)
         if clips % (BATCH * 25) == 0:
@@ -95,7 +92,7 @@ def soak(folder: Path, config: Config) -> dict[str, Any]:
             print(samples[-1], file=sys.stderr)
     settled = [sample for sample in samples if sample["clips"] >= SETTLED]
     return {
-        "videos": len(catalog.videos),
+        "videos": len(loader.catalog.videos),
         "clips": clips,
         "clips_per_video": sorted(set(seen.tolist())),
         "growth_after_settling": settled[-1]["resident_mib"] / settled[0]["resident_mib"] - 1,
@@ -103,19 +100,18 @@ def soak(folder: Path, config: Config) -> dict[str, Any]:
     }
 
 
-def million(source: Catalog, folder: Path, config: Config) -> dict[str, Any]:
+def million(source: Catalog, folder: Path) -> dict[str, Any]:
     """Writes and opens an index of MILLION videos, and plans the first clips of it."""
     write_multiplied_set(source, folder, MILLION, link=False)
     gc.collect()
     before = resident_mib()
     started = time.monotonic()
-    catalog = scan(DataConfig(root=str(folder)), min_frames=config.clip.frames).of_split("train")
-    fingerprint, opened = catalog.fingerprint, time.monotonic()
-    sampler = ClipSampler(catalog.videos, config.clip, config.augment, config.seed)
-    plans = next(sampler.batches(0, 1, 1024))
+    loader = ClipLoader(folder, batch_size=1024, backend="cpu")
+    fingerprint, opened = loader.catalog.fingerprint, time.monotonic()
+    plans = next(loader.sampler.batches(0, 1, loader.batch_size))
     planned = time.monotonic()
     return {
-        "videos": len(catalog.videos),
+        "videos": len(loader.catalog.videos),
         "index_mib": (folder / INDEX_NAME).stat().st_size / 2**20,
         "fingerprint": fingerprint[:16],
         "seconds_to_open": opened - started,
@@ -130,12 +126,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("prepared", type=Path)
     source = scan(DataConfig(root=str(parser.parse_args().prepared.absolute())))
-    config = Config()
     with tempfile.TemporaryDirectory(dir=source.root, prefix=".soak") as folder:  # Links need the same file system.
-        large = million(source, Path(folder) / "million", config)
+        large = million(source, Path(folder) / "million")
         print(large, file=sys.stderr)
         write_multiplied_set(source, Path(folder) / "many", VIDEOS, link=True)
-        result = {"machine": machine.describe(PACKAGES), "million": large, "soak": soak(Path(folder) / "many", config)}
+        result = {"machine": machine.describe(PACKAGES), "million": large, "soak": soak(Path(folder) / "many")}
     print(json.dumps(result, indent=1))
 
 
