@@ -3,6 +3,7 @@
 # make test          all tests
 # make test-lowest   the same with the lowest versions that pyproject.toml allows, in an environment of its own
 # make lint          ruff and pyright
+# make docs          the site, in build/site; a warning fails it
 # make venv          the environment in .venv, which the others make when it is missing
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ READY := .venv/.ready
 # As the command line sets it: the tests share their cores with other work, too.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo check test quick-tests slow-tests interpreted-tests test-lowest lint venv clean
+.PHONY: demo check test quick-tests slow-tests interpreted-tests test-lowest lint docs venv clean
 
 demo: $(READY)
 	$(BIN)/cacl data synth demo/videos --train 16 --test 4
@@ -42,6 +43,10 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+docs: $(READY)
+	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going -c docs -d build/doctrees . build/site
+	@echo build/site/index.html
 
 venv: $(READY)
 

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 class ClipLoader:
     """Batches of augmented clips, straight from video files.
 
+    It goes into any training loop::
+
         loader = cacl.ClipLoader("path/to/videos", frames=16, size=112, batch_size=64)
         for batch in loader:
             batch.views[0]  # float16 [B, 3, T, H, W], RGB in about [0, 1]

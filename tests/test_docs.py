@@ -1,11 +1,15 @@
 """What README and docs name is there: keys of the configuration, files, and links."""
 
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 
+import cacl
+from cacl import config, errors
 from cacl.config import Config
+from cacl.kernels import augment, contrast, edit_distance, symmetric
 from tests.config_keys import config_keys
 from tests.launch import ROOT
 
@@ -40,3 +44,16 @@ def test_the_search_sees_what_it_looks_for() -> None:
     assert FILE.findall(text) == ["cacl/gone.py"]
     assert LINK.findall(text) == ["gone.md"]
     assert sum(len(KEY.findall(page.read_text(encoding="utf-8"))) for page in PAGES) > 50
+
+
+def test_the_python_interface_is_told_in_full() -> None:
+    page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\.\. auto\w+:: ([\w.]+)$", page, re.MULTILINE)
+    public = {f"cacl.{name}" for name in cacl.__all__ if not name.startswith("__")}
+    public |= {f"cacl.config.{name}" for name in config.__all__ if inspect.isfunction(getattr(config, name))}
+    public |= {f"cacl.errors.{error.__name__}" for error in vars(errors).values() if inspect.isclass(error)}
+    for module in (augment, contrast, edit_distance, symmetric):
+        own = [name for name, thing in vars(module).items() if getattr(thing, "__module__", "") == module.__name__]
+        public |= {f"{module.__name__}.{name}" for name in own if not name.startswith("_")}
+    assert public <= set(told)
+    assert len(told) == len(set(told))

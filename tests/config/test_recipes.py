@@ -7,6 +7,7 @@ import pytest
 
 from cacl.config import load, recipes
 from cacl.errors import ConfigError
+from docs import recipes as recipes_page
 from tests.config.keys import RECIPES
 from tests.launch import ROOT
 
@@ -101,3 +102,8 @@ def test_the_pages_and_scripts_name_recipes_that_are_there() -> None:
     named = {name for place in places for name in re.findall(r"--config (\w+)", place.read_text(encoding="utf-8"))}
     assert {"demo", "official"} <= named
     assert named - {"NAME_OR_FILE"} <= set(recipes.names())
+
+
+def test_the_page_of_recipes_is_written_from_them() -> None:
+    assert recipes_page.PAGE.read_text(encoding="utf-8") == recipes_page.page(), "run python docs/recipes.py"
+    assert all(f"\n## {path.stem}\n" in recipes_page.page() for path in RECIPES)

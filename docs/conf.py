@@ -1,0 +1,87 @@
+"""How Sphinx makes the site: `make docs` writes it to build/site.
+
+The source is the repository itself, so every page and every link is the same on the site and in the repository.
+README.md is the front page, and `CONTENTS` names all others.
+"""
+
+import shutil
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+import cacl
+
+CONTENTS = {
+    "Guide": {
+        "Getting started": "self",
+        "Data": "docs/data",
+        "Training": "docs/training",
+        "Recipes": "docs/recipes",
+        "Configuration": "docs/configuration",
+    },
+    "Development": {
+        "Python interface": "docs/api",
+        "Architecture": "docs/architecture",
+        "Contributing": "CONTRIBUTING",
+        "Changelog": "CHANGELOG",
+    },
+    "Results": {
+        "Trained encoders": "docs/results",
+        "Loader": "docs/loader",
+        "Kernels": "docs/kernels",
+        "The authors' release": "docs/official",
+        "Plan for a GPU": "benchmarks/gpu/README",
+    },
+}
+"""The headings of the side bar, and the pages below each by the names that they have there. A page that is missing here
+fails the build."""
+
+project = "cacl"
+author = "the authors of cacl"
+release = cacl.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+root_doc = "README"
+include_patterns = ["*.md", "docs/*.md", "benchmarks/gpu/*.md"]
+exclude_patterns = [".*", "build", "demo", "dist", "runs"]
+highlight_language = "none"
+smartquotes_action = "D"  # Quotes stay as TOML wants them.
+myst_heading_anchors = 3
+
+# Docstrings have code in single backticks, and types only in the signature.
+default_role = "literal"
+autoclass_content = "both"
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented_params"
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 100
+
+html_theme = "furo"
+html_title = f"cacl {release}"
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_copyright = False
+html_show_sourcelink = False
+html_show_sphinx = False
+
+
+def setup(app: Sphinx) -> None:
+    """Connects what the repository as a source needs."""
+    app.connect("source-read", _add_contents)
+    app.connect("build-finished", _write_index)
+
+
+def _add_contents(app: Sphinx, page: str, source: list[str]) -> None:
+    """Adds the contents to the front page, where GitHub would show their directive as text."""
+    if page == app.config.root_doc:
+        for heading, pages in CONTENTS.items():
+            entries = "\n".join(f"{name} <{path}>" for name, path in pages.items())
+            source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {heading}\n\n{entries}\n```\n"
+
+
+def _write_index(app: Sphinx, error: Exception | None) -> None:
+    """Lets the folder of the site open with the front page."""
+    if error is None and app.builder.format == "html":
+        shutil.copy(Path(app.outdir, "README.html"), Path(app.outdir, "index.html"))
