@@ -17,6 +17,7 @@ from tests.launch import ROOT
 
 DISTRIBUTED = ("distributed",)
 SLOW = (
+    "benchmarks/scripts/test_clip_loader_loop.py",
     "benchmarks/test_gpu_kit.py",
     "benchmarks/test_gpu_questions.py",
     "commands/test_bench_kernels.py",

@@ -68,18 +68,20 @@ def assert_same(one: Iterable[ClipBatch], other: Iterable[ClipBatch]) -> None:
     for mine, theirs in zip(one, other, strict=True):
         assert mine.failures == theirs.failures
         assert len(mine.views) == len(theirs.views)
+        assert (mine.labels is None) == (theirs.labels is None)
         pairs = [(mine.order, theirs.order), (mine.video, theirs.video), (mine.index, theirs.index)]
+        pairs += [] if mine.labels is None or theirs.labels is None else [(mine.labels, theirs.labels)]
         for left, right in [*pairs, *zip(mine.views, theirs.views, strict=True)]:
             assert left.dtype == right.dtype
             assert torch.equal(left, right)
 
 
-def clips(batches: Iterable[ClipBatch]) -> list[tuple[int, bytes]]:
-    """The clips of batches, as their number in the stream and the bits of their first view, in order."""
+def clips(batches: Iterable[ClipBatch]) -> list[tuple[int, int, bytes]]:
+    """The clips of batches: their number in the stream, their video, and the bits of their order and of all views."""
     return sorted(
-        (int(index), view.numpy().tobytes())
+        (int(index), int(video), b"".join(part.numpy().tobytes() for part in parts))
         for batch in batches
-        for index, view in zip(batch.index, batch.views[0], strict=True)
+        for index, video, *parts in zip(batch.index, batch.video, batch.order, *batch.views, strict=True)
     )
 
 
@@ -125,9 +127,9 @@ def test_first_views_do_not_depend_on_their_number(config: Config, backend: str,
 @pytest.mark.parametrize("batch_size", [4, 6, 7])
 def test_ranks_divide_the_clips_of_one(config: Config, batch_size: int) -> None:
     alone = clips(islice(loader(config, batch_size=batch_size), 4))
-    assert [index for index, _ in alone] == list(range(4 * batch_size))
+    assert [index for index, *_ in alone] == list(range(4 * batch_size))
     epoch = clips(loader(config, batch_size=batch_size).epoch(1))
-    assert [index for index, _ in epoch] == list(range(TRAIN, 2 * TRAIN))
+    assert [index for index, *_ in epoch] == list(range(TRAIN, 2 * TRAIN))
     for world_size in (2, 3):
         ranks = [loader(config, batch_size=batch_size, rank=r, world_size=world_size) for r in range(world_size)]
         shares = [list(islice(rank, 4)) for rank in ranks]
