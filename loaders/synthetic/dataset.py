@@ -131,11 +131,17 @@ def _make_video(root: Path, video: _LabelledVideo, *, seed: int, frames: int, si
     rng = RandomStream(seed, pair, video.number)
     rendered = render(video.motion, video.appearance, rng, frames=frames, size=size)
     with atomic_write(root / video.path) as unfinished:
-        _encode(unfinished, rendered, rate)
+        encode(unfinished, rendered, rate)
 
 
-def _encode(path: Path, video: np.ndarray, rate: int) -> None:
-    """Encodes RGB frames, uint8 [T, H, W, 3], as H.264 in MP4."""
+def encode(path: Path, video: np.ndarray, rate: int) -> None:
+    """Encodes a video as H.264 in MP4. The same frames give the same bytes.
+
+    Args:
+        path: The file to write.
+        video: RGB frames, uint8 [T, H, W, 3].
+        rate: Frames per second.
+    """
     # mbtree: with it, libx264 on AVX-512 gives other bytes from run to run.
     options = {"preset": "veryfast", "crf": "20", "g": str(KEY_FRAME_INTERVAL), "sc_threshold": "0", "mbtree": "0"}
     with av.open(path, "w", format="mp4") as container:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cacl.loaders.sampling.rng import RandomStream
-from cacl.loaders.synthetic.dataset import DEFAULT_RATE, _encode
+from cacl.loaders.synthetic.dataset import DEFAULT_RATE, encode
 from cacl.loaders.synthetic.render import render
 from tests.commands.finished import Run, result
 
@@ -108,5 +108,5 @@ def test_synth_prints_where_its_list_lies(process: Run, tmp_path: Path) -> None:
     with (root / "labels.csv").open() as rows:
         assert [row["split"] for row in csv.DictReader(rows)] == ["val"] * 48
     assert len(list(root.glob("videos/*.mp4"))) == 48
-    _encode(tmp_path / "again.mp4", render("left", "checkerboard", RandomStream(5, 0, 0)), DEFAULT_RATE)
+    encode(tmp_path / "again.mp4", render("left", "checkerboard", RandomStream(5, 0, 0)), DEFAULT_RATE)
     assert (tmp_path / "again.mp4").read_bytes() == (root / "videos/left_checkerboard_00.mp4").read_bytes()

@@ -12,7 +12,7 @@ import pytest
 
 from cacl.errors import DataError, UsageError
 from cacl.loaders.sampling.rng import RandomStream
-from cacl.loaders.synthetic.dataset import _encode, synthesise
+from cacl.loaders.synthetic.dataset import encode, synthesise
 from cacl.loaders.synthetic.render import MOTIONS, render
 from cacl.loaders.synthetic.textures import TEXTURES
 
@@ -53,11 +53,11 @@ def test_the_same_setting_gives_the_same_bytes(made: Path, tmp_path: Path):
 
 
 def test_encoding_is_deterministic_at_the_default_size(tmp_path: Path):
-    """With libx264's macroblock tree it was not, see `_encode`."""
+    """With libx264's macroblock tree it was not, see `encode`."""
     video = render("clockwise", "bricks", RandomStream(0, 28, 0))
     paths = [tmp_path / f"{number}.mp4" for number in range(20)]
     for path in paths:
-        _encode(path, video, rate=25)
+        encode(path, video, rate=25)
     assert len({path.read_bytes() for path in paths}) == 1
 
 
@@ -88,7 +88,7 @@ def test_validation_videos_change_no_others(made: Path, tmp_path: Path):
 def test_a_video_decodes_to_what_was_rendered(tmp_path: Path):
     path = tmp_path / "video.mp4"
     video = render("left", "cells", RandomStream(0))
-    _encode(path, video, rate=30)
+    encode(path, video, rate=30)
     with av.open(path) as container:
         stream = container.streams.video[0]
         assert stream.codec_context.name == "h264"
