@@ -1,4 +1,4 @@
-"""Results go to stdout, for people or for programs."""
+"""Results go to stdout, for people or for programs, and messages to stderr."""
 
 from __future__ import annotations
 
@@ -27,3 +27,9 @@ def print_result(result: Any, as_json: bool, print_text: Callable[[], None]) -> 
         sys.stdout.flush()
     except BrokenPipeError:  # The reader has seen enough, as in `cacl ... | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def print_message(message: str) -> None:
+    """Prints a line about what a command does. With several processes only that of rank 0 prints."""
+    if os.environ.get("RANK", "0") == "0":
+        print(message, file=sys.stderr)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cacl.commands.options import AsJson, ConfigName, Overrides
-from cacl.commands.output import print_result
+from cacl.commands.output import print_message, print_result
+
+if TYPE_CHECKING:
+    from cacl.config import Config
 
 
 def train(
@@ -22,17 +27,52 @@ def train(
     dry_run: Annotated[bool, typer.Option(help="Only print the resolved configuration.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train on videos; everything goes into the run folder."""
-    from cacl.config import load, to_dict, to_toml
+    """Train on videos; everything goes into the run folder.
 
-    resolved = load(config, overrides or [], {"data.root": videos, "run": run})
+    Without --config, settings are chosen that fit the videos and the machine.
+    """
+    arguments = {"data.root": videos, "run": run}
+    settings, given = _read_settings(config, overrides or [], arguments, resume=resume)
     if dry_run:
-        print_result(to_dict(resolved), as_json, lambda: print(to_toml(resolved), end=""))
+        _print_settings(settings, given, as_json)
         return
     from cacl.training import trainer
 
-    summary = trainer.train(resolved, resume=resume)
+    summary = trainer.train(settings, resume=resume, given=given)
     print_result(summary, as_json, lambda: _print_summary(summary))
+
+
+def _read_settings(
+    name_or_file: str | None, overrides: Sequence[str], arguments: Mapping[str, str | None], *, resume: bool
+) -> tuple[Config, frozenset[str] | None]:
+    """Returns the configuration, and the keys that are given if the others are to be chosen."""
+    from cacl.config import load, load_given
+
+    if name_or_file is not None:
+        return load(name_or_file, overrides, arguments), None
+    settings, given = load_given(overrides, arguments)
+    begun = Path(settings.run) / "config.toml"
+    if not resume or not begun.is_file():
+        return settings, given
+    # The videos or the machine may be others by now, and a run goes on with the settings that it began with.
+    print_message(f"{begun} has the settings of this run; none is chosen anew")
+    return load(begun, overrides, arguments), None
+
+
+def _print_settings(settings: Config, given: frozenset[str] | None, as_json: bool) -> None:
+    from cacl.config import to_dict, to_toml
+
+    if given is not None:
+        from cacl import distributed
+        from cacl.reporting.console import Console
+        from cacl.training.choose_config import choose_config
+
+        with (
+            distributed.process_group(settings.train.device) as device,
+            Console(enabled=distributed.rank() == 0) as console,
+        ):
+            settings = choose_config(settings, given, device, console)
+    print_result(to_dict(settings), as_json, lambda: print(to_toml(settings), end=""))
 
 
 def _print_summary(summary: dict[str, Any]) -> None:

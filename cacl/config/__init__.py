@@ -7,7 +7,7 @@
 An unknown key is an error that names the nearest known one.
 """
 
-from cacl.config.loading import differences, from_dict, load, override, to_dict, to_toml
+from cacl.config.loading import differences, from_dict, load, load_given, override, replace, to_dict, to_toml
 from cacl.config.schema import (
     AugmentConfig,
     ClipConfig,
@@ -41,7 +41,9 @@ __all__ = [
     "differences",
     "from_dict",
     "load",
+    "load_given",
     "override",
+    "replace",
     "to_dict",
     "to_toml",
 ]

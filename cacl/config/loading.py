@@ -41,16 +41,29 @@ def load(
             hold together. The message has one line for each problem.
     """
     values: dict[str, Any] = {} if name_or_file is None else _read(name_or_file)
-    given = {key: value for key, value in arguments.items() if value is not None}
-    for key, value in map(_parse, overrides):
-        if key in given:
-            raise ConfigError(
-                f"{key} is given twice, as {given[key]} and by --set {key}={value}: leave one of them out"
-            )
-        _set(values, key, value)
-    for key, value in given.items():
-        _set(values, key, value)
+    _set_given(values, overrides, arguments)
     return from_dict(values)
+
+
+def load_given(
+    overrides: Sequence[str] = (), arguments: Mapping[str, str | None] = MappingProxyType({})
+) -> tuple[Config, frozenset[str]]:
+    """Reads what is set without any file, for the other keys to be chosen afterwards, with `replace`.
+
+    Args:
+        overrides: As for `load`.
+        arguments: As for `load`.
+
+    Returns:
+        The configuration, with the defaults for the keys that are not set, and the keys that are set. Whether they
+        contradict others is not known before those are chosen.
+
+    Raises:
+        ConfigError: A key is unknown or is set twice, or a value is out of bounds.
+    """
+    values: dict[str, Any] = {}
+    _set_given(values, overrides, arguments)
+    return _validate(values), frozenset(key for key, _ in _leaves(values))
 
 
 def override(config: Config, overrides: Sequence[str]) -> Config:
@@ -66,10 +79,26 @@ def override(config: Config, overrides: Sequence[str]) -> Config:
     Raises:
         ConfigError: The new configuration does not hold together. The message has one line for each problem.
     """
-    values = to_dict(config)
-    for key, value in map(_parse, overrides):
-        _set(values, key, value)
-    return from_dict(values)
+    return replace(config, dict(map(_parse, overrides)))
+
+
+def replace(config: Config, values: Mapping[str, Any]) -> Config:
+    """Sets some keys of a configuration to other values.
+
+    Args:
+        config: The configuration that the other keys are taken from.
+        values: The values by key, such as `clip.frames`.
+
+    Returns:
+        The new configuration.
+
+    Raises:
+        ConfigError: The new configuration does not hold together. The message has one line for each problem.
+    """
+    nested = to_dict(config)
+    for key, value in values.items():
+        _set(nested, key, value)
+    return from_dict(nested)
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
@@ -85,10 +114,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
         ConfigError: A key is unknown, a value is out of bounds, or two keys contradict each other. The message has one
             line for each problem.
     """
-    try:
-        config = TypeAdapter(Config).validate_python(values)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(e) for e in error.errors())) from None
+    config = _validate(values)
     problems = list(contradictions(config))
     if problems:
         raise ConfigError("\n".join(problems))
@@ -111,6 +137,14 @@ def differences(old: Config, new: Config) -> list[str]:
     return [f"{key}: {before[key]} -> {after[key]}" for key in before if before[key] != after[key]]
 
 
+def _validate(values: Mapping[str, Any]) -> Config:
+    """Checks each value by itself."""
+    try:
+        return TypeAdapter(Config).validate_python(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(e) for e in error.errors())) from None
+
+
 def _read(name_or_file: str | Path) -> dict[str, Any]:
     file = recipes.find(name_or_file)
     try:
@@ -119,6 +153,18 @@ def _read(name_or_file: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: is not valid TOML: {error}") from None
+
+
+def _set_given(values: dict[str, Any], overrides: Sequence[str], arguments: Mapping[str, str | None]) -> None:
+    given = {key: value for key, value in arguments.items() if value is not None}
+    for key, value in map(_parse, overrides):
+        if key in given:
+            raise ConfigError(
+                f"{key} is given twice, as {given[key]} and by --set {key}={value}: leave one of them out"
+            )
+        _set(values, key, value)
+    for key, value in given.items():
+        _set(values, key, value)
 
 
 def _parse(override: str) -> tuple[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from cacl.reporting.console import Console
 from cacl.reporting.scalars import ScalarLog
 from cacl.reporting.sinks.select import check_installed
 from cacl.training.checkpointer import Checkpointer, load_to_resume
+from cacl.training.choose_config import choose_config
 from cacl.training.failure_log import FailureLog
 from cacl.training.run_manifest import RunManifest
 from cacl.training.scalar_averages import ScalarAverages
@@ -33,12 +34,14 @@ from cacl.training.training_videos import find_training_videos
 log = logging.getLogger(__name__)
 
 
-def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
+def train(config: Config, *, resume: bool = False, given: Collection[str] | None = None) -> dict[str, Any]:
     """Trains to the end.
 
     Args:
         config: The configuration of the run, which names the folder that everything is written to.
         resume: Whether to go on from the checkpoint in the run folder, if there is one.
+        given: The keys that stay as they are, while others are chosen to fit the videos and the machine
+            (`choose_config`); None: all of them stay.
 
     Returns:
         What came of it: the run folder (`run`), the steps of the run (`steps`) and of this call (`steps_taken`), the
@@ -56,6 +59,8 @@ def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
         distributed.process_group(config.train.device) as device,
         Console(enabled=distributed.rank() == 0) as console,
     ):
+        if given is not None:
+            config = choose_config(config, given, device, console)
         saved = load_to_resume(config) if resume else None
         catalog = find_training_videos(config, console, saved)
         _check_batch_size(config)

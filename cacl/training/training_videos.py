@@ -18,6 +18,29 @@ from cacl.training.run_manifest import RunManifest
 log = logging.getLogger(__name__)
 
 
+def scan_videos(config: Config, console: Console, min_frames: int) -> Catalog:
+    """Scans the data set, first on rank 0. All ranks call it.
+
+    Args:
+        config: The configuration, of which `data` counts.
+        console: The console that shows the progress of the scan.
+        min_frames: Videos with fewer frames are rejected.
+
+    Returns:
+        All videos of the data set.
+
+    Raises:
+        ConfigError: `data.root` is not set.
+        DataError: The data set cannot be scanned, or too many of its files cannot be used.
+    """
+    if not config.data.root:
+        raise ConfigError("data.root is not set: give a folder of videos, as in cacl train path/to/videos")
+    with distributed.main_first():  # the other ranks find its scan in the cache
+        found = scan(config.data, min_frames=min_frames, progress=partial(console.progress, "scanning"))
+    found.check(config.data.max_rejected_share)
+    return found
+
+
 def find_training_videos(config: Config, console: Console, saved: Checkpoint | None) -> Catalog:
     """Scans the data set and takes the videos of its training split, or all of them where nothing is said of splits.
 
@@ -35,11 +58,7 @@ def find_training_videos(config: Config, console: Console, saved: Checkpoint | N
             training split.
         CheckpointError: The run that goes on began with other training videos.
     """
-    if not config.data.root:
-        raise ConfigError("data.root is not set: give a folder of videos, as in cacl train path/to/videos")
-    with distributed.main_first():  # the other ranks find its scan in the cache
-        found = scan(config.data, min_frames=config.clip.min_frames, progress=partial(console.progress, "scanning"))
-    found.check(config.data.max_rejected_share)
+    found = scan_videos(config, console, config.clip.min_frames)
     log_catalog(found)
     chosen = found.choose_split("train")
     log.info(

@@ -48,7 +48,7 @@ def test_a_reader_that_goes_away_is_no_failure(unbuffered: str) -> None:
     os.close(reading)
     try:
         finished = subprocess.run(
-            [sys.executable, "-m", "cacl.cli", "train", "--dry-run", "--json"],
+            [sys.executable, "-m", "cacl.cli", "train", "--config", "demo", "--dry-run", "--json"],
             env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
             stdout=writing,
             stderr=subprocess.PIPE,

@@ -73,7 +73,7 @@ def test_config_shows_a_part(cacl: Run) -> None:
 @pytest.mark.parametrize("videos", ["path/to/videos", "2024", "true", "a b", 'quo"te', "C:\\videos", "[x]", ""])
 def test_videos_and_run_are_taken_as_they_are_written(cacl: Run, videos: str) -> None:
     """They are no TOML: a folder may have the name of a number."""
-    shown = tomllib.loads(cacl("train", videos, "--run", f"{videos}/run", "--dry-run").stdout)
+    shown = tomllib.loads(cacl("train", videos, "--run", f"{videos}/run", "-c", "demo", "--dry-run").stdout)
     assert (shown["data"]["root"], shown["run"]) == (videos, f"{videos}/run")
 
 
