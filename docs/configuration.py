@@ -15,8 +15,9 @@ HEAD = """# Configuration
 
 <!-- `python docs/configuration.py` writes this page from cacl/config/schema.py. -->
 
-A configuration is a TOML file. What it leaves out has the default below. `cacl config` shows the same as this page, and
-`cacl config clip` or `cacl config clip.frames` a part of it.
+A configuration is a TOML file. What it leaves out has the default below. Without any, `cacl train` chooses some keys to
+fit the videos and the machine ([training.md](training.md#without-a-configuration)). `cacl config` shows the same as
+this page, and `cacl config clip` or `cacl config clip.frames` a part of it.
 
 * `--config NAME_OR_FILE` reads a file. A bare name is that of a recipe, which `cacl recipes` lists and
   `cacl recipes NAME` prints. What has a slash is a file, and what has a suffix is one if it is there: `./mine` and

@@ -40,8 +40,7 @@ def train(config: Config, *, resume: bool = False, given: Collection[str] | None
     Args:
         config: The configuration of the run, which names the folder that everything is written to.
         resume: Whether to go on from the checkpoint in the run folder, if there is one.
-        given: The keys that stay as they are, while others are chosen to fit the videos and the machine
-            (`choose_config`); None: all of them stay.
+        given: The keys that stay as they are, while `choose_config` chooses others; None: all of them stay.
 
     Returns:
         What came of it: the run folder (`run`), the steps of the run (`steps`) and of this call (`steps_taken`), the
@@ -59,8 +58,7 @@ def train(config: Config, *, resume: bool = False, given: Collection[str] | None
         distributed.process_group(config.train.device) as device,
         Console(enabled=distributed.rank() == 0) as console,
     ):
-        if given is not None:
-            config = choose_config(config, given, device, console)
+        config = config if given is None else choose_config(config, given, device, console)
         saved = load_to_resume(config) if resume else None
         catalog = find_training_videos(config, console, saved)
         _check_batch_size(config)
