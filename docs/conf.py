@@ -50,8 +50,8 @@ myst_heading_anchors = 3
 
 # Docstrings have code in single backticks, and types only in the signature.
 default_role = "literal"
-autoclass_content = "both"
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
 python_use_unqualified_type_names = True
@@ -68,8 +68,9 @@ html_show_sphinx = False
 
 
 def setup(app: Sphinx) -> None:
-    """Connects what the repository as a source needs."""
+    """Connects what the pages and docstrings of this repository need."""
     app.connect("source-read", _add_contents)
+    app.connect("autodoc-process-docstring", _keep_colons, priority=0)  # before napoleon
     app.connect("build-finished", _write_index)
 
 
@@ -79,6 +80,12 @@ def _add_contents(app: Sphinx, page: str, source: list[str]) -> None:
         for heading, pages in CONTENTS.items():
             entries = "\n".join(f"{name} <{path}>" for name, path in pages.items())
             source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {heading}\n\n{entries}\n```\n"
+
+
+def _keep_colons(_app: Sphinx, what: str, _name: str, _thing: object, _options: object, lines: list[str]) -> None:
+    """Puts an empty comment first: napoleon takes for a type what precedes a colon in the first line of a value."""
+    if what in ("attribute", "data", "property"):
+        lines[:0] = ["..", ""]
 
 
 def _write_index(app: Sphinx, error: Exception | None) -> None:

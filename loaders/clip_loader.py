@@ -17,7 +17,7 @@ from cacl import distributed
 from cacl.clips import ClipBatch, ClipPlan, to_device
 from cacl.config import Config, from_dict
 from cacl.errors import CheckpointError, ConfigError
-from cacl.loaders.backends.select import Backend, build_backend, choose_backend
+from cacl.loaders.backends.select import Backend, Choice, build_backend, choose_backend
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.catalog.scan import scan
 from cacl.loaders.sampling.sampler import ClipSampler, evaluation_plans
@@ -41,6 +41,14 @@ class ClipLoader:
     Which clips come, and how they look, is decided by the videos, the seed and the settings of clips and augmentation.
     It depends neither on the ranks nor on the threads nor on the size of a batch.
     """
+
+    catalog: Catalog
+    """The videos that clips are taken of. `batch.video` holds positions in `catalog.videos`."""
+    classes: tuple[str, ...]
+    """The names of the classes, among which `batch.labels` holds positions. They are those of the whole data set,
+    whatever the split."""
+    choice: Choice
+    """The backend that makes the batches, and why it was chosen."""
 
     def __init__(
         self,
@@ -153,13 +161,9 @@ class ClipLoader:
         self.config, self.batch_size, self.views = config, batch_size, views
         self.rank, self.world_size, self.device = rank, world_size, device
         self.choice = choose_backend(config.loader, device)
-        """The backend that makes the batches, and why it was chosen."""
         whole = _scan(config) if catalog is None else catalog
         self.catalog = whole if split is None else whole.choose_split(split)
-        """The videos that clips are taken of. `batch.video` holds positions in `catalog.videos`."""
-        self.classes: tuple[str, ...] = () if labels is None else whole.classes(labels)
-        """The names of the classes: `batch.labels` holds positions among them. They are those of the whole data set,
-        whatever the split."""
+        self.classes = () if labels is None else whole.classes(labels)
         self._labels = None if labels is None else torch.tensor(self.catalog.label_numbers(labels, self.classes))
         self.sampler = ClipSampler(self.catalog.videos, config.clip, config.augment, config.seed, views)
         self._position, self._restored = 0, False
