@@ -1,6 +1,7 @@
 """`cacl data prepare` from end to end: what it prints, how it ends, and that the other commands take what it makes."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,9 +150,11 @@ def test_shards_are_joined(cacl: Run, source: Path, tmp_path: Path) -> None:
 def test_stopped_by_a_signal(
     make_video: Callable[..., Path], environment: dict[str, str], tmp_path: Path, cacl: Run, number: signal.Signals
 ) -> None:
-    """The signal goes to all processes, as from a terminal. One source takes long, so that they cannot end before."""
+    """The signal goes to all processes, as from a terminal. They are halted before, to see that they are at work."""
     make_video(tmp_path / "source/a.avi", frames=4, codec="mpeg4")
-    make_video(tmp_path / "source/b.avi", frames=300, codec="mpeg4", size=(320, 240))
+    long = make_video(tmp_path / "source/b.avi", frames=300, codec="mpeg4", size=(320, 240))
+    for name in "cde":
+        shutil.copy(long, long.with_stem(name))
     arguments = ["data", "prepare", str(tmp_path / "source"), str(tmp_path / "target"), "--workers", "2"]
     process = subprocess.Popen(
         [sys.executable, "-m", "cacl.cli", *arguments],
@@ -163,12 +166,17 @@ def test_stopped_by_a_signal(
     )
     log = tmp_path / "target" / CONVERSION_LOG_NAME
     deadline = time.monotonic() + 120
-    while not (log.exists() and log.read_bytes().count(b"\n") == 2):
+    while not (log.exists() and log.read_bytes().count(b"\n") >= 2):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    _header, *done = log.read_bytes().splitlines()
+    assert 1 <= len(done) < 5
     os.killpg(process.pid, number)
+    os.killpg(process.pid, signal.SIGCONT)
     out, err = process.communicate(timeout=240)
     assert (process.returncode, out, err) == (130, "", "cacl: interrupted\n")
     assert not (tmp_path / "target" / INDEX_NAME).exists()
-    assert result(cacl(*arguments, "--json"))["kept"] == 1
+    assert result(cacl(*arguments, "--json"))["kept"] == len(done)
