@@ -190,7 +190,7 @@ def _choose_clip(draft: _Draft, preset: Preset, videos: VideoFacts) -> None:
     longest = min(PUBLISHED_SPAN, videos.median_frames // 2)
     stride = max((stride for stride in (1, 2, 4) if (frames - 1) * stride < longest), default=1)
     span = (frames - 1) * stride + 1
-    draft.choose("clip.stride", stride, f"a clip spans {span} frames, and half of the videos {videos.median_frames}")
+    draft.choose("clip.stride", stride, f"a clip spans {span} frames of videos with a median of {videos.median_frames}")
     draft.choose(
         "clip.size",
         max(min(preset.size, videos.short_side // 8 * 8), 32 if is_c3d else 16),
@@ -226,7 +226,7 @@ def _choose_batch(draft: _Draft, preset: Preset, videos: VideoFacts, machine: Ma
 
 def _choose_length(draft: _Draft, videos: VideoFacts, machine: MachineFacts) -> None:
     if machine.device == "cpu":
-        clips, reason = CPU_CLIPS, "minutes to tens of minutes on a CPU"
+        clips, reason = CPU_CLIPS, f"{CPU_CLIPS:,} clips, minutes to tens of minutes with small encoders"
         draft.choose("train.checkpoint_every", 100, "steps take long")
     else:
         clips = min(PUBLISHED_EPOCHS * videos.count, PUBLISHED_STEPS * draft.value_of("train.batch_size"))

@@ -103,6 +103,19 @@ def test_a_single_video_is_refused(cacl: Run, videos: Path, tmp_path: Path) -> N
     assert finished.stderr.startswith(f"cacl: {folder}: holds a single training video")
 
 
+def test_labels_without_splits_are_noticed_before_all_videos_are_trained_on(
+    cacl: Run, videos: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "videos"
+    for name in ("run/0.mp4", "run/1.mp4", "walk/0.mp4", "walk/1.mp4"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(videos / name, folder / name)
+    for options, noted in ([], True), (["--set", "data.test_share=0.5"], False):
+        shown = cacl("train", folder, "--run", tmp_path / "run", *options, "--dry-run")
+        assert shown.returncode == 0
+        assert ("data.test_share = 0.2 holds some out" in shown.stderr) == noted
+
+
 @pytest.mark.parametrize("override", ["clip.framse=4", "train.batch_size=0", "model.cnn=resnet"])
 def test_what_is_given_is_checked_before_the_videos_are_looked_at(cacl: Run, tmp_path: Path, override: str) -> None:
     finished = cacl("train", tmp_path / "nowhere", "--set", override)

@@ -35,7 +35,7 @@ GIVEN = (
     ("model.cnn=c3d",),
     ("clip.frames=32", "clip.size=224"),
     ("contrast.negatives=queue",),
-    ("contrast.negatives=both", "contrast.pairs=transformer", "order.weight=0.0"),
+    ("contrast.negatives=both", "contrast.pairs=cnn"),
     ("optim.schedule_per=epoch",),
     ("optim.name=sgd", "train.epochs=2.5"),
 )
@@ -66,7 +66,7 @@ def test_what_is_chosen_holds_together(videos: VideoFacts, machine: MachineFacts
         smallest = 2 * machine.processes * (groups if "contrast.shuffle_bn_groups" in values else 1)
         assert config.train.batch_size <= max(videos.count / 3, smallest)
     if config.contrast.negatives != "batch":
-        encoders = 1 if config.contrast.pairs == "transformer" else 2
+        encoders = 1 if config.contrast.pairs == "cnn" else 2
         assert config.contrast.queue_size < max(2, videos.count * encoders), "the queue holds videos of the same epoch"
     transformer = config.model.transformer
     assert transformer.weights or not transformer.frozen
