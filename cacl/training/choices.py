@@ -198,8 +198,8 @@ def _choose_clip(draft: _Draft, preset: Preset, videos: VideoFacts) -> None:
     )
     draft.choose("augment.crop", [0.7, 1.0], "as in the recipes for small sets")
     draft.choose("augment.flip_prob", 0.5, "set it to 0 where left and right are to be told apart")
-    # Those of the default leave so much of the colours that they tell videos apart (docs/results.md).
-    colors = "as strong as in SimCLR, so that colours alone do not tell videos apart"
+    # Those of SimCLR (Chen et al., ICML 2020). The defaults leave colours that tell videos apart (docs/results.md).
+    colors = "as in SimCLR, so that colours alone do not tell videos apart"
     draft.choose("augment.saturation", 0.8, colors)
     draft.choose("augment.hue", 0.2, colors)
 
