@@ -28,6 +28,7 @@ ROWS = (
     ("loaders.catalog", "loaders.synthetic"),
     ("kernels", "models", "loaders.decode", "loaders.sampling"),
     ("config",),
+    ("registry",),
     ("clips", "files", "distributed", "loaders.progress"),
     ("errors",),
 )
@@ -40,7 +41,7 @@ TOP_LEVEL = {"cacl": "cacl", "cacl.loaders": "loaders", "cacl.kernels": "kernels
 NOT_INSTALLED = ("gpu", "scripts")
 """Folders of benchmarks/ that hold scripts for a checkout and no part of the package."""
 
-EVERYWHERE = ("config", "clips", "files", "distributed", "loaders.progress", "errors")
+EVERYWHERE = ("config", "registry", "clips", "files", "distributed", "loaders.progress", "errors")
 """What stands at the bottom of the picture without arrows, since nearly every folder imports some of it."""
 
 BOX_WIDTH, BOX_HEIGHT, GAP, ROW_HEIGHT, MARGIN = 140, 34, 26, 84, 20

@@ -20,7 +20,9 @@ from cacl.errors import CheckpointError, ConfigError
 from cacl.loaders.backends.select import Backend, Choice, build_backend, choose_backend
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.catalog.scan import scan
-from cacl.loaders.sampling.sampler import ClipSampler, evaluation_plans
+from cacl.loaders.sampling.rng import RandomStream
+from cacl.loaders.sampling.sampler import BATCH_TRANSFORM_STREAM, ClipSampler, evaluation_plans
+from cacl.registry import BATCH_TRANSFORMS
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +85,8 @@ class ClipLoader:
             rank: The number of this process, from 0 to `world_size - 1`.
             world_size: The number of processes that share the batches.
             backend: What decodes and augments: `cpu`, `dali`, `reference`, or `auto`.
-            device: Where the backend `dali` makes the views. The others make them on the CPU.
+            device: Where the backend `dali` makes the views, and where `augment.batch_transforms` run. All else is made
+                on the CPU.
 
         Raises:
             ConfigError: An argument is out of bounds, or the backend cannot run here.
@@ -124,7 +127,7 @@ class ClipLoader:
             labels: `label`, another column, or None.
             rank: The number of this process.
             world_size: The number of processes.
-            device: Where the backend `dali` makes the views.
+            device: As for the loader itself.
 
         Returns:
             The loader.
@@ -166,6 +169,7 @@ class ClipLoader:
         self.classes = () if labels is None else whole.classes(labels)
         self._labels = None if labels is None else torch.tensor(self.catalog.label_numbers(labels, self.classes))
         self.sampler = ClipSampler(self.catalog.videos, config.clip, config.augment, config.seed, views)
+        self._transforms = [BATCH_TRANSFORMS.load(name) for name in config.augment.batch_transforms]
         self._position, self._restored = 0, False
 
     def __iter__(self) -> Iterator[ClipBatch]:
@@ -268,9 +272,21 @@ class ClipLoader:
         for number, batch in enumerate(self._load(plans), start=1):
             end = first + number * self.batch_size
             self._position, self._restored = end if stop is None else min(end, stop), False
-            yield batch
+            yield self._transform(batch) if self._transforms else batch
         if stop is not None:  # This rank may have had no share in the last batch.
             self._position = stop
+
+    def _transform(self, batch: ClipBatch) -> ClipBatch:
+        """Applies the batch transforms on the device, with a random stream of its own for each view of each clip."""
+        indices = batch.index.tolist()
+        batch = batch.to(self.device)
+        views = list(batch.views)
+        for number, view in enumerate(views):
+            streams = [RandomStream(self.config.seed, BATCH_TRANSFORM_STREAM, index, number) for index in indices]
+            for transform in self._transforms:
+                view = transform(view, streams)
+            views[number] = view
+        return replace(batch, views=tuple(views))
 
     def _load(self, plans: Iterable[Sequence[ClipPlan]]) -> Iterator[ClipBatch]:
         for batch in self.backend.batches(plans):

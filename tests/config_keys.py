@@ -30,6 +30,8 @@ def other_value(value: Any) -> Any:
     """Returns a different value of the same type."""
     if isinstance(value, bool):
         return not value
+    if isinstance(value, dict):
+        return {key: other_value(part) for key, part in value.items()}
     if isinstance(value, tuple):
         return tuple(other_value(part) for part in value) or ("another",)
     return f"another {value}" if isinstance(value, str) else value + type(value)(1)

@@ -20,7 +20,7 @@ PAGES = [
     ROOT / "benchmarks/gpu/README.md",
 ]
 KEYS = set(config_keys(Config()))
-SECTIONS = {key.partition(".")[0] for key in KEYS if "." in key}
+SECTIONS = {"losses"} | {key.partition(".")[0] for key in KEYS if "." in key}
 KEY = re.compile(rf"(?<![\w./-])((?:{'|'.join(sorted(SECTIONS))})\.[a-z][a-z_.]*[a-z])(?![\w(/-])")
 FILE = re.compile(
     r"(?<![\w./<-])((?:benchmarks|cacl|docs|kernels|loaders|tests)/[\w/.-]+\.(?:py|toml|md|sh|svg|png))\b"
@@ -33,7 +33,8 @@ def test_keys_files_and_links_of_a_page_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     suffixes = ("md", "py", "toml", "json", "jsonl", "csv", "mp4", "safetensors")
     named = {key for key in KEY.findall(text) if key.rpartition(".")[2] not in suffixes}
-    assert not {key for key in named if key not in KEYS and not any(k.startswith(f"{key}.") for k in KEYS)}
+    known = KEYS | {f"losses.{name}" for name in Config().losses}
+    assert not {key for key in named if key not in known and not any(k.startswith(f"{key}.") for k in KEYS)}
     assert not {file for file in FILE.findall(text) if not (ROOT / file).exists()}
     assert not {link for link in LINK.findall(text) if not (page.parent / link).is_file()}  # The site has no folders.
 

@@ -59,8 +59,11 @@ def test_a_folder_imports_only_what_stands_further_down(folder: str) -> None:
 @pytest.mark.parametrize(
     ("package", "allowed"),
     [
-        ("cacl.models", ("cacl.models", "cacl.config", "cacl.errors")),
-        ("cacl.loaders.catalog.layouts", ("cacl.loaders.catalog.layouts", "cacl.config", "cacl.errors")),
+        ("cacl.models", ("cacl.models", "cacl.config", "cacl.errors", "cacl.registry")),
+        (
+            "cacl.loaders.catalog.layouts",
+            ("cacl.loaders.catalog.layouts", "cacl.config", "cacl.errors", "cacl.registry"),
+        ),
         ("cacl.loaders.sampling", ("cacl.loaders.sampling", "cacl.clips", "cacl.config")),
         ("cacl.loaders.progress", ()),
     ],
@@ -89,7 +92,7 @@ def test_kernels_need_torch_triton_and_numpy_only() -> None:
     assert {name for m in kernels for name in GRAPH[m] if name.startswith("cacl")} <= {*kernels, "cacl"}
 
 
-@pytest.mark.parametrize("folder", ["errors", "files", "config"])
+@pytest.mark.parametrize("folder", ["errors", "files", "config", "registry"])
 def test_what_every_command_imports_needs_no_torch(folder: str) -> None:
     assert "torch" not in {name.split(".")[0] for module in modules_in(folder) for name in GRAPH[module]}
 

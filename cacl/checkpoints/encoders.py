@@ -18,15 +18,15 @@ from cacl.checkpoints.checkpoint import Checkpoint, find_file, first_line, store
 from cacl.config import Config
 from cacl.errors import CheckpointError
 from cacl.files import atomic_write
-from cacl.models.cnn3d import CNN3D
-from cacl.models.registry import CNNS
-from cacl.models.video_transformer import TimmEmbedder, VideoTransformer
+from cacl.models.encoder import Encoder
+from cacl.models.video_transformer import TimmEmbedder, video_transformer
+from cacl.registry import ENCODERS
 
 ENCODERS_NAME = "encoders.safetensors"
 """The name of the file in a run folder."""
 
 
-def load_encoder(path: str | Path, which: str = "cnn") -> CNN3D | VideoTransformer:
+def load_encoder(path: str | Path, which: str = "cnn") -> Encoder:
     """Loads a trained encoder onto the CPU, in evaluation mode.
 
     Args:
@@ -34,9 +34,9 @@ def load_encoder(path: str | Path, which: str = "cnn") -> CNN3D | VideoTransform
         which: `cnn` or `transformer`.
 
     Returns:
-        The encoder, which takes RGB in [0, 1]. The CNN has `forward`: [B, 3, T, H, W] -> [B, C], and
-        `forward_features`: [B, 3, T, H, W] -> [B, C, T', H', W']. The transformer has `forward`:
-        ([B, 3, T, H, W], order [B, T]) -> [B, C].
+        The encoder. `encoder(clips)` turns floats [B, 3, T, H, W], RGB in [0, 1], into feature vectors, floats [B, F].
+        `encoder.forward_features(clips)` gives what stands before the pooling: of a 3D CNN its last feature map, floats
+        [B, C, T', H', W'], and of the transformer its tokens, floats [B, N, C].
 
     Raises:
         CheckpointError: There is no such file, or no such encoder in it.
@@ -127,7 +127,7 @@ class EncoderWeights:
             digest.update(self.tensors[name].contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def build(self, which: str) -> CNN3D | VideoTransformer:
+    def build(self, which: str) -> Encoder:
         """Builds an encoder with its trained weights.
 
         Args:
@@ -148,7 +148,7 @@ class EncoderWeights:
             ) from None
         return encoder
 
-    def build_untrained(self, which: str) -> CNN3D | VideoTransformer:
+    def build_untrained(self, which: str) -> Encoder:
         """Builds the same encoder with random weights. A frozen embedder keeps the weights that it was given.
 
         Args:
@@ -164,9 +164,11 @@ class EncoderWeights:
             raise CheckpointError(f"{self.source}: holds no encoder {which!r}, only {', '.join(self.names) or 'none'}")
         model = self.config.model
         if which == "cnn":
-            return CNNS[model.cnn](model.width, model.init).eval()
-        transformer = dataclasses.replace(model.transformer, weights="")  # they are among the tensors
-        encoder = VideoTransformer(transformer, self.config.clip.frames, model.init).eval()
+            return ENCODERS.load(model.cnn)(self.config).eval()
+        # The weights of the embedder are among the tensors.
+        transformer = dataclasses.replace(model.transformer, weights="")
+        config = dataclasses.replace(self.config, model=dataclasses.replace(model, transformer=transformer))
+        encoder = video_transformer(config).eval()
         if isinstance(encoder.embedder, TimmEmbedder) and transformer.frozen:
             encoder.embedder.backbone.load_state_dict(self._weights_below("transformer.embedder.backbone."))
         return encoder

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cacl.commands.options import AsJson, ConfigName, Overrides
+from cacl.commands.options import AsJson, ConfigName, Imports, Overrides
 from cacl.commands.output import print_result
 
 
@@ -22,6 +22,7 @@ def bench_loader(
     clips: Annotated[int, typer.Option(help="Clips in a measurement, rounded down to whole batches.")] = 256,
     repeats: Annotated[int, typer.Option(help="Measurements of each loader.")] = 5,
     out: Annotated[Path | None, typer.Option(help="Folder for bench_loader.json and bench_loader.png.")] = None,
+    imports: Imports = None,
     as_json: AsJson = False,
 ) -> None:
     """Time the loaders beside those that people write with torch's DataLoader, on the same clips of the same videos."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cacl.commands.completion import complete_part, complete_recipe
-from cacl.commands.options import AsJson
+from cacl.commands.options import AsJson, Imports
 from cacl.commands.output import print_result
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def config(
             autocompletion=complete_part,
         ),
     ] = None,
+    imports: Imports = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the keys of the configuration: what each takes, its default, and its meaning."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cacl.commands.options import AsJson, Overrides
+from cacl.commands.options import AsJson, Imports, Overrides
 from cacl.commands.output import print_result
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def scan(
         str, typer.Argument(help="Folder of videos, list of them, or folder or address of a prepared set.")
     ],
     overrides: Overrides = None,
+    imports: Imports = None,
     as_json: AsJson = False,
 ) -> None:
     """Decode every video of a folder once, and say what is usable, what is not, and why."""
@@ -63,6 +64,7 @@ def prepare(
         ),
     ] = None,
     overrides: Overrides = None,
+    imports: Imports = None,
     as_json: AsJson = False,
 ) -> None:
     """Make small videos of constant rate that a clip is quickly read from, and an index of them. Finished ones stay."""

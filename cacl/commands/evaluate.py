@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cacl.commands.options import AsJson, Overrides
+from cacl.commands.options import AsJson, Imports, Overrides
 from cacl.commands.output import print_result
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def retrieval(
         Literal["test", "val"], typer.Option(help="Split whose videos are the queries; choose settings on val.")
     ] = "test",
     overrides: Overrides = None,
+    imports: Imports = None,
     as_json: AsJson = False,
 ) -> None:
     """Retrieve training videos with those of another split, beside untrained encoders and baselines.

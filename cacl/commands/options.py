@@ -8,6 +8,14 @@ import typer
 
 from cacl.commands.completion import complete_recipe
 
+
+def _import_plugins(modules: list[str] | None) -> None:
+    from cacl.registry import import_plugin
+
+    for module in modules or []:
+        import_plugin(module)
+
+
 ConfigName = Annotated[
     str | None,
     typer.Option(
@@ -21,5 +29,15 @@ ConfigName = Annotated[
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a key, such as optim.lr=0.1; see `cacl config`."),
+]
+# Typer calls the function of this option before the command, which needs not look at it.
+Imports = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--import",
+        metavar="MODULE",
+        help="Import a module that registers encoders, losses, layouts, ...; may be repeated.",
+        callback=_import_plugins,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]

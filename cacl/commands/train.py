@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cacl.commands.options import AsJson, ConfigName, Overrides
+from cacl.commands.options import AsJson, ConfigName, Imports, Overrides
 from cacl.commands.output import print_message, print_result
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def train(
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in the run folder.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Only print the resolved configuration.")] = False,
+    imports: Imports = None,
     as_json: AsJson = False,
 ) -> None:
     """Train on videos; everything goes into the run folder.

@@ -2,8 +2,9 @@
 
     config = load("demo", overrides=["optim.lr=0.1"])
 
-`schema` has the keys, each with its meaning beside it; `rules` has what contradicts what; `loading` reads and writes;
-`recipes` finds what is installed by name; `reference` tells all of the keys to people.
+`schema` has the keys, each with its meaning beside it; `names` checks values that are names in a registry; `rules` has
+what contradicts what; `loading` reads and writes; `recipes` finds what is installed by name; `reference` tells all of
+the keys to people.
 An unknown key is an error that names the nearest known one.
 """
 
@@ -18,7 +19,6 @@ from cacl.config.schema import (
     LoaderConfig,
     ModelConfig,
     OptimConfig,
-    OrderConfig,
     RetrievalConfig,
     TrainConfig,
     TransformerConfig,
@@ -34,7 +34,6 @@ __all__ = [
     "LoaderConfig",
     "ModelConfig",
     "OptimConfig",
-    "OrderConfig",
     "RetrievalConfig",
     "TrainConfig",
     "TransformerConfig",

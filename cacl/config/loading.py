@@ -188,7 +188,7 @@ def _set(values: dict[str, Any], key: str, value: object) -> None:
 
 
 def _explain(error: Any) -> str:
-    path = [str(part) for part in error["loc"]]
+    path = [str(part) for part in error["loc"] if part != "[key]"]  # so pydantic points at the key of a table
     key = ".".join(path)
     if error["type"] == "unexpected_keyword_argument":
         return f"{key}: no such key; {way_out(path)}"

@@ -38,6 +38,8 @@ class Key:
 
     def default_as_toml(self) -> str:
         """Returns the default as it is written in a file."""
+        if isinstance(self.default, dict):
+            return f"{{{', '.join(f'{key} = {json.dumps(value)}' for key, value in self.default.items())}}}"
         return json.dumps(self.default)  # Strings, numbers, booleans and lists of them look the same in TOML.
 
 
@@ -102,6 +104,8 @@ def _walk(name: str, described: Mapping[str, Any], values: Any, definitions: Map
 
 def _type(described: Mapping[str, Any]) -> str:
     """Returns in words what a JSON schema allows."""
+    if described.get("enum") == []:
+        return "names that `--import` brings"
     if "enum" in described:
         return _joined([json.dumps(choice) for choice in described["enum"]])
     if described["type"] == "array" and "prefixItems" in described:
@@ -109,6 +113,8 @@ def _type(described: Mapping[str, Any]) -> str:
         return f"[a, b], each a {part}"
     if described["type"] == "array":
         return f"a list of {_type(described['items'])}"
+    if described["type"] == "object":
+        return f"a table of {_type(described['propertyNames'])}, each a {_type(described['additionalProperties'])}"
     bounds = {
         word: LARGEST.get(described[name], f"{described[name]:g}")
         for name, word in (

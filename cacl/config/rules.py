@@ -53,10 +53,8 @@ def _of_method(config: Config) -> Iterator[str]:
             f"model.transformer.width = {transformer.width} is not a multiple of "
             f"model.transformer.heads = {transformer.heads}"
         )
-    if config.contrast.pairs == "none" and config.order.weight == 0:
-        yield 'contrast.pairs = "none" with order.weight = 0 leaves nothing to train on: raise order.weight'
-    if config.contrast.pairs == "transformer" and config.order.weight > 0:
-        yield 'contrast.pairs = "transformer" trains no CNN, which order.weight > 0 needs: set order.weight = 0'
+    if not any(config.losses.values()):
+        yield f"losses = {config.losses}: nothing is left to train on; give one a weight above 0"
     if batch_size % groups or batch_size == groups:
         yield (
             f"contrast.shuffle_bn_groups = {groups} must divide train.batch_size = {batch_size} into groups of at "

@@ -7,6 +7,9 @@ from typing import Annotated, Literal, TypeVar, dataclass_transform
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from cacl.config.names import NameOf
+from cacl.registry import BACKENDS, BATCH_TRANSFORMS, ENCODERS, LAYOUTS, LOGGERS, LOSSES, PAIRS
+
 T = TypeVar("T")
 
 # Values are strict, since TOML tells numbers from strings and booleans and nothing needs to be guessed.
@@ -18,9 +21,19 @@ AboveZero = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
 
 Init = Literal["normal", "torch"]
 
+DEFAULT_LOSSES = {"contrast": 1.0, "order": 1.0}
+"""The losses of the method, with the weights that the paper gives them."""
+
 
 def _backend_name(value: object) -> object:
     return "cpu" if value == "host" else value
+
+
+def _with_default_losses(value: object) -> object:
+    return DEFAULT_LOSSES | value if isinstance(value, dict) else value
+
+
+Losses = Annotated[dict[Annotated[str, NameOf(LOSSES)], NonNegative], BeforeValidator(_with_default_losses)]
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -37,7 +50,7 @@ class DataConfig:
     root: str = ""
     """The folder of videos, a CSV or text file that lists them with a video on each line, or the folder or address of a
     prepared set."""
-    layout: Literal["auto", "ucf101", "hmdb51", "kinetics", "classes", "csv", "folder"] = "auto"
+    layout: Annotated[str, NameOf(LAYOUTS, "auto")] = "auto"
     """How the folder tells labels and splits. `auto` recognises lists, folders of splits and folders of classes."""
     fold: Positive = 1
     """The number of the official train/test division, of which UCF101 and HMDB51 have three."""
@@ -107,13 +120,16 @@ class AugmentConfig:
     contrast changes about mid-grey, and nothing is clamped. `pillow` is the published form: they come in random order,
     in 8 bits and clamped after each, the contrast changes about the mean grey of each frame, and the hue in HSV. The
     `dali` backend only has `linear`."""
+    batch_transforms: tuple[Annotated[str, NameOf(BATCH_TRANSFORMS)], ...] = ()
+    """Further augmentations by name, in their order, which other packages register. They change whole batches on the
+    device, after everything above."""
 
 
 @_section
 class LoaderConfig:
     """How clips are decoded."""
 
-    backend: Annotated[Literal["auto", "cpu", "dali", "reference"], BeforeValidator(_backend_name)] = "auto"
+    backend: Annotated[str, NameOf(BACKENDS, "auto"), BeforeValidator(_backend_name)] = "auto"
     """What decodes and augments the clips: `dali` does so on the GPU, `cpu` on the CPU, and `reference` is the slow,
     readable form. `host` is another name of `cpu`."""
     threads: Count = 0
@@ -156,8 +172,9 @@ class TransformerConfig:
 class ModelConfig:
     """The two encoders and their heads."""
 
-    cnn: Literal["c3d", "r3d10", "r3d18", "r3d34", "r2plus1d10", "r2plus1d10_official", "r2plus1d18"] = "r3d18"
-    """The 3D CNN. R(2+1)D is that of Tran et al., or with `_official` that of the release of the method."""
+    cnn: Annotated[str, NameOf(ENCODERS)] = "r3d18"
+    """The encoder that sees a clip and its shuffled copy one after the other: a 3D CNN, or any encoder that is
+    registered. R(2+1)D is that of Tran et al., or with `_official` that of the release of the method."""
     width: AboveZero = 1.0
     """The multiplier of every channel count of the CNN. At 1 the average pool has 512 dimensions."""
     embedding_dim: Positive = 128
@@ -175,15 +192,12 @@ class ModelConfig:
 class ContrastConfig:
     """The contrastive loss."""
 
-    pairs: Literal["cross", "official", "within", "cnn", "transformer", "none"] = "cross"
-    """Which pairs of embeddings are positives; `cacl.method.pairs` has the table. `none` trains on the frame order
-    alone."""
+    pairs: Annotated[str, NameOf(PAIRS)] = "cross"
+    """Which pairs of embeddings are positives; `cacl.method.pairs` has those of this package."""
     negatives: Literal["queue", "batch", "both"] = "queue"
     """What the positives are compared with: `queue` takes the keys of earlier videos, as published; `batch` takes the
     other videos of the batch, of all processes, where both sides of a pair learn; `both` takes the mean of both
     losses."""
-    weight: NonNegative = 1.0
-    """The weight of the contrastive loss."""
     temperature: AboveZero = 0.07
     """The temperature, by which similarities are divided."""
     queue_size: Positive = 6400
@@ -196,14 +210,6 @@ class ContrastConfig:
     key_first_input: Literal["clip", "shuffled"] = "clip"
     """What the key encoders take first: the clip, or its shuffled copy, as published. The query encoders always take
     the clip first."""
-
-
-@_section
-class OrderConfig:
-    """The classification of how far the frames were shuffled."""
-
-    weight: NonNegative = 1.0
-    """The weight of the classification of the edit distance. 0 leaves it out."""
 
 
 @_section
@@ -244,7 +250,7 @@ class TrainConfig:
     """Whether the encoders are compiled with torch.compile."""
     log_every: Positive = 20
     """The number of steps from one log line to the next. Only these steps wait for the device."""
-    loggers: tuple[Literal["wandb", "trackio"], ...] = ()
+    loggers: tuple[Annotated[str, NameOf(LOGGERS)], ...] = ()
     """Where scalars are written beside `metrics.jsonl` and TensorBoard: `wandb` is Weights & Biases. Each needs the
     package of its name, which is not installed with this one."""
     checkpoint_every: Positive = 500
@@ -280,8 +286,10 @@ class Config:
     augment: AugmentConfig = AugmentConfig()
     loader: LoaderConfig = LoaderConfig()
     model: ModelConfig = ModelConfig()
+    losses: Losses = dataclasses.field(default_factory=DEFAULT_LOSSES.copy, hash=False)  # a table has no hash
+    """The weight of each loss by name. `contrast` and `order`, the classification of how far the frames were shuffled,
+    have a weight of 1 where none is given. A weight of 0 leaves a loss out, and what only it needs is not built."""
     contrast: ContrastConfig = ContrastConfig()
-    order: OrderConfig = OrderConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     retrieval: RetrievalConfig = RetrievalConfig()

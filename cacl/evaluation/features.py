@@ -20,7 +20,7 @@ from cacl.errors import DataError
 from cacl.files import atomic_write
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.clip_loader import ClipLoader
-from cacl.models.cnn3d import CNN3D
+from cacl.models.encoder import Encoder
 from cacl.models.video_transformer import VideoTransformer
 
 FeatureFunction = Callable[[Tensor, Tensor], Tensor]
@@ -30,12 +30,12 @@ FINISHED_MARKER = "finished"
 """The name of an empty file that stands beside arrays once they are complete."""
 
 
-def encoder_feature(encoder: CNN3D | VideoTransformer) -> FeatureFunction:
+def encoder_feature(encoder: Encoder) -> FeatureFunction:
     """Returns the feature that an encoder is judged by.
 
     For a CNN it is the conv5 map, max-pooled by (1, 2, 2) and flattened, which has 9216 entries for C3D and clips of
-    16 x 112 x 112 (Guo et al., CVPR 2022). For a transformer it is the CLS feature of the clip beside an unshuffled
-    copy of itself.
+    16 x 112 x 112 (Guo et al., CVPR 2022). For an encoder of tokens, as a transformer is, it is the feature vector: of
+    the video transformer that of CLS, for the clip beside an unshuffled copy of itself.
 
     Args:
         encoder: An encoder in evaluation mode.
@@ -48,6 +48,8 @@ def encoder_feature(encoder: CNN3D | VideoTransformer) -> FeatureFunction:
 
     def pooled_map(clips: Tensor, order: Tensor) -> Tensor:
         maps = encoder.forward_features(clips)
+        if maps.dim() != 5:
+            return encoder(clips).float()
         pool = (1, min(2, maps.shape[-2]), min(2, maps.shape[-1]))  # maps of small views may be a single pixel
         return F.max_pool3d(maps, pool).flatten(1).float()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,7 +14,11 @@ from cacl.config import Config
 from cacl.method.dual_encoder import DualEncoder, shuffle_frames
 from cacl.method.ema import ema_copy, ema_update
 from cacl.method.key_queue import KeyQueue
-from cacl.method.losses import LossParts, contrast_loss, order_loss
+from cacl.method.losses import Loss, LossParts, LossState
+from cacl.registry import LOSSES
+
+CONTRAST = "contrast"
+"""The name of the loss that takes keys."""
 
 
 class CACLOutput(NamedTuple):
@@ -41,9 +44,12 @@ class CACL(nn.Module):
         """
         super().__init__()
         self.config = config
-        self.query = DualEncoder(config)
+        self.losses: dict[str, Loss] = {
+            name: LOSSES.load(name)(config) for name, weight in config.losses.items() if weight > 0
+        }
+        self.query = DualEncoder(config, self.losses)
         self.key = ema_copy(self.query)
-        self.key.order_head = None  # keys are only contrasted
+        self.key.keep_heads_of(CONTRAST)  # keys are only contrasted
         self.queue = KeyQueue(config.contrast.queue_size, config.model.embedding_dim)
 
     @property
@@ -52,7 +58,7 @@ class CACL(nn.Module):
 
         Every batch-normalised group needs two, since a single clip has no variance.
         """
-        return 2 * (1 if self.config.contrast.pairs == "none" else self.config.contrast.shuffle_bn_groups)
+        return 2 * (self.config.contrast.shuffle_bn_groups if CONTRAST in self.losses else 1)
 
     def forward(self, batch: ClipBatch, step: int, counts: Sequence[int] | None = None) -> CACLOutput:
         """Computes the losses of one batch. Neither the queue nor the momentum copies change.
@@ -65,31 +71,19 @@ class CACL(nn.Module):
         Returns:
             The losses, and the new keys for `update`.
         """
-        contrast, order = self.config.contrast, self.config.order
         counts = counts or [len(batch)] * distributed.world_size()
         # Views travel in half precision; networks take fp32, or what autocast makes of it.
-        encoded = self.query(batch.query.float(), batch.order)
-        total, metrics = torch.zeros((), device=batch.order.device), {}
-        all_keys = self.queue.keys[:0]
-        if contrast.pairs != "none":
+        outputs = self.query(batch.query.float(), batch.order)
+        keys, all_keys = {}, self.queue.keys[:0]
+        if CONTRAST in self.losses:
             keys, all_keys = self._encode_keys(batch.key.float(), batch.order, step, counts)
-            embeddings = {f"{name}_q": encoded[name] for name in keys} | {f"{name}_k": keys[name] for name in keys}
-            with torch.autocast(batch.order.device.type, enabled=False):  # losses stay fp32
-                value, metrics = contrast_loss(
-                    embeddings,
-                    self.queue.keys,
-                    contrast.temperature,
-                    contrast.pairs,
-                    contrast.negatives,
-                    gather=partial(distributed.all_gather, counts=counts),
-                    rank_offset=sum(counts[: distributed.rank()]),
-                )
-            total = total + contrast.weight * value
-            metrics["contrast"] = value.detach()
-        if order.weight > 0:
-            value, order_metrics = order_loss(encoded["order"], batch.order)
-            total = total + order.weight * value
-            metrics |= order_metrics | {"order": value.detach()}
+        state = LossState(batch, keys, self.queue.keys, counts)
+        total, metrics = torch.zeros((), device=batch.order.device), {}
+        with torch.autocast(batch.order.device.type, enabled=False):  # losses stay fp32
+            for name, loss in self.losses.items():
+                value, loss_metrics = loss(outputs[name], state)
+                total = total + self.config.losses[name] * value
+                metrics |= loss_metrics | {name: value.detach()}
         return CACLOutput(LossParts(total=total, metrics=metrics), all_keys)
 
     def update(self, keys: Tensor) -> None:
@@ -100,9 +94,9 @@ class CACL(nn.Module):
         """
         sources, targets = dict(self.query.named_parameters()), dict(self.key.named_parameters())
         moving = [name for name in targets if sources[name].requires_grad]
-        ema_update(
-            [targets[name] for name in moving], [sources[name] for name in moving], self.config.contrast.momentum
-        )
+        if moving:
+            momentum = self.config.contrast.momentum
+            ema_update([targets[name] for name in moving], [sources[name] for name in moving], momentum)
         self.queue.enqueue(keys)
 
     @torch.no_grad()
@@ -119,7 +113,7 @@ class CACL(nn.Module):
             # The shuffled copy takes the place of the clip; its frames in the inverse order are the true clip.
             clips, order = shuffle_frames(clips, order), order.argsort(1).to(order.dtype)
         if distributed.world_size() * groups == 1:
-            keys = self.key(clips, order)
+            keys = self.key(clips, order)[CONTRAST]
             return keys, torch.cat(list(keys.values()))
         first = sum(counts[: distributed.rank()])
         clips, order = distributed.all_gather(clips, counts), distributed.all_gather(order, counts)
@@ -127,7 +121,7 @@ class CACL(nn.Module):
         generator = torch.Generator().manual_seed(step)
         permutation = to_device(torch.randperm(len(clips), generator=generator), clips.device)
         mine = permutation[first : first + num_clips]
-        parts = [self.key(clips[group], order[group]) for group in mine.tensor_split(groups)]
+        parts = [self.key(clips[group], order[group])[CONTRAST] for group in mine.tensor_split(groups)]
         shuffled = {
             name: distributed.all_gather(torch.cat([part[name] for part in parts]), counts) for name in parts[0]
         }

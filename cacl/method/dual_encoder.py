@@ -2,42 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from cacl.config import Config
-from cacl.method.pairs import required_encoders
-from cacl.models.heads import ContrastHead, OrderHead
-from cacl.models.registry import CNNS
-from cacl.models.video_transformer import VideoTransformer
+from cacl.method.losses import Loss
+from cacl.registry import ENCODERS
 
 
 class DualEncoder(nn.Module):
-    """A 3D CNN and a video transformer that both look at a clip and its shuffled copy.
+    """Two encoders that look at a clip and its shuffled copy, and the heads that the losses put on them.
 
-    Only the parts that the losses need are built; the others are None.
+    The CNN, which may be any registered encoder, sees the two one after the other; the video transformer sees them at
+    once. An encoder that no loss needs is not built, and is None.
 
     Args:
         config: The configuration of the run.
+        losses: The losses by name.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, losses: Mapping[str, Loss]) -> None:
         super().__init__()
-        model, pairs, frames = config.model, config.contrast.pairs, config.clip.frames
-        required = required_encoders(pairs, config.order.weight)
-        self.cnn = CNNS[model.cnn](model.width, model.init) if required.cnn else None
-        self.cnn_head = self.order_head = self.transformer = self.transformer_head = None
-        if self.cnn is not None:
-            features = self.cnn.num_features
-            if pairs != "none":
-                self.cnn_head = ContrastHead(2 * features, model.embedding_dim)
-            if config.order.weight > 0:
-                self.order_head = OrderHead(2 * features, features, frames, model.dropout)
-        if required.transformer:
-            self.transformer = VideoTransformer(model.transformer, frames, model.init)
-            self.transformer_head = ContrastHead(self.transformer.num_features, model.embedding_dim)
+        required = {encoder for loss in losses.values() for encoder in loss.encoders}
+        self.cnn = ENCODERS.load(config.model.cnn)(config) if "cnn" in required else None
+        self.cnn_heads = _make_heads(losses, "cnn", 2 * self.cnn.num_features if self.cnn else 0)
+        self.transformer = ENCODERS.load("video_transformer")(config) if "transformer" in required else None
+        self.transformer_heads = _make_heads(
+            losses, "transformer", self.transformer.num_features if self.transformer else 0
+        )
 
-    def forward(self, clips: Tensor, order: Tensor) -> dict[str, Tensor]:
+    def forward(self, clips: Tensor, order: Tensor) -> dict[str, dict[str, Tensor]]:
         """Encodes clips together with their shuffled copies.
 
         Args:
@@ -45,20 +41,39 @@ class DualEncoder(nn.Module):
             order: Integers [B, T]. Frame i of the shuffled copy is frame order[i] of the clip.
 
         Returns:
-            What the parts that were built give: `f`, the unit embeddings [B, D] of the CNN; `t`, those of the
-            transformer; `order`, the logits [B, T] of the order head.
+            What the heads give, by loss and then by encoder (`cnn`, `transformer`), each [B, ...].
         """
-        out = {}
+        outputs: dict[str, dict[str, Tensor]] = {}
         if self.cnn is not None:
             # Two passes, not one of twice the batch: the copy has batch statistics of its own, as in the paper.
             features = torch.cat([self.cnn(clips), self.cnn(shuffle_frames(clips, order))], dim=1)
-            if self.cnn_head is not None:
-                out["f"] = self.cnn_head(features)
-            if self.order_head is not None:
-                out["order"] = self.order_head(features)
-        if self.transformer is not None and self.transformer_head is not None:
-            out["t"] = self.transformer_head(self.transformer(clips, order))
-        return out
+            for loss, head in self.cnn_heads.items():
+                outputs.setdefault(loss, {})["cnn"] = head(features)
+        if self.transformer is not None:
+            features = self.transformer(clips, order)
+            for loss, head in self.transformer_heads.items():
+                outputs.setdefault(loss, {})["transformer"] = head(features)
+        return outputs
+
+    def keep_heads_of(self, loss: str) -> None:
+        """Drops the heads of all other losses, and the encoders that are left without one.
+
+        Args:
+            loss: The name of the loss.
+        """
+        for heads in (self.cnn_heads, self.transformer_heads):
+            for other in set(heads) - {loss}:
+                del heads[other]
+        if loss not in self.cnn_heads:
+            self.cnn = None
+        if loss not in self.transformer_heads:
+            self.transformer = None
+
+
+def _make_heads(losses: Mapping[str, Loss], encoder: str, num_features: int) -> nn.ModuleDict:
+    return nn.ModuleDict(
+        {name: loss.make_head(num_features) for name, loss in losses.items() if encoder in loss.encoders}
+    )
 
 
 def shuffle_frames(clips: Tensor, order: Tensor) -> Tensor:

@@ -1,22 +1,29 @@
-"""The contrast of the embeddings of a video, and the classification of the edit distance of its frame order.
+"""What a loss is, and the two of the method: the contrast of embeddings, and the classification of the frame order.
 
-Both losses are those of Guo et al., "Cross-Architecture Self-supervised Video Representation Learning", CVPR 2022.
+Both are those of Guo et al., "Cross-Architecture Self-supervised Video Representation Learning", CVPR 2022.
 `cacl.method.pairs` says which embeddings there are and which pairs of them attract each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from cacl import distributed
+from cacl.clips import ClipBatch
+from cacl.config import Config
 from cacl.kernels.contrast import queue_contrast
 from cacl.kernels.edit_distance import edit_distance_to_identity
 from cacl.kernels.symmetric import symmetric_contrast
-from cacl.method.pairs import PAIRS, Pair
+from cacl.method.pairs import Embedding, Pair, encoders_in
+from cacl.models.heads import ContrastHead, OrderHead
+from cacl.registry import PAIRS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +33,9 @@ class LossParts:
     total: Tensor
     """The weighted sum of the losses, a scalar."""
     metrics: dict[str, Tensor] = field(default_factory=dict)
-    """Scalars by name. `<pair>` is "anchor.positive", as in "f_q.t_k".
+    """Scalars by name. `<pair>` is "anchor.positive", as in "cnn_query.transformer_key".
 
-    `contrast` and `order` are the losses before they are weighted.
+    Every loss stands under its own name, before it is weighted, such as `contrast` and `order`.
     `contrast/queue` and `contrast/batch` are the contrast by kind of negatives. They are there if both kinds count.
     `similarity/<pair>` is the mean cosine of the two sides of the pair.
     `top1/<pair>` is the share of videos whose two sides are at least as similar to each other as the queue anchor is to
@@ -38,11 +45,108 @@ class LossParts:
     `order_accuracy` is the share of clips whose class of frame orders is predicted."""
 
 
+class LossState(NamedTuple):
+    """What a loss may look at besides what its heads give."""
+
+    batch: ClipBatch
+    """The clips of this rank."""
+    keys: Mapping[str, Tensor]
+    """float32 [B, D] by encoder, unit vectors without a gradient: what the momentum copies make of the key views. There
+    are none where the contrast has no weight."""
+    queue: Tensor
+    """float32 [K, D], unit vectors: the keys of earlier videos."""
+    counts: Sequence[int]
+    """The number of clips of each rank."""
+
+
+class Loss(Protocol):
+    """A loss: heads on the features of encoders, and a function of what these heads give."""
+
+    encoders: Collection[str]
+    """The encoders that it has a head on: `cnn`, `transformer`, or both."""
+
+    def make_head(self, num_features: int) -> nn.Module:
+        """Makes the head for one of the encoders.
+
+        Args:
+            num_features: F, the length of the features of a clip and its shuffled copy together.
+
+        Returns:
+            A module that takes features [B, F], and is trained.
+        """
+        ...
+
+    def __call__(self, outputs: Mapping[str, Tensor], state: LossState) -> tuple[Tensor, dict[str, Tensor]]:
+        """Computes the loss of a batch.
+
+        Args:
+            outputs: What the heads give for the query views, by encoder, each [B, ...].
+            state: What else there is.
+
+        Returns:
+            The loss, a scalar with a gradient, and what is logged beside it, scalars by name.
+        """
+        ...
+
+
+class ContrastLoss:
+    """The contrast of the chosen pairs of embeddings, as `contrast_loss` computes it.
+
+    Args:
+        config: The configuration of the run, whose section `contrast` says which pairs, negatives and temperature.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config.contrast
+        self._embedding_dim = config.model.embedding_dim
+        self._pairs: Sequence[Pair] = PAIRS.load(config.contrast.pairs)
+        self.encoders = encoders_in(self._pairs)
+
+    def make_head(self, num_features: int) -> ContrastHead:
+        """Makes the head that embeds the features of an encoder."""
+        return ContrastHead(num_features, self._embedding_dim)
+
+    def __call__(self, outputs: Mapping[str, Tensor], state: LossState) -> tuple[Tensor, dict[str, Tensor]]:
+        """Computes the loss of a batch; see `Loss`."""
+        queries = {Embedding(encoder, "query"): embedding for encoder, embedding in outputs.items()}
+        keys = {Embedding(encoder, "key"): embedding for encoder, embedding in state.keys.items()}
+        return contrast_loss(
+            queries | keys,
+            state.queue,
+            self._config.temperature,
+            self._pairs,
+            self._config.negatives,
+            gather=partial(distributed.all_gather, counts=state.counts),
+            rank_offset=sum(state.counts[: distributed.rank()]),
+        )
+
+
+class OrderLoss:
+    """The classification of how far the frames of the shuffled copy are out of order, as `order_loss` computes it.
+
+    Args:
+        config: The configuration of the run.
+    """
+
+    encoders = ("cnn",)
+
+    def __init__(self, config: Config) -> None:
+        self._frames, self._dropout = config.clip.frames, config.model.dropout
+
+    def make_head(self, num_features: int) -> OrderHead:
+        """Makes the head that names a class. Its hidden layer is as wide as the features of one of the two clips."""
+        return OrderHead(num_features, num_features // 2, self._frames, self._dropout)
+
+    def __call__(self, outputs: Mapping[str, Tensor], state: LossState) -> tuple[Tensor, dict[str, Tensor]]:
+        """Computes the loss of a batch; see `Loss`."""
+        return order_loss(outputs["cnn"], state.batch.order)
+
+
 def contrast_loss(
-    embeddings: Mapping[str, Tensor],
+    embeddings: Mapping[Embedding, Tensor],
     queue: Tensor,
     temperature: float,
-    pairs: str,
+    pairs: Sequence[Pair],
     negatives: str = "queue",
     *,
     gather: Callable[[Tensor], Tensor] = lambda x: x,
@@ -54,10 +158,10 @@ def contrast_loss(
     temperature T. The other positives of a video are in no denominator.
 
     Args:
-        embeddings: Unit vectors [B, D] by name, as `cacl.method.pairs` names them. Those of the pairs must be there.
+        embeddings: Unit vectors [B, D]. Those of the pairs must be there.
         queue: Unit vectors [K, D], the keys of earlier videos. They are constants and may not require a gradient.
         temperature: The number T by which similarities are divided.
-        pairs: A key of `PAIRS`.
+        pairs: The pairs that attract each other.
         negatives: Which similarities n are. With `queue` they are those of the pair's queue anchor to the queue. With
             `batch` they are those of each side of the pair to the other side of all other videos, and the losses of
             the two sides are averaged. With `both` the loss is the mean of the two losses.
@@ -84,11 +188,11 @@ def contrast_loss(
 
 
 def _queue_loss(
-    embeddings: Mapping[str, Tensor], queue: Tensor, temperature: float, pairs: str
+    embeddings: Mapping[Embedding, Tensor], queue: Tensor, temperature: float, pairs: Sequence[Pair]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Contrasts every pair with the similarities of its queue anchor to the queue."""
-    pairs_by_anchor: dict[str, list[Pair]] = {}
-    for pair in PAIRS[pairs]:
+    pairs_by_anchor: dict[Embedding, list[Pair]] = {}
+    for pair in pairs:
         if pair.anchor == pair.queue_anchor:
             pairs_by_anchor.setdefault(pair.anchor, []).append(pair)
     # The anchors of all encoders, which have as many positives each, are rows of one call, which reads the queue once.
@@ -100,7 +204,7 @@ def _queue_loss(
     chunks = zip(*(x.tensor_split(len(pairs_by_anchor)) for x in result), strict=True)
     result_by_anchor = dict(zip(pairs_by_anchor, chunks, strict=True))
     losses, metrics = [], {}
-    for pair in PAIRS[pairs]:
+    for pair in pairs:
         loss, similarity, logsumexp, max_negative_logit = result_by_anchor[pair.queue_anchor]
         if pair.anchor == pair.queue_anchor:
             column = pairs_by_anchor[pair.anchor].index(pair)
@@ -115,15 +219,15 @@ def _queue_loss(
 
 
 def _batch_loss(
-    embeddings: Mapping[str, Tensor],
+    embeddings: Mapping[Embedding, Tensor],
     temperature: float,
-    pairs: str,
+    pairs: Sequence[Pair],
     gather: Callable[[Tensor], Tensor],
     rank_offset: int,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Contrasts both sides of every pair with those of the other videos of the batch."""
     losses, metrics = [], {}
-    for pair in PAIRS[pairs]:
+    for pair in pairs:
         loss, similarity, max_negative_logit = symmetric_contrast(
             embeddings[pair.anchor], embeddings[pair.positive], temperature, gather=gather, rank_offset=rank_offset
         )
@@ -135,10 +239,9 @@ def _batch_loss(
 def _pair_metrics(
     pair: Pair, top1_name: str, similarity: Tensor, max_negative_logit: Tensor, temperature: float
 ) -> dict[str, Tensor]:
-    name = f"{pair.anchor}.{pair.positive}"
     return {
-        f"similarity/{name}": similarity.mean(),
-        f"{top1_name}/{name}": (similarity / temperature >= max_negative_logit).float().mean(),
+        f"similarity/{pair}": similarity.mean(),
+        f"{top1_name}/{pair}": (similarity / temperature >= max_negative_logit).float().mean(),
     }
 
 

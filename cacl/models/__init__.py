@@ -1,8 +1,8 @@
 """The networks: what turns clips into vectors, and what is put on top of these vectors in training.
 
-`cnn3d` has the 3D CNNs, `video_transformer` the video transformer with what turns its frames into tokens, and `heads`
-the two heads. `embedder_weights` reads weights of image models from files. `registry` has the encoders by name and
-`create_model`, which builds them:
+`encoder` says what an encoder has. `cnn3d` has the 3D CNNs, `video_transformer` the video transformer with what turns
+its frames into tokens, and `heads` the two heads. `embedder_weights` reads weights of image models from files. `create`
+builds encoders by the names that `cacl.registry` has:
 
     cnn = create_model("r3d18", width=0.5)
     transformer = create_model("video_transformer", frames=8, embedder="light", width=192, depth=4)

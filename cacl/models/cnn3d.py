@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from cacl.config import Init
+from cacl.config import Config, Init
+from cacl.models.encoder import Encoder
 
 Size3D = tuple[int, int, int]
 """The size or stride of a window: frames, height, width."""
@@ -18,7 +19,7 @@ _C3D_LAYERS = (64, (1, 2, 2), 128, (2, 2, 2), 256, 256, (2, 2, 2), 512, 512, (2,
 """The layers of C3D in order: the channels of a convolution, or the window of a max-pool."""
 
 
-class CNN3D(nn.Module):
+class CNN3D(Encoder):
     """A chain of layers that ends in the feature map of its last stage ("conv5").
 
     Args:
@@ -27,9 +28,6 @@ class CNN3D(nn.Module):
         init: `normal` draws the weights of all convolutions as He et al. do (ICCV 2015: normal, by fan out); `torch`
             leaves them as torch draws them.
     """
-
-    num_features: int
-    """The length of the feature vector."""
 
     def __init__(self, layers: Sequence[nn.Module], num_features: int, init: Init = "normal") -> None:
         super().__init__()
@@ -52,11 +50,12 @@ class CNN3D(nn.Module):
         """
         return self.layers(clips)
 
-    def forward(self, clips: Tensor) -> Tensor:
+    def forward(self, clips: Tensor, order: Tensor | None = None) -> Tensor:
         """Computes the feature vector of each clip: the mean over all positions of the last feature map.
 
         Args:
             clips: Floats [B, 3, T, H, W], RGB in about [0, 1].
+            order: Ignored, since the CNN looks at one clip at a time.
 
         Returns:
             Floats [B, C] with C = `num_features`.
@@ -138,6 +137,41 @@ class ResNet3D(CNN3D):
                 )
                 channels = out_channels
         super().__init__(layers, channels, init)
+
+
+def c3d(config: Config) -> C3D:
+    """Makes a C3D."""
+    return C3D(config.model.width, config.model.init)
+
+
+def r3d10(config: Config) -> ResNet3D:
+    """Makes a 3D ResNet of 10 layers."""
+    return ResNet3D((1, 1, 1, 1), config.model.width, config.model.init)
+
+
+def r3d18(config: Config) -> ResNet3D:
+    """Makes a 3D ResNet of 18 layers."""
+    return ResNet3D((2, 2, 2, 2), config.model.width, config.model.init)
+
+
+def r3d34(config: Config) -> ResNet3D:
+    """Makes a 3D ResNet of 34 layers."""
+    return ResNet3D((3, 4, 6, 3), config.model.width, config.model.init)
+
+
+def r2plus1d10(config: Config) -> ResNet3D:
+    """Makes an R(2+1)D of 10 layers."""
+    return ResNet3D((1, 1, 1, 1), config.model.width, config.model.init, factorised=True)
+
+
+def r2plus1d10_official(config: Config) -> ResNet3D:
+    """Makes an R(2+1)D of 10 layers, in the form that the release of the method has."""
+    return ResNet3D((1, 1, 1, 1), config.model.width, config.model.init, factorised=True, official=True)
+
+
+def r2plus1d18(config: Config) -> ResNet3D:
+    """Makes an R(2+1)D of 18 layers."""
+    return ResNet3D((2, 2, 2, 2), config.model.width, config.model.init, factorised=True)
 
 
 class _BasicBlock(nn.Module):

@@ -14,12 +14,13 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cacl.config import Init, TransformerConfig
+from cacl.config import Config, Init, TransformerConfig
 from cacl.errors import ConfigError
 from cacl.models.embedder_weights import load_backbone
+from cacl.models.encoder import Encoder
 
 
-class VideoTransformer(nn.Module):
+class VideoTransformer(Encoder):
     """Pre-norm blocks (Dosovitskiy et al., ICLR 2021) over [CLS, T frames, the same T frames in shuffled order].
 
     Each of the 2T + 1 tokens has a learned position.
@@ -36,13 +37,10 @@ class VideoTransformer(nn.Module):
         CheckpointError: The weights of the embedder cannot be read, or do not fit it.
     """
 
-    num_features: int
-    """The length of the feature vector, which is that of a token."""
-
     def __init__(self, config: TransformerConfig, frames: int, init: Init = "normal") -> None:
         super().__init__()
         width = config.width
-        self.num_features = width
+        self.num_features = width  # of a feature vector, which is one of the tokens
         self.embedder = _create_embedder(config)
         self.cls = nn.Parameter(torch.empty(width))
         self.positions = nn.Parameter(torch.empty(1 + 2 * frames, width))
@@ -63,7 +61,19 @@ class VideoTransformer(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward(self, clips: Tensor, order: Tensor) -> Tensor:
+    def forward_features(self, clips: Tensor) -> Tensor:
+        """Computes the tokens behind the last block, for each clip beside an unshuffled copy of itself.
+
+        Args:
+            clips: Floats [B, 3, T, H, W], RGB in about [0, 1].
+
+        Returns:
+            Floats [B, 1 + 2T, width]: CLS, then the frames, then the frames of the copy.
+        """
+        frames = self.embed(clips)
+        return self.norm(self.blocks(self._sequence(frames, frames)))
+
+    def forward(self, clips: Tensor, order: Tensor | None = None) -> Tensor:
         """Computes the feature vector of each clip and its shuffled copy.
 
         An embedder sees one frame at a time. The tokens of the shuffled copy are therefore a gather of those of the
@@ -71,12 +81,15 @@ class VideoTransformer(nn.Module):
 
         Args:
             clips: Floats [B, 3, T, H, W], RGB in about [0, 1], with the frames in true order.
-            order: Integers [B, T]. Frame i of the shuffled copy is frame order[i] of the clip.
+            order: Integers [B, T]. Frame i of the shuffled copy is frame order[i] of the clip. None leaves the copy
+                unshuffled.
 
         Returns:
             The CLS features, floats [B, width].
         """
         original = self.embed(clips)
+        if order is None:
+            return self.attend(original, original)
         shuffled = original.gather(1, order.long().unsqueeze(-1).expand_as(original))
         return self.attend(original, shuffled)
 
@@ -102,9 +115,16 @@ class VideoTransformer(nn.Module):
         Returns:
             The CLS features, floats [B, width].
         """
+        return self.norm(self.blocks(self._sequence(original, shuffled))[:, 0])
+
+    def _sequence(self, original: Tensor, shuffled: Tensor) -> Tensor:
         cls = self.cls.expand(len(original), 1, -1)
-        tokens = torch.cat([cls, original, shuffled], 1) + self.positions
-        return self.norm(self.blocks(tokens)[:, 0])
+        return torch.cat([cls, original, shuffled], 1) + self.positions
+
+
+def video_transformer(config: Config) -> VideoTransformer:
+    """Makes the video transformer that a configuration describes."""
+    return VideoTransformer(config.model.transformer, config.clip.frames, config.model.init)
 
 
 def _create_embedder(config: TransformerConfig) -> LightEmbedder | TimmEmbedder:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from cacl.clips import ClipBatch, ClipPlan, Failure
+from cacl.config import Config
 from cacl.errors import CaclError, ConfigError, DataError
 from cacl.loaders.backends.dali_graph import BorrowedOutputs, build_graph, graph_inputs, plans_by_view
 from cacl.loaders.backends.dali_reading import BatchQueue, PendingBatch, distribute, read_ahead
@@ -47,6 +48,20 @@ def unavailable_reason(device: torch.device) -> str | None:
     except OSError:
         return "NVIDIA's video decoder libnvcuvid.so.1 is missing (a container needs NVIDIA_DRIVER_CAPABILITIES=all)"
     return None
+
+
+def build(catalog: Catalog, config: Config, device: torch.device, threads: int) -> DaliBackend:
+    """Builds this backend, as `select.build_backend` describes it."""
+    loader = config.loader
+    return DaliBackend(
+        catalog,
+        size=config.clip.size,
+        threads=threads,
+        prefetch=loader.prefetch,
+        pipelines=loader.dali_pipelines,
+        device=device,
+        views=loader.dali_views,
+    )
 
 
 class DaliBackend:

@@ -12,11 +12,21 @@ import torch
 from torch import Tensor
 
 from cacl.clips import ClipPlan, VideoRecord, ViewPlan
+from cacl.config import Config
 from cacl.kernels.augment_reference import one_view
 from cacl.loaders.backends import pillow_ops
+from cacl.loaders.backends.thread_pool import ThreadPoolBackend
+from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.storage import Location
 from cacl.loaders.decode.yuv import ACCURATE_SCALING, apply_orientation, source_colorspace
+
+
+def build(catalog: Catalog, config: Config, device: torch.device, threads: int) -> ThreadPoolBackend:
+    """Builds this backend, as `select.build_backend` describes it."""
+    return ThreadPoolBackend(
+        load_clip, catalog, size=config.clip.size, threads=threads, prefetch=config.loader.prefetch
+    )
 
 
 def load_clip(location: Location, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:

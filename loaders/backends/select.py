@@ -12,9 +12,9 @@ import torch
 from cacl.clips import ClipBatch, ClipPlan
 from cacl.config import Config, LoaderConfig
 from cacl.errors import ConfigError
-from cacl.loaders.backends import cpu, dali, reference
-from cacl.loaders.backends.thread_pool import ThreadPoolBackend
+from cacl.loaders.backends import dali
 from cacl.loaders.catalog.catalog import Catalog
+from cacl.registry import BACKENDS
 
 MIN_REMOTE_THREADS = 16
 """The least number of threads that load a remote set: they wait for the server more than they compute."""
@@ -74,9 +74,9 @@ def build_backend(name: str, catalog: Catalog, config: Config, device: torch.dev
     """Builds a backend for the videos of a catalog.
 
     Args:
-        name: `cpu`, `reference` or `dali`.
+        name: A name in `cacl.registry.BACKENDS`.
         catalog: The videos.
-        config: The size of a view, and how much is done at once.
+        config: The size of a view, and how much is done at once. Of `loader.threads`, 0 shares the cores.
         device: Where `dali` makes the views. The others make them on the CPU.
         processes: The number of processes that share the cores of this machine.
 
@@ -86,14 +86,7 @@ def build_backend(name: str, catalog: Catalog, config: Config, device: torch.dev
     Raises:
         ConfigError: The backend cannot run here.
     """
-    size, prefetch = config.clip.size, config.loader.prefetch
     cores = max(1, (os.cpu_count() or 1) // processes)
     is_local = isinstance(catalog.root, Path)
     threads = config.loader.threads or (cores if is_local else max(cores, MIN_REMOTE_THREADS))
-    if name == "dali":
-        pipelines, views = config.loader.dali_pipelines, config.loader.dali_views
-        return dali.DaliBackend(
-            catalog, size=size, threads=threads, prefetch=prefetch, pipelines=pipelines, device=device, views=views
-        )
-    load_clip = {"cpu": cpu.load_clip, "reference": reference.load_clip}[name]
-    return ThreadPoolBackend(load_clip, catalog, size=size, threads=threads, prefetch=prefetch)
+    return BACKENDS.load(name)(catalog, config, device, threads)

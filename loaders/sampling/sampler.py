@@ -18,7 +18,7 @@ from cacl.config import AugmentConfig, ClipConfig
 from cacl.loaders.sampling.augmentation import center_crop_view, draw_view
 from cacl.loaders.sampling.rng import RandomStream
 
-EPOCH_ORDER_STREAM, CLIP_STREAM, TRAINING_STEP_STREAM = range(3)
+EPOCH_ORDER_STREAM, CLIP_STREAM, TRAINING_STEP_STREAM, BATCH_TRANSFORM_STREAM = range(4)
 """What a stream of random numbers is for. It is the second value of the stream's key, behind the seed, so that streams
 for different purposes never share a number."""
 

@@ -44,7 +44,7 @@ def command(tmp_path: Path) -> Path:
         (["bench-loader", "videos", "-c", ""], recipes.names()),
         (["train", "-c", "./"], []),  # Bash offers files then.
         (["recipes", "off"], ["official"]),
-        (["config", "order"], ["order", "order.weight"]),
+        (["config", "retrieval.b"], ["retrieval.batch_size"]),
         (["config", "clip.s"], ["clip.stride", "clip.size"]),
     ],
     ids=lambda value: " ".join(value),

@@ -63,7 +63,7 @@ def test_config_shows_every_key_and_its_meaning(cacl: Run) -> None:
 
 
 def test_config_shows_a_part(cacl: Run) -> None:
-    assert [key["name"] for key in result(cacl("config", "order", "--json"))] == ["order.weight"]
+    assert [key["name"] for key in result(cacl("config", "losses", "--json"))] == ["losses"]
     assert cacl("config", "train.compile").stdout == (
         "[train]  # The length of a training, and how it is computed.\n\n"
         "train.compile = false\n    true or false\n    Whether the encoders are compiled with torch.compile.\n"

@@ -1,6 +1,5 @@
 """What the tests of the configuration share: its keys, and what is said of wrong ones."""
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ import pytest
 
 from cacl.config import Config, load
 from cacl.errors import ConfigError
+from tests.config_keys import config_keys, value_at
 from tests.launch import ROOT
 
 RECIPES = sorted((ROOT / "cacl/recipes").glob("*.toml"))
@@ -21,7 +21,7 @@ def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield prefix + name, value
 
 
-DEFAULTS = dict(leaves(dataclasses.asdict(Config())))
+DEFAULTS = {key: value_at(Config(), key) for key in config_keys(Config())}
 FLOATS = [key for key, value in DEFAULTS.items() if isinstance(value, float)]
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from cacl import distributed
 from cacl.clips import ClipBatch
 from cacl.method.losses import contrast_loss
+from cacl.registry import PAIRS
 from cacl.training.train_state import TrainState
 from tests import launch
 from tests.method.contrast_truth import (
@@ -61,12 +62,12 @@ def losses(_: Path) -> dict[tuple[str, str], Any]:
                 embeddings,
                 queue,
                 TEMPERATURE,
-                pairs,
+                PAIRS.load(pairs),
                 negatives,
                 gather=partial(distributed.all_gather, counts=counts),
                 rank_offset=own.start,
             )
-            (loss * len(embeddings["f_q"]) / CLIPS).backward()
+            (loss * counts[distributed.rank()] / CLIPS).backward()
             gradients = {name: x.grad for name, x in embeddings.items() if x.grad is not None}
             results[pairs, negatives] = {"loss": loss.detach(), "metrics": metrics, "gradients": gradients}
     return results
@@ -160,7 +161,7 @@ def test_ranks_train_as_one_process_does(folder: Path, world: int, negatives: st
     expected = steps(folder, negatives)
     results = launch.results_of(LAUNCHES, f"{negatives} of {world}", folder)
     names = expected["metrics"][0].keys()
-    assert {"loss", "contrast", "batch_top1/t_q.t_k"} <= names
+    assert {"loss", "contrast", "batch_top1/transformer_query.transformer_key"} <= names
     for step in range(STEPS):
         found = joined([result["metrics"][step] for result in results], COUNTS[world])
         assert found.keys() == names

@@ -111,7 +111,7 @@ def train_same_clips(folder: Path, groups: int) -> dict[str, Any]:
             batch = ClipBatch(views=tuple(views[:, mine]), order=order[mine], video=number[mine], index=number[mine])
             keys.append(train_state.model(batch, train_state.step)[1])
             metrics = train_state.train_step(batch, sync=True)
-            similarity.append(distributed.all_gather(metrics["similarity/f_q.f_k"][None]).mean())
+            similarity.append(distributed.all_gather(metrics["similarity/cnn_query.cnn_key"][None]).mean())
         state = {name: x.clone() for name, x in train_state.model.state_dict().items()}
     return {"keys": torch.stack(keys), "similarity": torch.stack(similarity), "state": state}
 

@@ -166,7 +166,7 @@ def test_a_second_extraction_that_dies_leaves_nothing_to_use(
 
 
 DO_NOT_DECIDE_FEATURES = (
-    *("name", "run", "data.", "loader.", "contrast.", "order.", "optim.", "train.", "retrieval.batch_size"),
+    *("name", "run", "data.", "loader.", "contrast.", "losses", "optim.", "train.", "retrieval.batch_size"),
     "model.",  # the weights are for one model, and an evaluation may not name another
     *(
         f"augment.{name}"
@@ -179,6 +179,7 @@ DO_NOT_DECIDE_FEATURES = (
             "color_jitter_prob",
             "grayscale_prob",
             "color_arithmetic",
+            "batch_transforms",
         )
     ),
 )

@@ -137,7 +137,7 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
         "optim": {"name": "adamw", "lr": 1e-3, "warmup_epochs": 3.0, "max_grad_norm": 1.0},
     },
     "cnn": {"contrast": {"pairs": "cnn", "shuffle_bn_groups": 2}},
-    "none": {"contrast": {"pairs": "none"}, "optim": {"warmup_epochs": 2.0}},
+    "none": {"losses": {"contrast": 0.0}, "optim": {"warmup_epochs": 2.0}},
 }
 
 

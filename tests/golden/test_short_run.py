@@ -175,7 +175,7 @@ def test_contrast_tells_sixteen_videos_apart(configured: Callable[..., Config]) 
         batch=8,
         augment={"crop": [1, 1], "flip_prob": 0, "color_jitter_prob": 0, "grayscale_prob": 0},
         contrast={"pairs": "cnn", "queue_size": 8, "momentum": 0.9},
-        order={"weight": 0.0},
+        losses={"order": 0.0},
         optim={"lr": 0.1},
     )
     contrast = losses(config, 60)["contrast"]
@@ -185,7 +185,7 @@ def test_contrast_tells_sixteen_videos_apart(configured: Callable[..., Config]) 
 
 
 def test_order_is_learnt_by_heart(configured: Callable[..., Config]) -> None:
-    config = configured(steps=40, batch=8, contrast={"pairs": "none"}, model={"dropout": 0.0}, optim={"lr": 0.05})
+    config = configured(steps=40, batch=8, losses={"contrast": 0.0}, model={"dropout": 0.0}, optim={"lr": 0.05})
     (batch,) = batches(config, 1)
     train_state = TrainState(config, VIDEOS, torch.device("cpu"))
     taken = [train_state.train_step(batch, sync=True) for _ in range(40)]

@@ -9,17 +9,23 @@ import pytest
 import torch
 from torch import Tensor
 
+from cacl.method.pairs import Embedding
+
+F_Q, F_K = Embedding("cnn", "query"), Embedding("cnn", "key")
+T_Q, T_K = Embedding("transformer", "query"), Embedding("transformer", "key")
+"""The four embeddings, by the letters of the paper."""
+
 PUBLISHED_PAIRS = {
-    "official": (("f_q", "f_k", "f_q"), ("f_q", "t_q", "f_q"), ("f_q", "t_k", "f_q"), ("t_q", "t_k", "f_q")),
-    "within": (("f_q", "f_k", "f_q"), ("t_q", "t_k", "t_q")),
-    "cross": (("f_q", "f_k", "f_q"), ("f_q", "t_k", "f_q"), ("t_q", "f_k", "t_q"), ("t_q", "t_k", "t_q")),
-    "cnn": (("f_q", "f_k", "f_q"),),
-    "transformer": (("t_q", "t_k", "t_q"),),
+    "official": ((F_Q, F_K, F_Q), (F_Q, T_Q, F_Q), (F_Q, T_K, F_Q), (T_Q, T_K, F_Q)),
+    "within": ((F_Q, F_K, F_Q), (T_Q, T_K, T_Q)),
+    "cross": ((F_Q, F_K, F_Q), (F_Q, T_K, F_Q), (T_Q, F_K, T_Q), (T_Q, T_K, T_Q)),
+    "cnn": ((F_Q, F_K, F_Q),),
+    "transformer": ((T_Q, T_K, T_Q),),
 }
 """Each positive pair, and the embedding whose similarities to the queue are its negatives, by the description of the
 method."""
 
-EMBEDDINGS = ("f_q", "f_k", "t_q", "t_k")
+EMBEDDINGS = (F_Q, F_K, T_Q, T_K)
 SIZES = [(1, 1, 3), (5, 1, 128), (1, 7, 128), (5, 7, 3), (1, 513, 3), (5, 513, 128)]  # B, K, D
 TEMPERATURES = [0.01, 0.07, 1.0]
 SMALL_LOSS, SMALL_GRADIENT = 1e-6, 5e-6
@@ -30,7 +36,7 @@ KINDS_OF_NEGATIVES = {"queue": ("queue",), "batch": ("batch",), "both": ("queue"
 """The kinds of negatives that each value of `negatives` stands for."""
 
 
-def random_embeddings(size: tuple[int, int, int]) -> tuple[dict[str, Tensor], Tensor]:
+def random_embeddings(size: tuple[int, int, int]) -> tuple[dict[Embedding, Tensor], Tensor]:
     """Draws unit embeddings, of which the queries have a gradient, and a queue.
 
     The embeddings of a video are near each other, for some videos less so, and every third key of the queue is near a
@@ -42,10 +48,14 @@ def random_embeddings(size: tuple[int, int, int]) -> tuple[dict[str, Tensor], Te
     spread = np.linspace(0.3, 1.5, batch)[:, None]
     embeddings = {name: unit_rows(videos + spread * rng.standard_normal((batch, dim))) for name in EMBEDDINGS}
     for name, x in embeddings.items():
-        x.requires_grad_(name.endswith("q"))
+        x.requires_grad_(name.side == "query")
     queue = rng.standard_normal((keys, dim))
     queue[::3] += 1.5 * videos[rng.integers(0, batch, len(queue[::3]))]
     return embeddings, unit_rows(queue)
+
+
+def named(embedding: Embedding) -> str:
+    return f"{embedding.encoder}_{embedding.side}"
 
 
 def unit_rows(x: np.ndarray) -> Tensor:
@@ -53,7 +63,7 @@ def unit_rows(x: np.ndarray) -> Tensor:
 
 
 def contrast_in_numpy(
-    embeddings: Mapping[str, Tensor], queue: Tensor, temperature: float, pairs: str, negatives: str = "queue"
+    embeddings: Mapping[Embedding, Tensor], queue: Tensor, temperature: float, pairs: str, negatives: str = "queue"
 ) -> tuple[float, dict[str, float]]:
     """The loss and its metrics in float64, as the formula is written."""
     e = {name: x.detach().numpy().astype(np.float64) for name, x in embeddings.items()}
@@ -61,9 +71,9 @@ def contrast_in_numpy(
     losses: dict[str, list[float]] = {kind: [] for kind in KINDS_OF_NEGATIVES[negatives]}
     metrics = {}
     for first, second, anchor in PUBLISHED_PAIRS[pairs]:
-        batch = len(e["f_q"])
+        batch = len(e[first])
         similarity = np.array([a @ b for a, b in zip(e[first], e[second], strict=True)])
-        metrics[f"similarity/{first}.{second}"] = similarity.mean()
+        metrics[f"similarity/{named(first)}.{named(second)}"] = similarity.mean()
         for i in range(batch):
             positive = np.exp(similarity[i] / temperature)
             others = [j for j in range(batch) if j != i]
@@ -76,23 +86,23 @@ def contrast_in_numpy(
                 sides = [-np.log(positive / (positive + of_side.sum())) for of_side in (of_first, of_second)]
                 losses["batch"].append(float(np.mean(sides)))
         if "queue" in losses:
-            metrics[f"top1/{first}.{second}"] = np.mean(similarity >= (e[anchor] @ keys.T).max(1))
+            metrics[f"top1/{named(first)}.{named(second)}"] = np.mean(similarity >= (e[anchor] @ keys.T).max(1))
         if "batch" in losses:
             nearest = np.where(np.eye(batch, dtype=bool), -np.inf, e[first] @ e[second].T).max(1)
-            metrics[f"batch_top1/{first}.{second}"] = np.mean(similarity >= nearest)
+            metrics[f"batch_top1/{named(first)}.{named(second)}"] = np.mean(similarity >= nearest)
     if len(losses) > 1:
         metrics |= {f"contrast/{kind}": float(np.mean(values)) for kind, values in losses.items()}
     return float(np.mean([np.mean(values) for values in losses.values()])), metrics
 
 
 def contrast_in_torch(
-    embeddings: Mapping[str, Tensor],
+    embeddings: Mapping[Embedding, Tensor],
     queue: Tensor,
     temperature: float,
     pairs: str,
     dtype: torch.dtype,
     negatives: str = "queue",
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, dict[Embedding, Tensor]]:
     """The loss and its gradients the plain way.
 
     With the queue they are the cross-entropy of the logits of the positive and all negatives with class 0; in a batch,

@@ -13,7 +13,9 @@ from cacl.config import Config, from_dict
 FRAMES, SIZE, DIM = 4, 16, 8
 
 
-def tiny(*, order_weight: float = 1.0, embedder: str = "light", **contrast: Any) -> Config:
+def tiny(
+    *, order_weight: float = 1.0, contrast_weight: float = 1.0, embedder: str = "light", **contrast: Any
+) -> Config:
     return from_dict(
         {
             "clip": {"frames": FRAMES, "size": SIZE},
@@ -25,7 +27,7 @@ def tiny(*, order_weight: float = 1.0, embedder: str = "light", **contrast: Any)
                 "transformer": {"embedder": embedder, "width": 16, "depth": 1, "heads": 2},
             },
             "contrast": {"queue_size": 13, "momentum": 0.9, **contrast},
-            "order": {"weight": order_weight},
+            "losses": {"contrast": contrast_weight, "order": order_weight},
             "train": {"batch_size": 6},
         }
     )

@@ -6,14 +6,18 @@ import copy
 import dataclasses
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from cacl.clips import ClipBatch
+from cacl.config import Config
 from cacl.method.cacl import CACL
 from cacl.method.losses import contrast_loss, order_loss
+from cacl.method.pairs import CROSS, Embedding
+from cacl.registry import PAIRS
 from tests.method.small_method import DIM, a_batch, parameters, tiny
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -21,17 +25,25 @@ pytestmark = pytest.mark.usefixtures("seeded")
 
 def test_the_key_encoders_have_no_order_head() -> None:
     model = CACL(tiny())
-    assert model.query.order_head is not None
-    assert model.key.order_head is None
-    names = {name for name, _ in model.query.named_parameters() if not name.startswith("order_head.")}
+    assert set(model.query.cnn_heads) == {"contrast", "order"}
+    assert set(model.key.cnn_heads) == {"contrast"}
+    names = {name for name, _ in model.query.named_parameters() if not name.startswith("cnn_heads.order.")}
     assert {name for name, _ in model.key.named_parameters()} == names
 
 
 # --------------------------------------------------------------------------------------------------------- loss
 
-LOSSES = [(pairs, weight) for pairs in ("cross", "official", "within", "cnn") for weight in (0.0, 0.5)]
-LOSSES += [("transformer", 0.0), ("none", 0.5)]
+LOSSES = [(pairs, order) for pairs in ("cross", "official", "within", "cnn", "transformer") for order in (0.0, 0.5)]
+LOSSES += [("none", 0.5)]
+ENCODERS = ("cnn", "transformer")
 NEGATIVES = ("queue", "batch", "both")
+
+
+def with_losses(pairs: str, order_weight: float, **contrast: Any) -> Config:
+    """The method with these pairs; "none" leaves the contrast out."""
+    if pairs == "none":
+        return tiny(order_weight=order_weight, contrast_weight=0.0, **contrast)
+    return tiny(order_weight=order_weight, contrast_weight=0.7, pairs=pairs, **contrast)
 
 
 def assert_same_rows(actual: Tensor, expected: Tensor) -> None:
@@ -46,7 +58,7 @@ def assert_same_rows(actual: Tensor, expected: Tensor) -> None:
 @pytest.mark.parametrize(("pairs", "order_weight"), LOSSES)
 def test_loss_reaches_all_of_the_query_and_nothing_else(pairs: str, order_weight: float, negatives: str) -> None:
     """A trained parameter without a gradient would stop data-parallel training."""
-    model = CACL(tiny(pairs=pairs, order_weight=order_weight, negatives=negatives))
+    model = CACL(with_losses(pairs, order_weight, negatives=negatives))
     key, queue = parameters(model.key), copy.deepcopy(model.queue.state_dict())
     parts, keys = model(a_batch(), step=0)
     assert parts.total.isfinite()
@@ -68,20 +80,21 @@ def test_loss_reaches_all_of_the_query_and_nothing_else(pairs: str, order_weight
 @pytest.mark.parametrize(("pairs", "order_weight"), LOSSES)
 def test_loss_is_made_of_its_parts(pairs: str, order_weight: float, negatives: str) -> None:
     """Queries see the first view, keys the second, both with the same order."""
-    config = tiny(pairs=pairs, order_weight=order_weight, weight=0.7, negatives=negatives)
-    model, batch = CACL(config), a_batch()
+    model, batch = CACL(with_losses(pairs, order_weight, negatives=negatives)), a_batch()
     query, key = copy.deepcopy(model.query), copy.deepcopy(model.key)
     parts, keys = model(batch, step=0)
 
     q, k = query(batch.views[0].float(), batch.order), key(batch.views[1].float(), batch.order)
     total, metrics = torch.zeros(()), {}
     if pairs != "none":
-        embeddings = {f"{n}_q": q[n] for n in "ft" if n in q} | {f"{n}_k": k[n] for n in "ft" if n in k}
-        contrast, metrics = contrast_loss(embeddings, model.queue.keys, 0.07, pairs, negatives)
+        q_contrast, k_contrast = q["contrast"], k["contrast"]
+        embeddings = {Embedding(name, "query"): q_contrast[name] for name in ENCODERS if name in q_contrast}
+        embeddings |= {Embedding(name, "key"): k_contrast[name] for name in ENCODERS if name in k_contrast}
+        contrast, metrics = contrast_loss(embeddings, model.queue.keys, 0.07, PAIRS.load(pairs), negatives)
         total, metrics["contrast"] = total + 0.7 * contrast, contrast
-        assert_same_rows(keys, torch.cat([k[n] for n in "ft" if n in k]))
+        assert_same_rows(keys, torch.cat([k_contrast[name] for name in ENCODERS if name in k_contrast]))
     if order_weight:
-        order, accuracy = order_loss(q["order"], batch.order)
+        order, accuracy = order_loss(q["order"]["cnn"], batch.order)
         total, metrics = total + order_weight * order, metrics | accuracy | {"order": order}
     assert parts.metrics.keys() == metrics.keys()
     torch.testing.assert_close(parts.total, total)
@@ -112,7 +125,7 @@ def test_videos_of_a_batch_are_learnt_by_heart(negatives: str) -> None:
     ("pairs", "rows"), [("cross", 12), ("official", 12), ("within", 12), ("cnn", 6), ("transformer", 6), ("none", 0)]
 )
 def test_all_keys_of_a_batch_enter_the_queue(pairs: str, rows: int) -> None:
-    model = CACL(tiny(pairs=pairs, order_weight=float(pairs == "none")))
+    model = CACL(with_losses(pairs, float(pairs == "none")))
     old = model.queue.keys.clone()
     _, keys = model(a_batch(), step=0)
     assert keys.shape == (rows, DIM)
@@ -180,16 +193,17 @@ def test_keys_are_normalised_in_groups_and_come_back_in_order(groups: int) -> No
     assert [len(group) for group in seen] == [6 // groups] * groups
     assert sorted(itertools.chain(*seen)) == list(range(6))
 
-    by_hand = {"f": torch.full((6, DIM), math.nan), "t": torch.full((6, DIM), math.nan)}
+    by_hand = {name: torch.full((6, DIM), math.nan) for name in ENCODERS}
     with torch.no_grad():
         for group in seen:
-            for name, rows in key(batch.key[group].float(), batch.order[group]).items():
+            for name, rows in key(batch.key[group].float(), batch.order[group])["contrast"].items():
                 by_hand[name][group] = rows
-        q, together = query(batch.query.float(), batch.order), key(batch.key.float(), batch.order)
-    assert_same_rows(keys, torch.cat([by_hand["f"], by_hand["t"]]))
-    assert (by_hand["f"] - together["f"]).abs().max() > 0.01  # the company matters
-    embeddings = {f"{n}_q": q[n] for n in "ft"} | {f"{n}_k": by_hand[n] for n in "ft"}
-    _, expected = contrast_loss(embeddings, model.queue.keys, 0.07, "cross")
+        q, together = (f(x.float(), batch.order)["contrast"] for f, x in ((query, batch.query), (key, batch.key)))
+    assert_same_rows(keys, torch.cat([by_hand["cnn"], by_hand["transformer"]]))
+    assert (by_hand["cnn"] - together["cnn"]).abs().max() > 0.01  # the company matters
+    embeddings = {Embedding(name, "query"): q[name] for name in ENCODERS}
+    embeddings |= {Embedding(name, "key"): by_hand[name] for name in ENCODERS}
+    _, expected = contrast_loss(embeddings, model.queue.keys, 0.07, CROSS)
     assert len(expected) == 8
     for name, value in expected.items():
         torch.testing.assert_close(metrics[name], value, msg=lambda m, name=name: f"{name}: {m}")

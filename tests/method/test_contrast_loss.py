@@ -9,12 +9,18 @@ import pytest
 import torch
 
 from cacl.method.losses import contrast_loss
+from cacl.method.pairs import CNN, CROSS, OFFICIAL
+from cacl.registry import PAIRS
 from tests.method.contrast_truth import (
+    F_K,
+    F_Q,
     KINDS_OF_NEGATIVES,
     PUBLISHED_PAIRS,
     SIZES,
     SMALL_GRADIENT,
     SMALL_LOSS,
+    T_K,
+    T_Q,
     TEMPERATURES,
     assert_metrics,
     contrast_in_numpy,
@@ -31,7 +37,7 @@ def test_contrast_is_the_formula(pairs: str, size: tuple[int, int, int], tempera
     expected, expected_metrics = contrast_in_numpy(embeddings, queue, temperature, pairs)
     plain, _ = contrast_in_torch(embeddings, queue, temperature, pairs, torch.float32)
     allowed = abs(plain.item() - expected) + SMALL_LOSS / temperature
-    loss, metrics = contrast_loss(embeddings, queue, temperature, pairs)
+    loss, metrics = contrast_loss(embeddings, queue, temperature, PAIRS.load(pairs))
     assert loss.shape == ()
     assert loss.dtype == torch.float32
     assert abs(loss.item() - expected) <= allowed
@@ -48,10 +54,10 @@ def test_contrast_has_the_gradients_of_the_formula(pairs: str, size: tuple[int, 
     written = contrast_in_numpy(embeddings, queue, temperature, pairs)[0]
     assert value.item() == pytest.approx(written, rel=1e-12, abs=1e-12)
     _, plain = contrast_in_torch(embeddings, queue, temperature, pairs, torch.float32)
-    contrast_loss(embeddings, queue, temperature, pairs)[0].backward()
+    contrast_loss(embeddings, queue, temperature, PAIRS.load(pairs))[0].backward()
 
     gradients = {name: x.grad for name, x in embeddings.items() if x.grad is not None}
-    took_part = {name for pair in PUBLISHED_PAIRS[pairs] for name in pair if name.endswith("q")}
+    took_part = {name for pair in PUBLISHED_PAIRS[pairs] for name in pair if name.side == "query"}
     assert gradients.keys() == took_part == expected.keys()
     for name, gradient in gradients.items():
         assert gradient.dtype == torch.float32
@@ -69,7 +75,7 @@ def test_contrast_within_the_batch_is_the_formula(pairs: str, negatives: str, ba
     expected, expected_metrics = contrast_in_numpy(embeddings, queue, temperature, pairs, negatives)
     plain, _ = contrast_in_torch(embeddings, queue, temperature, pairs, torch.float32, negatives)
     allowed = abs(plain.item() - expected) + SMALL_LOSS / temperature
-    loss, metrics = contrast_loss(embeddings, queue, temperature, pairs, negatives)
+    loss, metrics = contrast_loss(embeddings, queue, temperature, PAIRS.load(pairs), negatives)
     assert (loss.shape, loss.dtype) == ((), torch.float32)
     assert abs(loss.item() - expected) <= allowed
     assert_metrics(metrics, expected_metrics, allowed)
@@ -89,10 +95,10 @@ def test_contrast_within_the_batch_has_the_gradients_of_the_formula(
     written = contrast_in_numpy(embeddings, queue, temperature, pairs, negatives)[0]
     assert value.item() == pytest.approx(written, rel=1e-12, abs=1e-12)
     _, plain = contrast_in_torch(embeddings, queue, temperature, pairs, torch.float32, negatives)
-    contrast_loss(embeddings, queue, temperature, pairs, negatives)[0].backward()
+    contrast_loss(embeddings, queue, temperature, PAIRS.load(pairs), negatives)[0].backward()
 
     gradients = {name: x.grad for name, x in embeddings.items() if x.grad is not None}
-    took_part = {name for pair in PUBLISHED_PAIRS[pairs] for name in pair if name.endswith("q")}
+    took_part = {name for pair in PUBLISHED_PAIRS[pairs] for name in pair if name.side == "query"}
     assert gradients.keys() == took_part == expected.keys()
     for name, gradient in gradients.items():
         assert gradient.dtype == torch.float32
@@ -106,7 +112,7 @@ def test_both_is_the_mean_of_the_two(pairs: str) -> None:
     leaves = [x for x in embeddings.values() if x.requires_grad]
     results = {}
     for negatives in KINDS_OF_NEGATIVES:
-        loss, metrics = contrast_loss(embeddings, queue, 0.07, pairs, negatives)
+        loss, metrics = contrast_loss(embeddings, queue, 0.07, PAIRS.load(pairs), negatives)
         results[negatives] = loss, metrics, torch.autograd.grad(loss, leaves, materialize_grads=True)
     both, metrics, gradients = results["both"]
     for kind in ("queue", "batch"):
@@ -125,7 +131,7 @@ def test_negatives_come_from_the_queue_by_default() -> None:
     leaves = [x for x in embeddings.values() if x.requires_grad]
     results = []
     for options in ({}, {"negatives": "queue", "gather": None, "rank_offset": 5}):
-        loss, metrics = contrast_loss(embeddings, queue, 0.07, "cross", **options)
+        loss, metrics = contrast_loss(embeddings, queue, 0.07, CROSS, **options)
         results.append([loss, *metrics.values(), *torch.autograd.grad(loss, leaves)])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
@@ -135,7 +141,7 @@ def test_negatives_come_from_the_queue_by_default() -> None:
 def test_gradients_of_the_contrast_are_its_finite_differences(pairs: str, negatives: str) -> None:
     """The differences are those of the formula in numpy, which knows nothing of autograd."""
     embeddings, queue = random_embeddings((3, 7, 5))
-    contrast_loss(embeddings, queue, 0.5, pairs, negatives)[0].backward()
+    contrast_loss(embeddings, queue, 0.5, PAIRS.load(pairs), negatives)[0].backward()
     for name, x in embeddings.items():
         if x.grad is None:
             continue
@@ -155,10 +161,12 @@ def test_gradients_of_the_contrast_are_its_finite_differences(pairs: str, negati
 def test_contrast_of_the_most_unlike_does_not_overflow(pairs: str, temperature: float) -> None:
     """The formula is worked out by hand, since e^(1/T) is beyond float32, and at T = 0.001 beyond float64."""
     axis = torch.eye(1, 8).expand(3, 8)
-    queries = {"f_q": axis.clone().requires_grad_(), "t_q": axis.clone().requires_grad_()}
-    loss, metrics = contrast_loss({**queries, "f_k": -axis, "t_k": -axis}, axis.repeat(7, 1), temperature, pairs)
+    queries = {F_Q: axis.clone().requires_grad_(), T_Q: axis.clone().requires_grad_()}
+    loss, metrics = contrast_loss(
+        {**queries, F_K: -axis, T_K: -axis}, axis.repeat(7, 1), temperature, PAIRS.load(pairs)
+    )
     loss.backward()
-    similarities = [1 if pair[:2] == ("f_q", "t_q") else -1 for pair in PUBLISHED_PAIRS[pairs]]
+    similarities = [1 if pair[:2] == (F_Q, T_Q) else -1 for pair in PUBLISHED_PAIRS[pairs]]
     expected = [math.log(22) if p == 1 else 2 / temperature + math.log(21) for p in similarities]
     assert loss.item() == pytest.approx(np.mean(expected), rel=1e-6)
     assert [v.item() for name, v in metrics.items() if name.startswith("top1")] == [p == 1 for p in similarities]
@@ -181,8 +189,8 @@ def test_contrast_of_the_most_unlike_does_not_overflow(pairs: str, temperature: 
 @pytest.mark.parametrize("pairs", PUBLISHED_PAIRS)
 def test_contrast_of_the_most_alike_vanishes(pairs: str, temperature: float) -> None:
     axis = torch.eye(1, 8).expand(3, 8)
-    queries = {"f_q": axis.clone().requires_grad_(), "t_q": axis.clone().requires_grad_()}
-    loss, metrics = contrast_loss({**queries, "f_k": axis, "t_k": axis}, -axis, temperature, pairs)
+    queries = {F_Q: axis.clone().requires_grad_(), T_Q: axis.clone().requires_grad_()}
+    loss, metrics = contrast_loss({**queries, F_K: axis, T_K: axis}, -axis, temperature, PAIRS.load(pairs))
     loss.backward()
     assert loss.item() == 0
     assert all(value == 1 for value in metrics.values())
@@ -191,12 +199,12 @@ def test_contrast_of_the_most_alike_vanishes(pairs: str, temperature: float) -> 
 
 def test_a_positive_as_near_as_the_nearest_key_is_counted_first() -> None:
     axes = torch.eye(4)
-    embeddings = {"f_q": axes[:3], "f_k": axes[:3]}
-    _, metrics = contrast_loss(embeddings, axes[2:], 0.07, "cnn")  # axis 2 is in the queue
-    assert metrics["top1/f_q.f_k"] == 1
-    _, metrics = contrast_loss({**embeddings, "f_k": axes[[0, 1, 3]]}, axes[2:], 0.07, "cnn")
-    assert metrics["top1/f_q.f_k"].item() == pytest.approx(2 / 3)
-    assert metrics["similarity/f_q.f_k"].item() == pytest.approx(2 / 3)
+    embeddings = {F_Q: axes[:3], F_K: axes[:3]}
+    _, metrics = contrast_loss(embeddings, axes[2:], 0.07, CNN)  # axis 2 is in the queue
+    assert metrics["top1/cnn_query.cnn_key"] == 1
+    _, metrics = contrast_loss({**embeddings, F_K: axes[[0, 1, 3]]}, axes[2:], 0.07, CNN)
+    assert metrics["top1/cnn_query.cnn_key"].item() == pytest.approx(2 / 3)
+    assert metrics["similarity/cnn_query.cnn_key"].item() == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("negatives", KINDS_OF_NEGATIVES)
@@ -208,7 +216,7 @@ def test_half_precision_embeddings_are_contrasted_in_float32(
     """They are first brought to the precision of the queue."""
     embeddings, queue = random_embeddings((5, 513, 128))
     half = {name: x.detach().to(dtype).requires_grad_(x.requires_grad) for name, x in embeddings.items()}
-    loss, metrics = contrast_loss(half, queue.to(keys), 0.07, "official", negatives)
+    loss, metrics = contrast_loss(half, queue.to(keys), 0.07, OFFICIAL, negatives)
     loss.backward()
     single = {name: x.detach().to(keys).float().requires_grad_(x.requires_grad) for name, x in half.items()}
     queue = queue.to(keys).float()
@@ -229,4 +237,4 @@ def test_half_precision_embeddings_are_contrasted_in_float32(
 def test_a_queue_with_a_gradient_is_refused() -> None:
     embeddings, queue = random_embeddings((5, 7, 3))
     with pytest.raises(ValueError, match="constants"):
-        contrast_loss(embeddings, queue.requires_grad_(), 0.07, "cross")
+        contrast_loss(embeddings, queue.requires_grad_(), 0.07, CROSS)

@@ -11,7 +11,8 @@ import torch
 from cacl.clips import ViewPlan
 from cacl.loaders.backends.reference import make_view
 from cacl.loaders.sampling.augmentation import color_matrix
-from cacl.method.dual_encoder import DualEncoder, shuffle_frames
+from cacl.method.cacl import CACL
+from cacl.method.dual_encoder import shuffle_frames
 from tests.method.small_method import a_batch, tiny
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -43,14 +44,33 @@ def test_shuffling_a_view_equals_augmenting_the_shuffled_clip(side: int, size: i
 
 def test_encoders_equal_the_long_way() -> None:
     """The long way makes the shuffled clip by a loop, and embeds the tokens of all 2T frames."""
-    encoders, batch = DualEncoder(tiny()), a_batch()
+    model, batch = CACL(tiny()), a_batch()
+    encoders = model.query
     other: Any = copy.deepcopy(encoders)  # its parts are None in other configurations
     clips = batch.query.float()
     shuffled = torch.stack([clip[:, order.long()] for clip, order in zip(clips, batch.order, strict=True)])
     features = torch.cat([other.cnn(clips), other.cnn(shuffled)], 1)
     tokens = other.transformer.attend(other.transformer.embed(clips), other.transformer.embed(shuffled))
     out = encoders(clips, batch.order)
-    assert set(out) == {"f", "t", "order"}
-    torch.testing.assert_close(out["f"], other.cnn_head(features))
-    torch.testing.assert_close(out["order"], other.order_head(features))
-    torch.testing.assert_close(out["t"], other.transformer_head(tokens))
+    assert {loss: set(heads) for loss, heads in out.items()} == {"contrast": {"cnn", "transformer"}, "order": {"cnn"}}
+    torch.testing.assert_close(out["contrast"]["cnn"], other.cnn_heads["contrast"](features))
+    torch.testing.assert_close(out["order"]["cnn"], other.cnn_heads["order"](features))
+    torch.testing.assert_close(out["contrast"]["transformer"], other.transformer_heads["contrast"](tokens))
+
+
+@pytest.mark.parametrize(
+    ("contrast", "order", "pairs", "expected"),
+    [
+        (1.0, 0.0, "cross", (True, True)),
+        (1.0, 1.0, "cnn", (True, False)),
+        (1.0, 0.0, "cnn", (True, False)),
+        (1.0, 0.0, "transformer", (False, True)),
+        (1.0, 1.0, "transformer", (True, True)),
+        (0.0, 0.5, "cross", (True, False)),
+    ],
+)
+def test_only_the_encoders_that_the_losses_need(
+    contrast: float, order: float, pairs: str, expected: tuple[bool, bool]
+) -> None:
+    query = CACL(tiny(contrast_weight=contrast, order_weight=order, pairs=pairs)).query
+    assert (query.cnn is not None, query.transformer is not None) == expected

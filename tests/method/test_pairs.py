@@ -1,28 +1,38 @@
-"""Which encoders the pairs need, and that the table of pairs speaks of embeddings that exist."""
+"""The choices of pairs speak of embeddings that exist."""
+
+from __future__ import annotations
 
 import pytest
 
-from cacl.method.pairs import ENCODER_OF, PAIRS, required_encoders
-
-
-@pytest.mark.parametrize(
-    ("pairs", "order_weight", "expected"),
-    [
-        ("cross", 0.0, (True, True)),
-        ("official", 0.0, (True, True)),
-        ("within", 0.0, (True, True)),
-        ("cnn", 0.0, (True, False)),
-        ("cnn", 1.0, (True, False)),
-        ("transformer", 0.0, (False, True)),
-        ("none", 0.5, (True, False)),
-    ],
-)
-def test_only_the_encoders_that_the_losses_need(pairs: str, order_weight: float, expected: tuple[bool, bool]) -> None:
-    assert required_encoders(pairs, order_weight) == expected
+from cacl.method.pairs import encoders_in
+from cacl.registry import PAIRS
 
 
 def test_pairs_are_made_of_known_embeddings_and_begin_with_a_query() -> None:
-    for pair in (pair for pairs in PAIRS.values() for pair in pairs):
-        assert set(pair) <= ENCODER_OF.keys()
-        assert pair.anchor in ("f_q", "t_q")
-        assert pair.queue_anchor in ("f_q", "t_q")
+    for pair in (pair for name in PAIRS.names() for pair in PAIRS.load(name)):
+        assert {embedding.encoder for embedding in pair} <= {"cnn", "transformer"}
+        assert {embedding.side for embedding in pair} <= {"query", "key"}
+        assert pair.anchor.side == pair.queue_anchor.side == "query"
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        ("cross", ("cnn", "transformer")),
+        ("official", ("cnn", "transformer")),
+        ("within", ("cnn", "transformer")),
+        ("cnn", ("cnn",)),
+        ("transformer", ("transformer",)),
+    ],
+)
+def test_the_encoders_of_a_choice(pairs: str, expected: tuple[str, ...]) -> None:
+    assert encoders_in(PAIRS.load(pairs)) == expected
+
+
+def test_names_of_metrics() -> None:
+    assert [str(pair) for pair in PAIRS.load("official")] == [
+        "cnn_query.cnn_key",
+        "cnn_query.transformer_query",
+        "cnn_query.transformer_key",
+        "transformer_query.transformer_key",
+    ]

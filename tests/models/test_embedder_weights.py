@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cacl.errors import CheckpointError
-from cacl.models.registry import create_model
+from cacl.models.create import create_model
 from cacl.models.video_transformer import TimmEmbedder
 
 

@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from cacl.config import TransformerConfig
+from cacl.models.create import create_model
 from cacl.models.heads import ContrastHead
-from cacl.models.registry import create_model
 from cacl.models.video_transformer import VideoTransformer
 from tests.models.helpers import LIGHT, RESNET, assert_as_torch_draws, parameters, random_clips, shapes_only
 

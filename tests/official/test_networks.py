@@ -11,11 +11,13 @@ import torchvision
 from torch import nn
 
 from cacl.checkpoints.encoders import EncoderWeights
-from cacl.method.dual_encoder import DualEncoder
+from cacl.method.cacl import CACL
 from cacl.method.losses import contrast_loss
+from cacl.method.pairs import CNN_KEY, CNN_QUERY, TRANSFORMER_KEY, TRANSFORMER_QUERY
 from cacl.models.cnn3d import C3D
-from cacl.models.registry import create_model
+from cacl.models.create import create_model
 from cacl.models.video_transformer import VideoTransformer
+from cacl.registry import PAIRS
 from cacl.training.train_state import TrainState
 from tests.official import release
 from tests.official.second_implementation import (
@@ -50,7 +52,7 @@ def test_cnns_have_its_features_gradients_and_statistics(name: str) -> None:
 @pytest.mark.parametrize("reverse", [False, True])
 def test_the_transformer_reads_both_clips_behind_cls_with_a_position_each(reverse: bool) -> None:
     config = small()
-    query = DualEncoder(config).double()
+    query = CACL(config).query.double()
     theirs = second_implementation_of(query, config).double()
     clips, order = torch.rand(CLIP, 3, FRAMES, SIZE, SIZE).double(), random_batch().order
     copies = torch.stack([release.shuffled(clip, o) for clip, o in zip(clips, order.tolist(), strict=True)])
@@ -110,17 +112,18 @@ def test_the_loss_is_that_of_four_pairs_with_one_anchors_negatives() -> None:
     config = recipe()
     queue = nn.functional.normalize(torch.randn(50, 16), dim=1)
     ours = {
-        n: nn.functional.normalize(torch.randn(5, 16), dim=1).requires_grad_(n[2] == "q")
-        for n in ("f_q", "t_q", "f_k", "t_k")
+        embedding: nn.functional.normalize(torch.randn(5, 16), dim=1).requires_grad_(embedding.side == "query")
+        for embedding in (CNN_QUERY, TRANSFORMER_QUERY, CNN_KEY, TRANSFORMER_KEY)
     }
     theirs = {name: x.detach().double().requires_grad_(x.requires_grad) for name, x in ours.items()}
-    value, _ = contrast_loss(ours, queue, config.contrast.temperature, config.contrast.pairs, config.contrast.negatives)
-    f_q, t_q, f_k, t_k = (theirs[name] for name in ("f_q", "t_q", "f_k", "t_k"))
+    contrast = config.contrast
+    value, _ = contrast_loss(ours, queue, contrast.temperature, PAIRS.load(contrast.pairs), contrast.negatives)
+    f_q, t_q, f_k, t_k = theirs.values()
     expected = release.contrast(f_q, t_q, f_k, t_k, queue.double())
     assert value.item() == pytest.approx(expected.item(), rel=1e-6)
     value.backward()
     expected.backward()
-    for name in ("f_q", "t_q"):
+    for name in (CNN_QUERY, TRANSFORMER_QUERY):
         mine, other = ours[name].grad, theirs[name].grad
         assert mine is not None
         assert other is not None

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
 
 from cacl.config import Config
 from cacl.errors import UsageError
+from cacl.registry import LOGGERS
 from cacl.reporting.sinks.jsonl import JsonlSink
 from cacl.reporting.sinks.sink import ScalarSink
 from cacl.reporting.sinks.tensorboard import TensorBoardSink
-from cacl.reporting.sinks.trackio_sink import TrackioSink
-from cacl.reporting.sinks.wandb_sink import WandbSink
 
 ALWAYS: tuple[type[ScalarSink], ...] = (JsonlSink, TensorBoardSink)
-"""The sinks of every run."""
-LOGGERS: Mapping[str, type[ScalarSink]] = {"wandb": WandbSink, "trackio": TrackioSink}
-"""The sinks that `train.loggers` names, each by the name of the package that it needs. They import it when opened."""
+"""The sinks of every run. `cacl.registry.LOGGERS` has those that `train.loggers` chooses."""
 
 
 def check_installed(config: Config) -> None:
@@ -47,5 +43,5 @@ def open_sinks(config: Config, first_step: int) -> list[ScalarSink]:
     Raises:
         CaclError: A logger cannot be opened.
     """
-    chosen = (LOGGERS[name] for name in config.train.loggers)
+    chosen = (LOGGERS.load(name) for name in config.train.loggers)
     return [sink(config, first_step) for sink in (*ALWAYS, *chosen)]

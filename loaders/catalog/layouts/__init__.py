@@ -9,8 +9,8 @@ The layouts, one file each, in the order in which `auto` tries them:
     classes      one folder per class, within or around one folder per split if there are such
     folder       videos without labels, at any depth, perhaps in one folder per split
 
-`discover` has the table of them: a new layout is one file with a `Layout`, one line in that table, and its name in
-data.layout. What they share:
+`cacl.registry` has the table of them: a new layout is one file with a `Layout` and one line there, or, in another
+package, a call of `cacl.register_layout`. What they share:
 
     layout          what a layout consists of: `recognise` and `read`
     search          the files below a root

@@ -7,28 +7,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from cacl.config import DataConfig
 from cacl.errors import DataError
-from cacl.loaders.catalog.layouts import classes, csv_lists, folder, hmdb51, kinetics, ucf101
 from cacl.loaders.catalog.layouts.hold_out import hold_out
 from cacl.loaders.catalog.layouts.layout import Layout
 from cacl.loaders.catalog.layouts.list_files import UnreadableList
 from cacl.loaders.catalog.layouts.listing import LayoutResult, Listing, merge_linked_files
 from cacl.loaders.catalog.layouts.search import FolderContents, search_folder, search_list
 from cacl.loaders.catalog.layouts.suffixes import LIST_SUFFIXES, VIDEO_SUFFIXES, suffix_of
-
-LAYOUTS: Mapping[str, Layout] = {
-    "ucf101": ucf101.LAYOUT,
-    "hmdb51": hmdb51.LAYOUT,
-    "kinetics": kinetics.LAYOUT,
-    "csv": csv_lists.LAYOUT,
-    "classes": classes.LAYOUT,
-    "folder": folder.LAYOUT,
-}
-"""All layouts by the names that data.layout knows them by, in the order in which `auto` tries them."""
+from cacl.registry import LAYOUTS
 
 NAMED_LISTS = 3
 """This many lists that are not used are named; more are counted."""
@@ -55,12 +45,12 @@ def discover_videos(config: DataConfig) -> Listing:
         raise DataError(f"data.root = {root}: does not exist, or may not be read")
 
     if root.is_dir():
-        contents = search_folder(root, [layout.fold_lists for layout in LAYOUTS.values() if layout.fold_lists])
+        contents = search_folder(root, [layout.fold_lists for layout in _layouts().values() if layout.fold_lists])
     else:
         _check_root_file(root, config.layout)
         contents = search_list(root)
     layout = _recognise(contents) if config.layout == "auto" else config.layout
-    result = LAYOUTS[layout].read(contents, config.fold)
+    result = LAYOUTS.load(layout).read(contents, config.fold)
     entries, duplicates = merge_linked_files(contents.root, result.entries)
     if not entries:
         raise DataError(_no_videos(root, contents, result))
@@ -82,24 +72,32 @@ def discover_videos(config: DataConfig) -> Listing:
 
 def official_folds(listing: Listing) -> list[int]:
     """Returns the numbers of the official folds that there are lists of; none for a layout without numbered folds."""
-    pattern = LAYOUTS[listing.layout].fold_lists
+    pattern = LAYOUTS.load(listing.layout).fold_lists
     if pattern is None:
         return []
     texts = [*listing.root.glob("*.txt"), *listing.root.glob("*/*.txt")]
     return sorted({int(match["fold"]) for file in texts if (match := re.fullmatch(pattern, file.name))})
 
 
+def _layouts() -> dict[str, Layout]:
+    """Returns the layouts in the order in which `auto` tries them. The last of this package takes any folder."""
+    names = LAYOUTS.names()
+    names.sort(key=LAYOUTS.is_own)
+    return {name: LAYOUTS.load(name) for name in names}
+
+
 def _recognise(contents: FolderContents) -> str:
     """Returns the name of the first layout that the contents have. The lists of two published sets are refused."""
+    layouts = _layouts()
     published = {
         name: evidence
-        for name, layout in LAYOUTS.items()
+        for name, layout in layouts.items()
         if layout.is_published_set and (evidence := layout.recognise(contents))
     }
     if len(published) > 1:
         which = " and of ".join(f"{name} ({evidence})" for name, evidence in published.items())
         raise DataError(f"data.root = {contents.root}: holds lists of {which}; name one's folder, or set data.layout")
-    others = (name for name, layout in LAYOUTS.items() if not layout.is_published_set and layout.recognise(contents))
+    others = (name for name, layout in layouts.items() if not layout.is_published_set and layout.recognise(contents))
     return next(iter(published), None) or next(others)
 
 
@@ -108,7 +106,7 @@ def _check_root_file(file: Path, layout: str) -> None:
     suffix = suffix_of(file.name)
     if suffix in VIDEO_SUFFIXES:
         raise DataError(f"data.root = {file}: is a single file; give the folder that it lies in, or a list of videos")
-    takes_list = layout == "auto" or LAYOUTS[layout].root_may_be_list
+    takes_list = layout == "auto" or LAYOUTS.load(layout).root_may_be_list
     if suffix not in LIST_SUFFIXES or not takes_list:
         raise DataError(f"data.root = {file}: is a file; layout {layout} takes a folder (auto and csv also a list)")
 

@@ -11,7 +11,7 @@ from cacl.loaders.catalog.layouts.search import FolderContents
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """A form in which data sets lie on disk. The table in `discover` names all of them."""
+    """A form in which data sets lie on disk. `cacl.registry` names all of them."""
 
     recognise: Callable[[FolderContents], str]
     """Returns what shows that the contents have this layout, such as the path of a list; "" if nothing does. It may

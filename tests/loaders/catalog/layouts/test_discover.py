@@ -1,19 +1,13 @@
 """The root, the choice of a layout, and lists that it does not use."""
 
 from pathlib import Path
-from typing import get_args, get_type_hints
 
 import pytest
 
 from cacl.config import DataConfig
 from cacl.errors import DataError
-from cacl.loaders.catalog.layouts.discover import LAYOUTS, discover_videos, official_folds
+from cacl.loaders.catalog.layouts.discover import discover_videos, official_folds
 from tests.loaders.catalog.layouts.data_sets import find, put, write
-
-
-def test_the_configuration_names_every_layout() -> None:
-    names = get_args(get_type_hints(DataConfig)["layout"])
-    assert sorted(names) == sorted(["auto", *LAYOUTS])
 
 
 def test_numbers_of_the_official_folds(ucf101: Path, tmp_path: Path) -> None:
