@@ -22,6 +22,7 @@ SLOW = (
     "benchmarks/test_gpu_questions.py",
     "commands/test_bench_kernels.py",
     "commands/test_bench_loader.py",
+    "commands/test_plugins.py",
     "commands/test_signals.py",
     "commands/test_wait_policy.py",
     "examples/test_lightning_trainer.py",
