@@ -17,7 +17,9 @@ from tests.launch import ROOT
 
 DISTRIBUTED = ("distributed",)
 SLOW = (
+    "benchmarks/kernels/test_compiled_problems.py",
     "benchmarks/scripts/test_clip_loader_loop.py",
+    "benchmarks/scripts/test_make_corpus.py",
     "benchmarks/test_gpu_kit.py",
     "benchmarks/test_gpu_questions.py",
     "commands/test_bench_kernels.py",
@@ -31,12 +33,18 @@ SLOW = (
     "kernels/test_compiled_contrast.py",
     "kernels/test_compiled_edit_distance.py",
     "kernels/test_compiled_symmetric.py",
+    "kernels/test_contrast_memory.py",
+    "kernels/test_edit_distance_of_orders.py",
     "loaders/decode/test_seek_points.py",
     "loaders/prepared/test_prepare_again.py",
+    "loaders/prepared/test_shards.py",
     "loaders/test_failing_files.py",
+    "official/test_steps.py",
     "reporting/test_charts.py",
+    "reporting/test_wandb_and_trackio.py",
     "test_clip_walk.py",
     "test_packaging.py",
+    "training/test_failing_files.py",
 )
 """Files and folders whose tests have a mark, relative to this folder. `make check` runs the others."""
 

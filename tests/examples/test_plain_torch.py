@@ -3,35 +3,47 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.launch import ROOT
 from tests.same_bits import leaves
 
 
-def run(videos: Path, checkpoint: Path, epochs: int) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, ROOT / "examples/plain_torch.py", videos, checkpoint, "--epochs", str(epochs)],
-        env=os.environ
-        | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(videos.parent / "cache")},
+@pytest.mark.usefixtures("one_thread")
+def test_it_trains_and_goes_on_where_it_was_stopped(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The one that goes on is a process of its own, so that only the checkpoint can tell it where."""
+    surroundings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(videos.parent / "cache")}
+    monkeypatch.setenv("XDG_CACHE_HOME", surroundings["XDG_CACHE_HOME"])
+
+    def command(checkpoint: str, epochs: int) -> list[str]:
+        return [str(ROOT / "examples/plain_torch.py"), str(videos), str(tmp_path / checkpoint), "--epochs", str(epochs)]
+
+    def run(checkpoint: str, epochs: int) -> list[str]:
+        monkeypatch.setattr(sys, "argv", command(checkpoint, epochs))
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        return capsys.readouterr().out.splitlines()
+
+    whole = run("whole.pt", 2)
+    assert [line.partition(":")[0] for line in whole[:2]] == ["epoch 0", "epoch 1"]
+    assert whole[2].endswith("% of the test clips are told rightly")
+    assert run("parts.pt", 1)[0] == whole[0]
+    resumed = subprocess.run(
+        [sys.executable, *command("parts.pt", 2)],
+        env=os.environ | surroundings,
         capture_output=True,
         text=True,
         timeout=240,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
-
-def test_it_trains_and_goes_on_where_it_was_stopped(videos: Path, tmp_path: Path) -> None:
-    whole = run(videos, tmp_path / "whole.pt", 2)
-    assert [line.partition(":")[0] for line in whole[:2]] == ["epoch 0", "epoch 1"]
-    assert whole[2].endswith("% of the test clips are told rightly")
-    assert run(videos, tmp_path / "parts.pt", 1)[0] == whole[0]
-    assert run(videos, tmp_path / "parts.pt", 2) == whole[1:]
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.splitlines() == whole[1:]
     one, other = (torch.load(tmp_path / name, weights_only=True) for name in ("whole.pt", "parts.pt"))
     assert one["loader"] == other["loader"]
     pairs = list(zip(leaves(one), leaves(other), strict=True))
