@@ -22,7 +22,7 @@ CONTENTS = {
     "Development": {
         "Python interface": "docs/api",
         "Architecture": "docs/architecture",
-        "Contributing": "CONTRIBUTING",
+        "Extending and contributing": "CONTRIBUTING",
         "Changelog": "CHANGELOG",
     },
     "Results": {
