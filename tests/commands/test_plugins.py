@@ -98,7 +98,7 @@ def test_a_layout(here: Path, videos: Path, process: Run, tmp_path: Path) -> Non
     for number, video in enumerate(sorted(videos.rglob("*.mp4"))):
         split = "test" if number % 4 == 3 else "train"
         shutil.copy(video, named / f"{video.parent.name}_{split}_{number:02d}.mp4")
-    scanned = process("data", "scan", named, "--import", "names", "--json")
+    scanned = process("data", "scan", named, "--import", "names", "--set", "clip.frames=4", "--json")
     assert scanned.returncode == 0, scanned.stderr
     result = json.loads(scanned.stdout)
     assert result["layout"] == "names"
