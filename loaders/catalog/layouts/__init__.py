@@ -18,7 +18,7 @@ package, a call of `cacl.register_layout`. What they share:
     matching        which video a line of a list means
     folder_labels   the classes and splits that folders tell; `split_names` has the words for splits
     listing         the entry of each video, and the listing of all
-    hold_out        test videos where nothing tells which videos are for testing
+    hold_out        test and validation videos where nothing tells which videos are for that
 
 Splits are `train`, `val` and `test`. Names in lists count without regard to the suffix, so that a transcoded copy of a
 data set keeps its lists, and where only one file can be meant also without regard to case and to folders in front. A

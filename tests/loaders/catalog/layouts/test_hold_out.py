@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cacl.errors import DataError
-from cacl.loaders.catalog.layouts.hold_out import hold_out
+from cacl.loaders.catalog.layouts.hold_out import draw_validation, hold_out
 from cacl.loaders.catalog.layouts.listing import VideoEntry
 from tests.loaders.catalog.layouts.data_sets import facts, find, put
 
@@ -52,3 +52,15 @@ def test_test_share_in_the_configuration(tmp_path: Path) -> None:
     assert {split for _, split in splits.values()} == {"train", "test"}
     with pytest.raises(DataError, match=r"data\.test_share = 0\.2 .* layout folder tells no classes"):
         find(tmp_path, test_share=0.2, layout="folder")
+
+
+def test_validation_videos_are_drawn_of_what_the_test_videos_leave() -> None:
+    """The same hashes would draw nothing here: no training video has one below the share of the test videos."""
+    left = {e.path: e.label or "" for e in hold_out(classes(*[40] * 20), 0.3) if e.split == "train"}
+    drawn = draw_validation(left, 0.2)
+    assert drawn < left.keys()
+    assert abs(len(drawn) / len(left) - 0.2) < 0.04
+    assert {left[path] for path in drawn} == set(left.values())
+    few = {path: label for path, label in left.items() if path not in sorted(drawn)[::2]}
+    assert draw_validation(few, 0.2) >= set(sorted(drawn)[1::2])
+    assert draw_validation({"a.mp4": "x", "b.mp4": "x", "alone.mp4": "y"}, 0.5) < {"a.mp4", "b.mp4"}
