@@ -129,6 +129,15 @@ class VideoRecord:
         return [0, *(point.frame for point in self.seek_points)]
 
 
+class RootShare(NamedTuple):
+    """How many clips an epoch takes of the videos of one root of a data set."""
+
+    videos: int
+    """The number of videos of the root."""
+    clips: int
+    """The number of clips that each epoch takes of them. With as many as videos, it takes one of each."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewPlan:
     """One augmented view of a clip: every frame gets the same crop, flip and colours."""

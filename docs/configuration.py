@@ -37,7 +37,7 @@ def page() -> str:
 
 
 def _chapter(section: Section) -> str:
-    heading = f"## [{section.name}]\n\n{section.meaning}" if section.name else "## Before all sections"
+    heading = f"## {section.heading}\n\n{section.meaning}" if section.name else "## Before all sections"
     rows = [
         f"| `{key.name}` | {key.type} | `{key.default_as_toml()}` | {key.meaning} |".replace("[a, b]", "`[a, b]`")
         for key in section.keys

@@ -120,7 +120,7 @@ class ClipLoader:
 
         Args:
             config: The configuration.
-            catalog: The videos, where they have been scanned before; None scans `data.root`.
+            catalog: The videos, where they have been scanned before; None scans `data.root` or `data.roots`.
             batch_size: As for the loader itself; None takes `train.batch_size`.
             views: As for the loader itself, like everything that follows.
             split: `train`, `val`, `test` or None.
@@ -168,7 +168,9 @@ class ClipLoader:
         self.catalog = whole if split is None else whole.choose_split(split)
         self.classes = () if labels is None else whole.classes(labels)
         self._labels = None if labels is None else torch.tensor(self.catalog.label_numbers(labels, self.classes))
-        self.sampler = ClipSampler(self.catalog.videos, config.clip, config.augment, config.seed, views)
+        self.sampler = ClipSampler(
+            self.catalog.videos, config.clip, config.augment, config.seed, views, self.catalog.shares
+        )
         self._transforms = [BATCH_TRANSFORMS.load(name) for name in config.augment.batch_transforms]
         self._position, self._restored = 0, False
 
@@ -181,7 +183,7 @@ class ClipLoader:
         return self._deliver(self._position, None)
 
     def epoch(self, number: int) -> Iterator[ClipBatch]:
-        """Passes once over the training clips of an epoch, one of each video.
+        """Passes once over the training clips of an epoch: one of each video, or as the weights of `data.roots` say.
 
         A position that `load_state_dict` has set inside this epoch is where the first pass begins.
 
@@ -192,7 +194,7 @@ class ClipLoader:
             The share of this rank in each batch. The last batch is smaller where the videos do not divide into whole
             ones, and ranks that have no share in it do not get it.
         """
-        first, stop = (len(self.catalog.videos) * epoch for epoch in (number, number + 1))
+        first, stop = (self.sampler.clips_per_epoch * epoch for epoch in (number, number + 1))
         return self._deliver(self._position if self._restored and first < self._position < stop else first, stop)
 
     def steps(self, start: int, stop: int) -> Iterator[ClipBatch]:
@@ -243,15 +245,16 @@ class ClipLoader:
         """
         if state_dict["fingerprint"] != self.fingerprint:
             raise CheckpointError(
-                f"{self.catalog.root}: the state of the loader belongs to other videos, to another seed, or to other "
-                "settings of clips or augmentation: use those that it was saved with, or begin anew"
+                f"{self.catalog.root}: the state of the loader belongs to other videos, to other weights of their "
+                "roots, to another seed, or to other settings of clips or augmentation: use those that it was saved "
+                "with, or begin anew"
             )
         self._position, self._restored = state_dict["next_clip"], True
 
     @property
     def epochs_done(self) -> int:
         """The number of epochs that are delivered to the end."""
-        return self._position // len(self.catalog.videos)
+        return self._position // self.sampler.clips_per_epoch
 
     @cached_property
     def fingerprint(self) -> str:
@@ -300,6 +303,8 @@ def _scan(config: Config) -> Catalog:
     """Scans the data set, and warns of files that cannot be used."""
     found = scan(config.data, min_frames=config.clip.min_frames)
     found.check(config.data.max_rejected_share)
-    for path, reason in found.rejected[:1]:
-        log.warning("%s: %s files cannot be used, such as %s, which %s", found.root, len(found.rejected), path, reason)
+    for part in found.parts:
+        for path, reason in part.rejected[:1]:
+            count = len(part.rejected)
+            log.warning("%s: %s files cannot be used, such as %s, which %s", part.root, count, path, reason)
     return found

@@ -9,8 +9,8 @@ import pytest
 import cacl
 from cacl import config, errors
 from cacl.config import Config
+from cacl.config.reference import sections
 from cacl.kernels import augment, contrast, edit_distance, symmetric
-from tests.config_keys import config_keys
 from tests.launch import ROOT
 
 PAGES = [
@@ -19,7 +19,7 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "benchmarks/gpu/README.md",
 ]
-KEYS = set(config_keys(Config()))
+KEYS = {key.name for section in sections() for key in section.keys}
 SECTIONS = {"losses"} | {key.partition(".")[0] for key in KEYS if "." in key}
 KEY = re.compile(rf"(?<![\w./-])((?:{'|'.join(sorted(SECTIONS))})\.[a-z][a-z_.]*[a-z])(?![\w(/-])")
 FILE = re.compile(

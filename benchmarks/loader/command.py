@@ -126,6 +126,8 @@ def _check_usage(config: Config, clips: int, repeats: int) -> None:
         )
     if repeats < 1:
         raise UsageError(f"--repeats {repeats}: give at least 1")
+    if config.data.roots:
+        raise UsageError("data.roots: loaders are compared on one folder, which the argument names; set it to []")
     if any(config.augment.resize) or config.augment.color_arithmetic != "linear":
         raise UsageError(
             "augment.resize and augment.color_arithmetic: the other loaders make only the views of the default"

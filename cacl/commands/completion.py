@@ -15,5 +15,5 @@ def complete_part(incomplete: str) -> list[str]:
     from cacl.config import reference
 
     sections = reference.sections()
-    names = [name for section in sections for name in (section.name, *(key.name for key in section.keys)) if name]
-    return [name for name in names if name.startswith(incomplete)]
+    names = dict.fromkeys(name for section in sections for name in (section.name, *(key.name for key in section.keys)))
+    return [name for name in names if name and name.startswith(incomplete)]

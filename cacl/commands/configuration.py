@@ -68,7 +68,7 @@ def config(
 
 
 def _as_text(section: Section) -> str:
-    heading = f"[{section.name}]  # {section.meaning}" if section.name else f"# {section.meaning}"
+    heading = f"{section.heading}  # {section.meaning}" if section.name else f"# {section.meaning}"
     return "\n\n".join([heading, *map(_key_as_text, section.keys)])
 
 

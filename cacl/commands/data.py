@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cacl.commands.options import AsJson, Imports, Overrides
+from cacl.commands.options import AsJson, ConfigName, Imports, Overrides
 from cacl.commands.output import print_result
 
 if TYPE_CHECKING:
@@ -27,8 +27,13 @@ app = typer.Typer(
 @app.command()
 def scan(
     root: Annotated[
-        str, typer.Argument(help="Folder of videos, list of them, or folder or address of a prepared set.")
-    ],
+        str | None,
+        typer.Argument(
+            help="Folder of videos, list of them, or folder or address of a prepared set; none: as configured.",
+            show_default=False,
+        ),
+    ] = None,
+    config: ConfigName = None,
     overrides: Overrides = None,
     imports: Imports = None,
     as_json: AsJson = False,
@@ -37,15 +42,18 @@ def scan(
     from functools import partial
 
     from cacl import config as configuration
+    from cacl.errors import UsageError
     from cacl.loaders.catalog.scan import scan as scan_folder
     from cacl.reporting.console import Console
 
-    config = configuration.override(configuration.from_dict({"data": {"root": root}}), overrides or [])
+    resolved = configuration.load(config, overrides or [], {"data.root": root})
+    if not resolved.data.root and not resolved.data.roots:
+        raise UsageError("nothing to scan: name a folder of videos, or a configuration with data.root or data.roots")
     with Console() as console:
         scanning = partial(console.progress, "scanning")
-        catalog = scan_folder(config.data, min_frames=config.clip.frames, progress=scanning)
-    print_result(catalog.to_json(), as_json, lambda: _print_catalog(catalog))
-    catalog.check(config.data.max_rejected_share)
+        catalog = scan_folder(resolved.data, min_frames=resolved.clip.frames, progress=scanning)
+    print_result(catalog.to_json(), as_json, lambda: _print_roots(catalog))
+    catalog.check(resolved.data.max_rejected_share)
 
 
 @app.command()
@@ -138,6 +146,14 @@ def synth(
             progress=lambda done, total: console.progress("making videos", done, total),
         )
     print_result({"labels": str(labels)}, as_json, lambda: print(labels))
+
+
+def _print_roots(catalog: Catalog) -> None:
+    """Prints the catalog of each root, with an empty line between them."""
+    for number, part in enumerate(catalog.parts):
+        if number:
+            print()
+        _print_catalog(part)
 
 
 def _print_catalog(catalog: Catalog) -> None:

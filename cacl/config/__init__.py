@@ -20,6 +20,7 @@ from cacl.config.schema import (
     ModelConfig,
     OptimConfig,
     RetrievalConfig,
+    RootConfig,
     TrainConfig,
     TransformerConfig,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "ModelConfig",
     "OptimConfig",
     "RetrievalConfig",
+    "RootConfig",
     "TrainConfig",
     "TransformerConfig",
     "differences",

@@ -14,8 +14,8 @@ import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
 from cacl.config import recipes
-from cacl.config.rules import contradictions
-from cacl.config.schema import Config
+from cacl.config.rules import contradicting_roots, contradictions
+from cacl.config.schema import Config, RootConfig
 from cacl.errors import ConfigError
 
 
@@ -56,14 +56,18 @@ def load_given(
 
     Returns:
         The configuration, with the defaults for the keys that are not set, and the keys that are set. Whether they
-        contradict others is not known before those are chosen.
+        contradict others is not known before those are chosen, apart from those that name the videos.
 
     Raises:
-        ConfigError: A key is unknown or is set twice, or a value is out of bounds.
+        ConfigError: A key is unknown or is set twice, a value is out of bounds, or the keys that name the videos
+            contradict each other.
     """
     values: dict[str, Any] = {}
     _set_given(values, overrides, arguments)
-    return _validate(values), frozenset(key for key, _ in _leaves(values))
+    config = _validate(values)
+    if problems := list(contradicting_roots(config.data)):  # No choice changes these.
+        raise ConfigError("\n".join(problems))
+    return config, frozenset(key for key, _ in _leaves(values))
 
 
 def override(config: Config, overrides: Sequence[str]) -> Config:
@@ -191,7 +195,9 @@ def _explain(error: Any) -> str:
     path = [str(part) for part in error["loc"] if part != "[key]"]  # so pydantic points at the key of a table
     key = ".".join(path)
     if error["type"] == "unexpected_keyword_argument":
-        return f"{key}: no such key; {way_out(path)}"
+        return f"{key}: no such key; {way_out([part for part in path if not part.isdecimal()])}"
+    if error["type"] == "dataclass_type":
+        return f"{key} = {error['input']!r}: is no section; write {{key = value, ...}}, or its keys below its name"
     message = error["msg"].removeprefix("Input ")
     return f"{key} = {error['input']!r}: {message}"
 
@@ -202,7 +208,9 @@ def way_out(path: Sequence[str]) -> str:
     Args:
         path: The parts of the key.
     """
-    known = [key.split(".") for key, _ in _leaves(dataclasses.asdict(Config()), sections=True)]
+    defaults = dataclasses.asdict(Config())
+    defaults["data"]["roots"] = dataclasses.asdict(RootConfig())  # Each entry of the list has these keys.
+    known = [key.split(".") for key, _ in _leaves(defaults, sections=True)]
     siblings = [key for key in known if key[:-1] == list(path[:-1])]
     for candidates in (siblings, known) if len(path) > 1 else (known,):
         names = {key[-1]: key for key in reversed(candidates)}

@@ -6,7 +6,7 @@ import ast
 import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -51,6 +51,13 @@ class Section:
     """The full name, such as `model.transformer`. The keys that stand before all sections have an empty one."""
     meaning: str
     keys: tuple[Key, ...]
+    is_list: bool = False
+    """Whether it may be there several times, as an entry of a list: `data.roots`."""
+
+    @property
+    def heading(self) -> str:
+        """The name in brackets, as a file has it before the keys."""
+        return f"[[{self.name}]]" if self.is_list else f"[{self.name}]"
 
 
 def sections(part: str = "") -> list[Section]:
@@ -71,7 +78,7 @@ def sections(part: str = "") -> list[Section]:
     for section in found:
         keys = tuple(key for key in section.keys if key.name == part)
         if keys:
-            return [Section(section.name, section.meaning, keys)]
+            return [replace(section, keys=keys)]
     raise ConfigError(f"{part}: no such key; {way_out(part.split('.'))}")
 
 
@@ -80,7 +87,9 @@ def _sections() -> Iterator[Section]:
     yield from _walk("", described, schema.Config(), described["$defs"])
 
 
-def _walk(name: str, described: Mapping[str, Any], values: Any, definitions: Mapping[str, Any]) -> Iterator[Section]:
+def _walk(
+    name: str, described: Mapping[str, Any], values: Any, definitions: Mapping[str, Any], *, is_list: bool = False
+) -> Iterator[Section]:
     """Yields a section, and then the sections in it.
 
     Args:
@@ -88,6 +97,7 @@ def _walk(name: str, described: Mapping[str, Any], values: Any, definitions: Map
         described: Its JSON schema.
         values: The section with its defaults.
         definitions: The JSON schemas of all sections by the names of their classes.
+        is_list: Whether the section is an entry of a list.
     """
     prefix = f"{name}." if name else ""
     meanings = _meanings()[type(values).__name__]
@@ -97,15 +107,25 @@ def _walk(name: str, described: Mapping[str, Any], values: Any, definitions: Map
         for key, value in described["properties"].items()
         if key not in inner
     )
-    yield Section(name, inspect.cleandoc(type(values).__doc__ or ""), keys)
+    yield Section(name, inspect.cleandoc(type(values).__doc__ or ""), keys, is_list)
     for key, kind in inner.items():
         yield from _walk(prefix + key, definitions[kind], getattr(values, key), definitions)
+    for key, value in described["properties"].items():
+        if kind := _entry_kind(value):
+            yield from _walk(prefix + key, definitions[kind], getattr(schema, kind)(), definitions, is_list=True)
+
+
+def _entry_kind(described: Mapping[str, Any]) -> str:
+    """Returns the class of the entries where a JSON schema is that of a list of sections, or an empty string."""
+    return described.get("items", {}).get("$ref", "").rpartition("/")[2]
 
 
 def _type(described: Mapping[str, Any]) -> str:
     """Returns in words what a JSON schema allows."""
     if described.get("enum") == []:
         return "names that `--import` brings"
+    if _entry_kind(described):
+        return "a list of sections"
     if "enum" in described:
         return _joined([json.dumps(choice) for choice in described["enum"]])
     if described["type"] == "array" and "prefixItems" in described:

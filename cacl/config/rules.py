@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cacl.config.schema import Config
+from cacl.config.schema import Config, DataConfig
 
 
 def contradictions(config: Config) -> Iterator[str]:
@@ -16,11 +16,38 @@ def contradictions(config: Config) -> Iterator[str]:
     Yields:
         A line for each contradiction, which names the keys, their values and the way out.
     """
+    yield from contradicting_roots(config.data)
     yield from _of_clips(config)
     yield from _of_method(config)
     yield from _of_schedule(config)
     yield from _of_c3d(config)
     yield from _of_loggers(config)
+
+
+def contradicting_roots(data: DataConfig) -> Iterator[str]:
+    """Finds what does not go together among the keys that name the videos.
+
+    Args:
+        data: The keys, each with a valid value.
+
+    Yields:
+        A line for each contradiction.
+    """
+    defaults = DataConfig()
+    if not data.roots:
+        return
+    for name in ("root", "layout", "fold", "test_share"):
+        if getattr(data, name) != getattr(defaults, name):
+            yield (
+                f"data.{name} = {getattr(data, name)!r}: with data.roots each root has its own; leave it out, or set "
+                "data.roots = []"
+            )
+    names = [root.root for root in data.roots]
+    for number, name in enumerate(names):
+        if not name:
+            yield f"data.roots.{number}.root is not set: name a folder of videos, a list of them, or a prepared set"
+        elif name in names[:number]:
+            yield f"data.roots.{number}.root = {name!r} is root {names.index(name)} too: name it once, with one weight"
 
 
 def _of_clips(config: Config) -> Iterator[str]:

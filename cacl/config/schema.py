@@ -43,6 +43,28 @@ def _section(cls: type[T]) -> type[T]:
     return dataclasses.dataclass(frozen=True, slots=True, kw_only=True)(cls)
 
 
+Layout = Annotated[str, NameOf(LAYOUTS, "auto")]
+
+
+@_section
+class RootConfig:
+    """One of several roots, written as `[[data.roots]]` once for each of them."""
+
+    root: str = ""
+    """The folder of videos, the list of them, or the folder or address of a prepared set, as in `data.root`."""
+    layout: Layout = "auto"
+    """How this root tells labels and splits, as in `data.layout`."""
+    fold: Positive = 1
+    """The number of the official train/test division of this root."""
+    test_share: Share = 0.0
+    """The share of each class of this root that is held out as test, as in `data.test_share`."""
+    weight: AboveZero = 1.0
+    """How many times an epoch visits each training video of this root. With 1 for all roots it visits every video once,
+    as over a single root. 2 visits those of this root twice, for another clip each time, and 0.5 visits half of them
+    and the other half in the next epoch. So the share of the clips that come from a root is in proportion to its weight
+    times the number of its training videos, rounded to whole clips."""
+
+
 @_section
 class DataConfig:
     """Which videos there are."""
@@ -50,7 +72,7 @@ class DataConfig:
     root: str = ""
     """The folder of videos, a CSV or text file that lists them with a video on each line, or the folder or address of a
     prepared set."""
-    layout: Annotated[str, NameOf(LAYOUTS, "auto")] = "auto"
+    layout: Layout = "auto"
     """How the folder tells labels and splits. `auto` recognises lists, folders of splits and folders of classes."""
     fold: Positive = 1
     """The number of the official train/test division, of which UCF101 and HMDB51 have three."""
@@ -58,9 +80,22 @@ class DataConfig:
     """The share of each class that is held out as test where no list says which videos are. It is drawn from the names
     of the videos, so that it stays the same."""
     max_rejected_share: Share = 0.1
-    """The run stops when more than this share of the videos found cannot be used."""
+    """The run stops when more than this share of the videos found cannot be used, of any root where there are
+    several."""
     cache: str = ""
     """The folder for scan results. An empty string stands for the user's cache folder."""
+    roots: tuple[RootConfig, ...] = ()
+    """Several roots in place of the one in `data.root`, each with its layout and weight: one `[[data.roots]]` for each,
+    or `[{root = "a"}, {root = "b", weight = 2}]`."""
+
+    def each_root(self) -> tuple[DataConfig, ...]:
+        """Returns what the entries of `roots` say, each as the only root of a data set."""
+        return tuple(
+            dataclasses.replace(
+                self, root=root.root, layout=root.layout, fold=root.fold, test_share=root.test_share, roots=()
+            )
+            for root in self.roots
+        )
 
 
 @_section

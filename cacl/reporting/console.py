@@ -104,15 +104,18 @@ class Console:
 
 def log_catalog(catalog: Catalog) -> None:
     """Logs the notes of a scan, and the number and the first names of the files that cannot be used or are missing."""
-    for note in catalog.notes:
-        log.info(f"note: {note}")
-    if catalog.rejected:
-        log.info(f"{len(catalog.rejected)} of {len(catalog.rejected) + len(catalog.videos)} files cannot be used:")
-    for path, reason in catalog.rejected[:MAX_NAMED_FILES]:
-        log.info(f"  {path}: {reason}")
-    if catalog.missing:
-        log.info(f"listed videos that are not there: {len(catalog.missing)}")
-    for name in catalog.missing[:MAX_NAMED_FILES]:
-        log.info(f"  {name}")
-    if max(len(catalog.rejected), len(catalog.missing)) > MAX_NAMED_FILES:
-        log.info(f"  ... `cacl data scan {catalog.root}` lists all")
+    for part in catalog.parts:
+        if len(catalog.parts) > 1 and (part.notes or part.rejected or part.missing):
+            log.info(f"{part.root}:")
+        for note in part.notes:
+            log.info(f"note: {note}")
+        if part.rejected:
+            log.info(f"{len(part.rejected)} of {len(part.rejected) + len(part.videos)} files cannot be used:")
+        for path, reason in part.rejected[:MAX_NAMED_FILES]:
+            log.info(f"  {path}: {reason}")
+        if part.missing:
+            log.info(f"listed videos that are not there: {len(part.missing)}")
+        for name in part.missing[:MAX_NAMED_FILES]:
+            log.info(f"  {name}")
+        if max(len(part.rejected), len(part.missing)) > MAX_NAMED_FILES:
+            log.info(f"  ... `cacl data scan {part.root}` lists all")

@@ -22,6 +22,8 @@ class VideoFacts:
 
     count: int
     """The number of training videos."""
+    clips_per_epoch: int
+    """The number of clips of an epoch, which is that of the videos unless roots have weights."""
     short_frames: int
     """A number of frames that nineteen of twenty videos have."""
     median_frames: int
@@ -229,18 +231,17 @@ def _choose_length(draft: _Draft, videos: VideoFacts, machine: MachineFacts) -> 
         clips, reason = CPU_CLIPS, f"{CPU_CLIPS:,} clips, minutes to tens of minutes with small encoders"
         draft.choose("train.checkpoint_every", 100, "steps take long")
     else:
-        clips = min(PUBLISHED_EPOCHS * videos.count, PUBLISHED_STEPS * draft.value_of("train.batch_size"))
+        clips = min(PUBLISHED_EPOCHS * videos.clips_per_epoch, PUBLISHED_STEPS * draft.value_of("train.batch_size"))
         reason = f"as published, but at most {PUBLISHED_STEPS:,}"
-    epochs = _rounded(clips / videos.count)
+    epochs = _rounded(clips / videos.clips_per_epoch)
     if draft.value_of("optim.schedule_per") == "epoch":  # It needs whole epochs, and two of them.
         epochs = max(2.0, float(round(epochs)))
-    draft.choose(
-        "train.epochs", epochs, f"{epochs * videos.count / draft.value_of('train.batch_size'):,.0f} steps: {reason}"
-    )
+    steps = epochs * videos.clips_per_epoch / draft.value_of("train.batch_size")
+    draft.choose("train.epochs", epochs, f"{steps:,.0f} steps: {reason}")
 
 
 def _choose_contrast(draft: _Draft, videos: VideoFacts) -> None:
-    steps = draft.value_of("train.epochs") * videos.count / draft.value_of("train.batch_size")
+    steps = draft.value_of("train.epochs") * videos.clips_per_epoch / draft.value_of("train.batch_size")
     encoders = 1 if draft.value_of("contrast.pairs") in ("cnn", "transformer") else 2
     # Each encoder gives the queue a key of each video, so that these reach back by half an epoch.
     queue_size = min(PUBLISHED_QUEUE, max(1, videos.count * encoders // 2))

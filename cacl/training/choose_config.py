@@ -41,7 +41,7 @@ def choose_config(config: Config, given: Collection[str], device: torch.device, 
         The whole configuration.
 
     Raises:
-        ConfigError: `data.root` is not set, or the keys that are given contradict each other.
+        ConfigError: Neither `data.root` nor `data.roots` is set, or the keys that are given contradict each other.
         DataError: The data set cannot be scanned, too many of its files cannot be used, or no video belongs to the
             training split.
     """
@@ -50,7 +50,8 @@ def choose_config(config: Config, given: Collection[str], device: torch.device, 
     if videos.count < 2:
         raise DataError(f"{found.root}: holds a single training video, and there is nothing to contrast it with")
     if not found.has_splits and any(video.label for video in found.videos[:1]):
-        log.info("note: all videos are trained on; data.test_share = 0.2 holds some out for `cacl eval retrieval`")
+        key = "data.roots.test_share" if config.data.roots else "data.test_share"
+        log.info("note: all videos are trained on; %s = 0.2 holds some out for `cacl eval retrieval`", key)
     choices = choose_settings(videos, _facts_of_machine(device), config, given)
     choices = distributed.all_gather_objects(choices)[0]
     for key, value, reason in choices:
@@ -59,11 +60,13 @@ def choose_config(config: Config, given: Collection[str], device: torch.device, 
 
 
 def _facts_of_videos(found: Catalog) -> VideoFacts:
-    videos = found.choose_split("train").videos
+    chosen = found.choose_split("train")
+    videos = chosen.videos
     looked_at = videos[:: max(1, len(videos) // MAX_VIDEOS_LOOKED_AT)]
     frames = sorted(video.frames for video in looked_at)
     return VideoFacts(
         count=len(videos),
+        clips_per_epoch=chosen.clips_per_epoch,
         short_frames=frames[len(frames) // 20],
         median_frames=median_low(frames),
         short_side=median_low(min(video.width, video.height) for video in looked_at),

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -130,30 +130,38 @@ class FailureLog:
         self._check(step, failures)
 
     def _check(self, step: int, failures: Sequence[Failure]) -> None:
-        """Raises DataError if more than `data.max_rejected_share` of the videos, or all, or many clips in a row failed.
+        """Raises DataError if too many videos of a root, or many clips in a row failed.
 
-        Videos count that failed within the last epoch, and as much before it as makes whole steps. What failed before
-        the run was resumed does not count: it may have been mended.
+        Too many are more than `data.max_rejected_share` of the videos of a root, or all of them. Videos count that
+        failed within the last epoch, or within as many as visit each video of the root, and as much before it as makes
+        whole steps. What failed before the run was resumed does not count: it may have been mended.
         """
-        num_videos, batch_size = len(self.catalog.videos), self.config.train.batch_size
-        allowed = self.config.data.max_rejected_share
-        end = step * batch_size  # of the stream so far
-        remembered = max(num_videos + batch_size, MAX_FAILURES_IN_A_ROW)
+        batch_size, allowed = self.config.train.batch_size, self.config.data.max_rejected_share
+        end, shares = step * batch_size, self.catalog.shares  # The end of the stream so far.
+        one_visit_each = [self.catalog.clips_per_epoch * max(s.videos, s.clips) // s.clips for s in shares]
+        remembered = max(*one_visit_each, MAX_FAILURES_IN_A_ROW) + batch_size
         self.recent |= {failure.index: failure for failure in failures}
         self.recent = {index: failure for index, failure in self.recent.items() if index >= end - remembered}
-        failing = {f.video: f for index, f in self.recent.items() if index >= end - num_videos - batch_size}
         if all(index in self.recent for index in range(end - MAX_FAILURES_IN_A_ROW, end)):
             what = f"the last {MAX_FAILURES_IN_A_ROW} clips all failed"
-        elif len(failing) == num_videos:
-            what = f"all {num_videos} training videos fail"
-        elif len(failing) / num_videos > allowed:
-            failing_videos = f"{len(failing)} of {num_videos} training videos fail"
-            what = f"{failing_videos}, more than data.max_rejected_share = {allowed} allows"
-        else:
-            return
+            raise self._error(self.catalog, what, {f.video: f for f in self.recent.values()})
+        first = 0
+        for part, share, clips in zip(self.catalog.parts, shares, one_visit_each, strict=True):
+            videos = range(first, first + share.videos)
+            first = videos.stop
+            recent = (f for index, f in self.recent.items() if index >= end - clips - batch_size)
+            failing = {failure.video: failure for failure in recent if failure.video in videos}
+            if len(failing) == len(videos):
+                raise self._error(part, f"all {len(videos)} training videos fail", failing)
+            if len(failing) / len(videos) > allowed:
+                some = f"{len(failing)} of {len(videos)} training videos fail"
+                raise self._error(part, f"{some}, more than data.max_rejected_share = {allowed} allows", failing)
+
+    def _error(self, catalog: Catalog, what: str, failing: Mapping[int, Failure]) -> DataError:
+        key = "data.roots" if self.config.data.roots else "data.root"
         reasons = "; ".join(failure.reason for failure in list(failing.values())[:REASONS_SHOWN])
         reasons += f"; and {len(failing) - REASONS_SHOWN} more" if len(failing) > REASONS_SHOWN else ""
-        raise DataError(f"data.root = {self.catalog.root}: {what}: {reasons}. Mend that, and go on with --resume")
+        return DataError(f"{key} = {catalog.root}: {what}: {reasons}. Mend that, and go on with --resume")
 
     def _count(self, entries: Sequence[SkippedClip]) -> None:
         self.clips_skipped += len(entries)

@@ -47,21 +47,21 @@ def create_optimizer(module: nn.Module, config: OptimConfig) -> Optimizer:
 class LearningRateSchedule:
     """The number of steps of a run, and the learning rate of each of them."""
 
-    def __init__(self, config: Config, num_videos: int) -> None:
+    def __init__(self, config: Config, clips_per_epoch: int) -> None:
         """Derives the schedule from the sections `optim` and `train`.
 
         Args:
             config: The configuration of the run.
-            num_videos: The number of training videos, which is how many clips an epoch has.
+            clips_per_epoch: The number of clips of an epoch.
         """
-        self.optim, self.train, self.num_videos = config.optim, config.train, num_videos
-        self.num_steps = math.ceil(config.train.epochs * num_videos / config.train.batch_size)
-        self.warmup_steps = round(config.optim.warmup_epochs * num_videos / config.train.batch_size)
+        self.optim, self.train, self.clips_per_epoch = config.optim, config.train, clips_per_epoch
+        self.num_steps = math.ceil(config.train.epochs * clips_per_epoch / config.train.batch_size)
+        self.warmup_steps = round(config.optim.warmup_epochs * clips_per_epoch / config.train.batch_size)
 
     def at(self, step: int) -> float:
         """Returns the learning rate that applies in the step after `step` steps were taken."""
         if self.optim.schedule_per == "epoch":
-            epoch = step * self.train.batch_size // self.num_videos + 1
+            epoch = step * self.train.batch_size // self.clips_per_epoch + 1
             return cosine_by_epoch(epoch, self.train.epochs, self.optim.lr)
         return cosine_with_warmup(step, self.num_steps, self.warmup_steps, self.optim.lr)
 

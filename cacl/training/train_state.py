@@ -29,19 +29,19 @@ from cacl.training.optim import LearningRateSchedule, create_optimizer
 class TrainState:
     """The state of a training run: the model, its optimiser, and how many steps were taken."""
 
-    def __init__(self, config: Config, num_videos: int, device: torch.device) -> None:
+    def __init__(self, config: Config, clips_per_epoch: int, device: torch.device) -> None:
         """Draws the weights of a new run; `restore` replaces them by those of a checkpoint.
 
         Args:
             config: The configuration of the run.
-            num_videos: The number of training videos.
+            clips_per_epoch: The number of clips of an epoch.
             device: The device to train on.
 
         Raises:
             ConfigError: The precision or the optimiser that the configuration asks for is not available here.
         """
-        self.config, self.num_videos, self.device = config, num_videos, device
-        self.schedule = LearningRateSchedule(config, num_videos)
+        self.config, self.clips_per_epoch, self.device = config, clips_per_epoch, device
+        self.schedule = LearningRateSchedule(config, clips_per_epoch)
         self.num_steps = self.schedule.num_steps
         self.step = 0
         torch.manual_seed(config.seed)
@@ -57,7 +57,7 @@ class TrainState:
     @property
     def epochs_done(self) -> float:
         """The number of epochs, not necessarily whole, that the steps taken so far amount to."""
-        return self.step * self.config.train.batch_size / self.num_videos
+        return self.step * self.config.train.batch_size / self.clips_per_epoch
 
     def train_step(self, batch: ClipBatch, *, sync: bool, counts: Sequence[int] | None = None) -> dict[str, Tensor]:
         """Takes one step of the method.

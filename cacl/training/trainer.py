@@ -62,7 +62,7 @@ def train(config: Config, *, resume: bool = False, given: Collection[str] | None
         saved = load_to_resume(config) if resume else None
         catalog = find_training_videos(config, console, saved)
         _check_batch_size(config)
-        state = TrainState(config, len(catalog.videos), device)
+        state = TrainState(config, catalog.clips_per_epoch, device)
         if saved is not None:
             state.restore(saved)
             log.info("resuming %s after step %s of %s", run, state.step, state.num_steps)

@@ -30,10 +30,10 @@ def scan_videos(config: Config, console: Console, min_frames: int) -> Catalog:
         All videos of the data set.
 
     Raises:
-        ConfigError: `data.root` is not set.
+        ConfigError: Neither `data.root` nor `data.roots` is set.
         DataError: The data set cannot be scanned, or too many of its files cannot be used.
     """
-    if not config.data.root:
+    if not config.data.root and not config.data.roots:
         raise ConfigError("data.root is not set: give a folder of videos, as in cacl train path/to/videos")
     with distributed.main_first():  # the other ranks find its scan in the cache
         found = scan(config.data, min_frames=min_frames, progress=partial(console.progress, "scanning"))
@@ -53,24 +53,28 @@ def find_training_videos(config: Config, console: Console, saved: Checkpoint | N
         The training videos. A run that goes on keeps those that it began with, of which some may be gone or damaged.
 
     Raises:
-        ConfigError: `data.root` is not set.
-        DataError: The data set cannot be scanned, too many of its files cannot be used, or no video belongs to the
-            training split.
-        CheckpointError: The run that goes on began with other training videos.
+        ConfigError: Neither `data.root` nor `data.roots` is set.
+        DataError: The data set cannot be scanned, too many of its files cannot be used, or no video of a root belongs
+            to the training split.
+        CheckpointError: The run that goes on began with other training videos, or with other weights of their roots.
     """
     found = scan_videos(config, console, config.clip.min_frames)
     log_catalog(found)
     chosen = found.choose_split("train")
-    log.info(
-        "%s training videos of %s in %s (layout %s)", len(chosen.videos), len(found.videos), found.root, found.layout
-    )
+    for part, whole, share in zip(chosen.parts, found.parts, chosen.shares, strict=True):
+        line = f"{share.videos} training videos of {len(whole.videos)} in {part.root} (layout {part.layout})"
+        if share.clips != chosen.clips_per_epoch:
+            line += f", {share.clips} of {chosen.clips_per_epoch} clips of an epoch"
+        log.info(line)
     if saved is None or saved.data_fingerprint == chosen.fingerprint:
         return chosen
     # Files that are gone or damaged by now are left to fail, as they would have without the interruption.
     begun = RunManifest(Path(config.run)).read(saved.data_fingerprint, found, chosen)
     if begun is None or 1 - len(chosen.videos) / len(begun.videos) > config.data.max_rejected_share:
         raise CheckpointError(
-            f"{config.run} was begun with other training videos than {found.root} holds now: begin another run"
+            f"{config.run} was begun with other training videos than {found.root} holds now"
+            + (", or with other weights or another order of its roots" if config.data.roots else "")
+            + ": begin another run"
         )
     lost = len(begun.videos) - len(chosen.videos)
     log.info("%s training videos are gone or damaged since the run began", lost)

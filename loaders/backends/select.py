@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
@@ -87,6 +86,5 @@ def build_backend(name: str, catalog: Catalog, config: Config, device: torch.dev
         ConfigError: The backend cannot run here.
     """
     cores = max(1, (os.cpu_count() or 1) // processes)
-    is_local = isinstance(catalog.root, Path)
-    threads = config.loader.threads or (cores if is_local else max(cores, MIN_REMOTE_THREADS))
+    threads = config.loader.threads or (max(cores, MIN_REMOTE_THREADS) if catalog.is_remote else cores)
     return BACKENDS.load(name)(catalog, config, device, threads)

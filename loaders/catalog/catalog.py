@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from cacl.clips import VideoRecord
+from cacl.clips import RootShare, VideoRecord
 from cacl.errors import DataError
 from cacl.loaders.catalog.prepared_videos import PreparedVideos
 from cacl.loaders.decode.storage import Location
@@ -37,8 +37,8 @@ class Catalog:
     """The folder or address that relative paths start from."""
     layout: str
     """The layout that labels and splits were read by, never `auto`."""
-    videos: tuple[VideoRecord, ...] | PreparedVideos
-    """The usable videos, sorted by path."""
+    videos: Sequence[VideoRecord]
+    """The usable videos, sorted by path: a tuple, or the `PreparedVideos` of an index."""
     rejected: tuple[Rejected, ...]
     """The files that cannot be used, sorted by path."""
     missing: tuple[str, ...]
@@ -52,6 +52,31 @@ class Catalog:
         if isinstance(self.root, Path):
             return self.root / video.path
         return f"{self.root}/{quote(os.fsencode(video.path)) if self.root.startswith('http') else video.path}"
+
+    @property
+    def parts(self) -> tuple[Catalog, ...]:
+        """The catalog of each root; this one has a single root."""
+        return (self,)
+
+    def with_parts(self, parts: Sequence[Catalog]) -> Catalog:
+        """Returns this catalog with another catalog of each root."""
+        (part,) = parts
+        return part
+
+    @property
+    def shares(self) -> tuple[RootShare, ...]:
+        """How many clips an epoch takes of each root: one of each video."""
+        return (RootShare(len(self.videos), len(self.videos)),)
+
+    @property
+    def clips_per_epoch(self) -> int:
+        """The number of clips of an epoch over all videos."""
+        return sum(share.clips for share in self.shares)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether videos lie on a server."""
+        return not isinstance(self.root, Path)
 
     @property
     def has_splits(self) -> bool:

@@ -85,6 +85,12 @@ class PreparedVideos(Sequence[VideoRecord]):
         return self._choose(self.rows[self.prepared_index.columns["frames"][self.rows] >= frames])
 
     @property
+    def source_hashes(self) -> np.ndarray:
+        """The first 64 bits of the content hash of each source: uint64 [videos]."""
+        hashes = self.prepared_index.columns["source_content"].reshape(-1, HASH_BYTES)[self.rows, :8]
+        return np.ascontiguousarray(hashes).view(">u8")[:, 0].astype(np.uint64)
+
+    @property
     def has_splits(self) -> bool:
         """Whether any video of the set is known to belong to a split."""
         return bool(self.split_names)

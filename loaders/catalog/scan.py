@@ -19,6 +19,7 @@ from cacl.config import DataConfig
 from cacl.errors import DataError
 from cacl.files import FileStamp
 from cacl.loaders.catalog.catalog import Catalog, Rejected
+from cacl.loaders.catalog.combined_catalog import combine
 from cacl.loaders.catalog.index_reader import PreparedIndex, open_remote_index
 from cacl.loaders.catalog.layouts.discover import discover_videos
 from cacl.loaders.catalog.prepared_files import CONVERSION_LOG_NAME, INDEX_NAME, SHARD_LOGS
@@ -36,7 +37,7 @@ SAVE_EVERY_SECONDS = 60.0
 def scan(
     config: DataConfig, *, min_frames: int = 1, threads: int = 0, progress: ProgressCallback | None = None
 ) -> Catalog:
-    """Finds the videos of a data set and decodes each of them once, in parallel.
+    """Finds the videos of a data set and decodes each of them once, in parallel; of several roots one after the other.
 
     An outcome that is cached holds while size and modification time of the file stay. A cache that is damaged or cannot
     be written costs time and nothing else. Of a prepared set the index is opened, and nothing is decoded.
@@ -55,6 +56,8 @@ def scan(
         DataError: The root does not exist, holds no video or is a prepared set that is not finished or not joined; or
             the lists are damaged or contradictory; or all videos are too short.
     """
+    if config.roots:
+        return _scan_roots(config, min_frames, threads, progress)
     if is_remote(config.root) or (_local(config.root) / INDEX_NAME).is_file():
         return _open_prepared(config, min_frames)
     if any(_local(config.root).glob(SHARD_LOGS)):
@@ -68,6 +71,21 @@ def scan(
             "command that began it goes on with it"
         )
     return _scan_files(config, min_frames, threads or os.cpu_count() or 1, progress or (lambda *_: None))
+
+
+def _scan_roots(config: DataConfig, min_frames: int, threads: int, progress: ProgressCallback | None) -> Catalog:
+    catalogs = []
+    for number, alone in enumerate(config.each_root()):
+
+        def tell(done: int, total: int, path: str, root: str = alone.root) -> None:
+            if progress:
+                progress(done, total, f"{root}/{path}")
+
+        try:
+            catalogs.append(scan(alone, min_frames=min_frames, threads=threads, progress=tell))
+        except DataError as error:
+            raise DataError(f"data.roots.{number}: {error}") from None
+    return combine(catalogs, [root.weight for root in config.roots])
 
 
 def _scan_files(config: DataConfig, min_frames: int, threads: int, progress: ProgressCallback) -> Catalog:

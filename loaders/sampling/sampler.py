@@ -3,22 +3,26 @@
 Training samples form one endless stream: sample number i is position i % n of epoch i // n. Each epoch visits each of
 the n videos once, in its own order; a batch is a stretch of the stream and may straddle two epochs, so none is ever
 short and none is dropped. The number of the next sample is the whole state of the data.
+
+Where videos come from several roots with weights, the n samples of an epoch are n slots: each root has its own ones, as
+many as its share says, and fills them with whole rounds over its videos. Slots that are left over go to a part of its
+videos, the next part in the next epoch. An epoch visits its slots in an order of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal
 
 import numpy as np
 
-from cacl.clips import ClipPlan, VideoRecord
+from cacl.clips import ClipPlan, RootShare, VideoRecord
 from cacl.config import AugmentConfig, ClipConfig
 from cacl.loaders.sampling.augmentation import center_crop_view, draw_view
 from cacl.loaders.sampling.rng import RandomStream
 
-EPOCH_ORDER_STREAM, CLIP_STREAM, TRAINING_STEP_STREAM, BATCH_TRANSFORM_STREAM = range(4)
+EPOCH_ORDER_STREAM, CLIP_STREAM, TRAINING_STEP_STREAM, BATCH_TRANSFORM_STREAM, ROUND_ORDER_STREAM = range(5)
 """What a stream of random numbers is for. It is the second value of the stream's key, behind the seed, so that streams
 for different purposes never share a number."""
 
@@ -34,12 +38,29 @@ class ClipSampler:
         augment: The random views.
         seed: The seed of the run.
         views: The number of views of a clip. The first ones are the same whatever their number.
+        shares: The share of each root, in the order of its videos among all. None: an epoch takes one clip of each
+            video.
     """
 
     def __init__(
-        self, videos: Sequence[VideoRecord], clip: ClipConfig, augment: AugmentConfig, seed: int, views: int = 2
+        self,
+        videos: Sequence[VideoRecord],
+        clip: ClipConfig,
+        augment: AugmentConfig,
+        seed: int,
+        views: int = 2,
+        shares: Sequence[RootShare] | None = None,
     ) -> None:
         self.videos, self.clip, self.augment, self.seed, self.views = videos, clip, augment, seed, views
+        self.shares = shares or (RootShare(len(videos), len(videos)),)
+        assert sum(share.videos for share in self.shares) == len(videos), "each video belongs to one root"
+        # Two epochs, which a batch may straddle, take of at most three rounds of a root.
+        self._round_order = lru_cache(maxsize=3 * len(self.shares))(partial(round_order, seed))
+
+    @property
+    def clips_per_epoch(self) -> int:
+        """The number of samples of an epoch."""
+        return sum(share.clips for share in self.shares)
 
     def plan(self, index: int) -> ClipPlan:
         """Plans one sample.
@@ -50,10 +71,11 @@ class ClipSampler:
         Returns:
             The plan, with its views; the first two are the query and the key.
         """
-        epoch, position = divmod(index, len(self.videos))
-        number = epoch_order(self.seed, epoch, len(self.videos))[position]
+        epoch, position = divmod(index, self.clips_per_epoch)
+        slot = epoch_order(self.seed, epoch, self.clips_per_epoch)[position]
+        number = self._video_in_slot(epoch, slot)
         video = self.videos[number]
-        rng = RandomStream(self.seed, CLIP_STREAM, epoch, number)
+        rng = RandomStream(self.seed, CLIP_STREAM, epoch, slot)
         stride = fitting_stride(video, self.clip)
         needed = max(_span(self.clip.frames, stride), self.clip.min_remaining_frames)
         start = rng.integer(0, video.frames - needed + 1)
@@ -67,6 +89,25 @@ class ClipSampler:
             views=tuple(draw_view(rng, video, self.augment) for _ in range(self.views)),
             resize=_resize(self.augment),
         )
+
+    def _video_in_slot(self, epoch: int, slot: int) -> int:
+        """Returns the position of the video that an epoch visits in one of its slots."""
+        first_slot = first_video = 0
+        for root, (videos, clips) in enumerate(self.shares):
+            if slot < first_slot + clips:
+                return first_video + self._video_of_root(root, epoch, slot - first_slot)
+            first_slot, first_video = first_slot + clips, first_video + videos
+        raise AssertionError(f"an epoch has {first_slot} slots, and none has the number {slot}")
+
+    def _video_of_root(self, root: int, epoch: int, slot: int) -> int:
+        """Returns the position, among the videos of a root, of the one that is visited in one of its own slots."""
+        videos, clips = self.shares[root]
+        left_over = clips % videos
+        whole_rounds = clips - left_over
+        if slot < whole_rounds:
+            return slot % videos
+        number, position = divmod(epoch * left_over + slot - whole_rounds, videos)
+        return self._round_order(root, number, videos)[position]
 
     def batches(
         self, start: int, stop: int, batch_size: int, rank: int = 0, world_size: int = 1
@@ -213,18 +254,33 @@ def draw_frame_order(rng: RandomStream, length: int) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=2)  # a batch may straddle two epochs
-def epoch_order(seed: int, epoch: int, videos: int) -> list[int]:
-    """Draws the order in which an epoch visits the videos.
+def epoch_order(seed: int, epoch: int, slots: int) -> list[int]:
+    """Draws the order in which an epoch visits its slots, which are the videos where each has one.
 
     Args:
         seed: The seed of the run.
         epoch: The number of the epoch.
-        videos: The number of videos.
+        slots: The number of slots.
 
     Returns:
-        The positions of all videos, in the order of the epoch. It is kept, and must not be changed.
+        The numbers of all slots, in the order of the epoch. It is kept, and must not be changed.
     """
-    return RandomStream(seed, EPOCH_ORDER_STREAM, epoch).permutation(videos)
+    return RandomStream(seed, EPOCH_ORDER_STREAM, epoch).permutation(slots)
+
+
+def round_order(seed: int, root: int, number: int, videos: int) -> list[int]:
+    """Draws the order of a round that several epochs make together, each with a part of the videos of a root.
+
+    Args:
+        seed: The seed of the run.
+        root: The number of the root.
+        number: The number of the round.
+        videos: The number of videos of the root.
+
+    Returns:
+        The positions of the videos among those of the root, in the order of the round.
+    """
+    return RandomStream(seed, ROUND_ORDER_STREAM, root, number).permutation(videos)
 
 
 def _resize(augment: AugmentConfig) -> tuple[int, int] | None:

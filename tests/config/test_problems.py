@@ -18,6 +18,7 @@ from tests.config.keys import DEFAULTS, FLOATS, problem, problems
         ("model.transformer.hads", "model.transformer.heads"),
         ("data.max_rejections", "data.max_rejected_share"),
         ("seeds", "seed"),
+        ("data.rots", "data.roots"),
     ],
 )
 def test_an_unknown_key_names_the_nearest(key: str, nearest: str) -> None:
@@ -63,6 +64,10 @@ def test_the_section_alone_makes_no_key_near() -> None:
         ("contrast.negatives=keys", ["contrast.negatives", "'keys'", "'queue'", "'batch'", "'both'"]),
         ("train.loggers=['weights']", ["train.loggers", "'weights'", "no such logger", "wandb", "trackio"]),
         ("train.loggers=wandb", ["train.loggers", "'wandb'"]),
+        ("data.roots=[{root='a', weigth=2}]", ["data.roots.0.weigth", "no such key", "data.roots.weight?"]),
+        ("data.roots=[{root='a'}, {root='b', weight=0}]", ["data.roots.1.weight", "0", "greater than 0"]),
+        ("data.roots=['a']", ["data.roots.0", "'a'", "key = value"]),
+        ("data.roots=a", ["data.roots", "'a'"]),
         ("train.compile=perhaps", ["train.compile", "'perhaps'", "boolean"]),
         ("run=3", ["run", "3", "string"]),
         ("seed=-1", ["seed", "-1", "greater than or equal to 0"]),

@@ -1,5 +1,6 @@
 """What is told of the keys is what the schema takes, and the page of them is up to date."""
 
+import dataclasses
 import json
 import tomllib
 from typing import Any
@@ -7,17 +8,21 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from cacl.config import Config
+from cacl.config import Config, RootConfig
 from cacl.config.reference import Key, sections
 from cacl.errors import ConfigError
 from docs import configuration
 from tests.config.keys import DEFAULTS
 
 KEYS = {key.name: key for section in sections() for key in section.keys}
+ENTRIES = {key.name: key for section in sections() if section.is_list for key in section.keys}
+"""The keys of sections that are entries of a list."""
 
 
 def test_every_key_is_told_with_its_default() -> None:
-    assert {name: key.default for name, key in KEYS.items()} == DEFAULTS
+    assert {name: key.default for name, key in KEYS.items() if name not in ENTRIES} == DEFAULTS
+    of_a_root = dataclasses.asdict(RootConfig())
+    assert {name: key.default for name, key in ENTRIES.items()} == {f"data.roots.{k}": v for k, v in of_a_root.items()}
     for key in KEYS.values():
         default = tomllib.loads(f"value = {key.default_as_toml()}")["value"]
         assert default == (list(key.default) if isinstance(key.default, tuple) else key.default)
@@ -36,7 +41,7 @@ def test_every_key_has_a_meaning_in_whole_sentences_on_one_line() -> None:
 
 def test_sections_come_in_their_order() -> None:
     names = [section.name for section in sections()]
-    assert names[:3] == ["", "data", "clip"]
+    assert names[:4] == ["", "data", "data.roots", "clip"]
     assert names[names.index("model") + 1] == "model.transformer"
     assert all(section.meaning for section in sections())
 
@@ -45,7 +50,7 @@ def taken(name: str, value: Any) -> bool:
     """Whether the schema takes a value of a key, which may still contradict another key."""
     values: Any = value
     for part in reversed(name.split(".")):
-        values = {part: values}
+        values = {part: [values] if part == "roots" and name in ENTRIES else values}
     try:
         TypeAdapter(Config).validate_python(values)
     except ValidationError:
@@ -69,6 +74,8 @@ def test_the_choices_are_those_that_are_taken(key: Key) -> None:
         ("augment.hue", "number, at least 0, at most 0.5", [0, 0.5], [-0.1, 0.51]),
         ("train.compile", "true or false", [True, False], [2, "perhaps"]),
         ("optim.name", "string", ["sgd"], [1, True]),
+        ("data.roots", "a list of sections", [[], [{"root": "a"}, {"weight": 2}]], [["a"], {"root": "a"}, "a"]),
+        ("data.roots.weight", "number, above 0", [1, 0.01], [0, "1"]),
         ("augment.crop", "[a, b], each a number, above 0", [[0.5, 1.0]], [[0.5], [0, 1.0], 0.5]),
     ],
 )
@@ -81,7 +88,13 @@ def test_the_bounds_are_those_that_are_held(name: str, told: str, inside: list[A
 def test_a_part_is_a_section_with_those_in_it_or_a_key() -> None:
     assert [section.name for section in sections("model")] == ["model", "model.transformer"]
     assert [section.name for section in sections("model.transformer")] == ["model.transformer"]
+    assert [section.name for section in sections("data")] == ["data", "data.roots"]
+    (section,) = sections("data.roots")
+    assert section.heading == "[[data.roots]]"
+    (section,) = sections("data.roots.weight")
+    assert (section.heading, section.keys) == ("[[data.roots]]", (KEYS["data.roots.weight"],))
     (section,) = sections("clip.frames")
+    assert section.heading == "[clip]"
     assert section.keys == (KEYS["clip.frames"],)
     (section,) = sections("seed")
     assert section.keys == (KEYS["seed"],)
@@ -93,6 +106,7 @@ def test_a_part_is_a_section_with_those_in_it_or_a_key() -> None:
         ("clip.framse", "clip.framse: no such key; did you mean clip.frames?"),
         ("optm", "optm: no such key; did you mean optim?"),
         ("clip.q", "clip.q: no such key; clip has frames, stride, min_remaining_frames, size"),
+        ("data.roots.wight", "data.roots.wight: no such key; did you mean data.roots.weight?"),
         ("clip.", "clip.: no such key; clip has frames, stride, min_remaining_frames, size"),
     ],
 )

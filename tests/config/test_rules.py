@@ -10,6 +10,16 @@ CONTRADICTIONS = {
     "a logger twice": (["train.loggers=['wandb', 'wandb']"], ["train.loggers = ['wandb', 'wandb']", "once"]),
     "crop beyond the frame": (["augment.crop=[0.9, 1.5]"], ["augment.crop = [0.9, 1.5]"]),
     "a height without a width": (["augment.resize=[128, 0]"], ["augment.resize = [128, 0]", "height and width"]),
+    "a root beside several": (["data.root=a", "data.roots=[{root='b'}]"], ["data.root = 'a'", "data.roots = []"]),
+    "a layout beside several roots": (
+        ["data.layout=classes", "data.roots=[{root='b'}]"],
+        ["data.layout = 'classes'", "each root has its own", "data.roots = []"],
+    ),
+    "a root without a place": (["data.roots=[{root='a'}, {weight=2}]"], ["data.roots.1.root", "is not set"]),
+    "a root twice": (
+        ["data.roots=[{root='a'}, {root='b'}, {root='a', weight=2}]"],
+        ["data.roots.2.root = 'a'", "root 0", "once"],
+    ),
     "resizing in dali": (
         ["augment.resize=[128, 171]", "loader.backend=dali"],
         ["augment.resize = [128, 171]", 'loader.backend = "dali"', '"cpu" can'],

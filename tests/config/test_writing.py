@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cacl.config import differences, from_dict, load, to_toml
+from cacl.config import RootConfig, differences, from_dict, load, to_toml
 from tests.config.keys import DEFAULTS, RECIPES, leaves
 
 STRINGS = {
@@ -42,6 +42,24 @@ def test_a_configuration_survives_toml_with_every_key_in_it(path: Path | None, t
     assert load(written) == config
     keys = {key.replace("losses", "losses.contrast") for key in DEFAULTS} | {"losses.order"}
     assert set(dict(leaves(tomllib.loads(written.read_text())))) == keys
+
+
+def test_several_roots_are_read_from_a_file_and_from_the_command_line_and_written(tmp_path: Path) -> None:
+    file = tmp_path / "roots.toml"
+    file.write_text(
+        "[data]\nmax_rejected_share = 0.5\n[[data.roots]]\nroot = 'a'\nlayout = 'kinetics'\nweight = 2\n"
+        "[[data.roots]]\nroot = 'https://b/set'\nfold = 3\n"
+    )
+    config = load(file)
+    assert config.data.roots == (
+        RootConfig(root="a", layout="kinetics", weight=2.0),
+        RootConfig(root="https://b/set", fold=3),
+    )
+    inline = "data.roots=[{root='a', layout='kinetics', weight=2}, {root='https://b/set', fold=3}]"
+    assert load(None, [inline, "data.max_rejected_share=0.5"]) == config
+    assert from_dict(tomllib.loads(to_toml(config))) == config
+    (difference,) = differences(config, load(file, ["data.roots=[{root='a'}]"]))
+    assert difference.startswith("data.roots: ({'root': 'a', ")
 
 
 def test_differences_are_the_leaves_that_differ() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cacl.checkpoints import checkpoint
-from cacl.config import Config
+from cacl.config import Config, RootConfig
 from cacl.errors import CheckpointError
 from cacl.training.trainer import train
 from tests.config_keys import config_keys, other_value, value_at, with_value
@@ -28,6 +28,7 @@ MAY_CHANGE: dict[str, Any] = {
     "data.test_share": 0.0625,
     "data.max_rejected_share": 0.5,
     "data.cache": None,
+    "data.roots": None,
     "loader.backend": "reference",
     "loader.threads": 2,
     "loader.prefetch": 1,
@@ -71,8 +72,8 @@ def test_a_resumed_run_may_change_how_it_runs(
     done: Config, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
     run, moved = shutil.copytree(done.run, tmp_path / "run"), shutil.copytree(videos, tmp_path / "moved")
-    places = {"run": run, "data.root": moved, "data.cache": tmp_path / "cache"}
-    value = str(places[key]) if key in places else MAY_CHANGE[key]
+    places = {"run": str(run), "data.root": str(moved), "data.cache": str(tmp_path / "cache")}
+    value = (places | {"data.roots": (RootConfig(root=str(moved)),)}).get(key, MAY_CHANGE[key])
     if key == "train.loggers":
         pytest.importorskip("wandb")
         monkeypatch.setenv("WANDB_MODE", "offline")

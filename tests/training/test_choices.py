@@ -12,12 +12,14 @@ from cacl.config import Config, load_given
 from cacl.training.choices import MachineFacts, VideoFacts, choose_settings
 
 SETS = {
-    "two": VideoFacts(count=2, short_frames=2, median_frames=3, short_side=16),
-    "seven tiny": VideoFacts(count=7, short_frames=8, median_frames=9, short_side=24),
-    "UT-Interaction": VideoFacts(count=83, short_frames=75, median_frames=115, short_side=256),
-    "HMDB51": VideoFacts(count=3570, short_frames=30, median_frames=79, short_side=240),
-    "UCF101": VideoFacts(count=9537, short_frames=60, median_frames=170, short_side=240),
-    "very many": VideoFacts(count=100_000_000, short_frames=150, median_frames=300, short_side=256),
+    "two": VideoFacts(count=2, clips_per_epoch=2, short_frames=2, median_frames=3, short_side=16),
+    "seven tiny": VideoFacts(count=7, clips_per_epoch=7, short_frames=8, median_frames=9, short_side=24),
+    "UT-Interaction": VideoFacts(count=83, clips_per_epoch=83, short_frames=75, median_frames=115, short_side=256),
+    "HMDB51": VideoFacts(count=3570, clips_per_epoch=3570, short_frames=30, median_frames=79, short_side=240),
+    "UCF101": VideoFacts(count=9537, clips_per_epoch=9537, short_frames=60, median_frames=170, short_side=240),
+    "very many": VideoFacts(
+        count=100_000_000, clips_per_epoch=100_000_000, short_frames=150, median_frames=300, short_side=256
+    ),
 }
 MACHINES = {
     "a CPU": MachineFacts(device="cpu", gpu_memory_gib=0, processes=1),
