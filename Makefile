@@ -28,7 +28,7 @@ test: $(READY)
 	$(MAKE) --jobs 2 --output-sync --keep-going slow-tests quick-tests interpreted-tests
 
 quick-tests: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not distributed"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not distributed"
 
 slow-tests: $(READY)
 	$(BIN)/python -m pytest -m "slow or distributed"
