@@ -138,7 +138,8 @@ def to_toml(config: Config) -> str:
 def differences(old: Config, new: Config) -> list[str]:
     """Returns `key: old -> new` for every key in which two configurations differ."""
     before, after = dict(_leaves(to_dict(old))), dict(_leaves(to_dict(new)))
-    return [f"{key}: {before[key]} -> {after[key]}" for key in before if before[key] != after[key]]
+    changes = {key: (before.get(key, "unset"), after.get(key, "unset")) for key in before | after}
+    return [f"{key}: {was} -> {becomes}" for key, (was, becomes) in changes.items() if was != becomes]
 
 
 def _validate(values: Mapping[str, Any]) -> Config:

@@ -1,5 +1,6 @@
 """What is written reads back the same, and the differences of two configurations."""
 
+import dataclasses
 import tomllib
 from pathlib import Path
 
@@ -72,3 +73,10 @@ def test_differences_are_the_leaves_that_differ() -> None:
         "model.transformer.width: 768 -> 12",
     ]
     assert len(differences(new, old)) == 3
+
+
+def test_a_loss_that_only_one_configuration_has_is_a_difference() -> None:
+    old = load(None, [])
+    new = dataclasses.replace(old, losses={"contrast": 1.0, "order": 1.0, "variance": 0.1})
+    assert differences(old, new) == ["losses.variance: unset -> 0.1"]
+    assert differences(new, old) == ["losses.variance: 0.1 -> unset"]
