@@ -45,6 +45,7 @@ SLOW = (
     "test_clip_walk.py",
     "test_packaging.py",
     "training/test_failing_files.py",
+    "training/test_several_roots.py",
 )
 """Files and folders whose tests have a mark, relative to this folder. `make check` runs the others."""
 

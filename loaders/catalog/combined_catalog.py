@@ -166,13 +166,15 @@ def _combined(catalogs: Sequence[Catalog], weights: Sequence[float]) -> Combined
 
 def _copies(catalog: Catalog, others: Sequence[Catalog]) -> Iterator[str]:
     """Yields a note for each of the other roots that holds files of this one, byte for byte."""
+    hashes = _source_hashes(catalog)
     for other in others:
-        _, here, there = np.intersect1d(_source_hashes(catalog), _source_hashes(other), return_indices=True)
-        if len(here):
-            mine, theirs = catalog.videos[int(here[0])], other.videos[int(there[0])]
+        other_hashes = _source_hashes(other)
+        shared = np.flatnonzero(np.isin(hashes, other_hashes))
+        if len(shared):
+            first, there = int(shared[0]), int(np.flatnonzero(other_hashes == hashes[shared[0]])[0])
             yield (
-                f"{len(here)} of its {len(catalog.videos)} videos are in {other.root} too, such as {mine.path} ("
-                f"{theirs.path} there); each root counts them as its own"
+                f"{len(shared)} of its {len(catalog.videos)} videos are in {other.root} too, such as "
+                f"{catalog.videos[first].path} ({other.videos[there].path} there); each root counts them as its own"
             )
 
 

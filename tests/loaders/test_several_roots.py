@@ -272,6 +272,9 @@ def test_files_that_two_roots_hold_are_named(sets: Sets, tmp_path: Path) -> None
         f"1 of its 7 videos are in {tmp_path}/mine too, such as train/jump/0.mp4 (walk/other name.mp4 there); each "
         "root counts them as its own"
     ]
+    shutil.copy(sets.classes / "train/jump/0.mp4", tmp_path / "mine/walk/once more.mp4")
+    (note,) = scan(replace(data, roots=(data.roots[2], data.roots[0]))).parts[1].notes
+    assert note.startswith(f"2 of its 4 videos are in {sets.classes} too, such as walk/once more.mp4 (train/jump/0.mp4")
 
 
 def test_a_clip_that_fails_names_its_root(config: Config, sets: Sets, tmp_path: Path) -> None:
