@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from tests.launch import ROOT
 
 DISTRIBUTED = ("distributed",)
 SLOW = (
+    "benchmarks/harness/test_timing.py::test_memory_is_seen",
     "benchmarks/kernels/test_compiled_problems.py",
+    "benchmarks/kernels/test_kernel_benchmark.py",
     "benchmarks/scripts/test_clip_loader_loop.py",
     "benchmarks/scripts/test_make_corpus.py",
     "benchmarks/test_gpu_kit.py",
@@ -25,38 +27,58 @@ SLOW = (
     "commands/test_bench_kernels.py",
     "commands/test_bench_loader.py",
     "commands/test_plugins.py",
+    "commands/test_prepare.py::test_stopped_by_a_signal",
     "commands/test_signals.py",
+    "commands/test_train_without_config.py",
     "commands/test_wait_policy.py",
     "examples/test_lightning_trainer.py",
+    "examples/test_plain_torch.py",
     "golden/test_resume.py",
+    "golden/test_short_run.py::test_two_processes_give_the_same_bits",
     "kernels/test_compiled_augment.py",
     "kernels/test_compiled_contrast.py",
     "kernels/test_compiled_edit_distance.py",
     "kernels/test_compiled_symmetric.py",
     "kernels/test_contrast_memory.py",
     "kernels/test_edit_distance_of_orders.py",
+    "loaders/backends/test_thread_pool.py::test_threads_of_a_fresh_process_are_left_alone",
+    "loaders/catalog/test_scan_prepared.py::test_opening_many_videos_takes_little_memory",
     "loaders/decode/test_seek_points.py",
+    "loaders/decode/test_storage.py::test_slow_servers_have_time",
     "loaders/prepared/test_prepare_again.py",
     "loaders/prepared/test_shards.py",
+    "loaders/synthetic/test_dataset.py",
     "loaders/test_failing_files.py",
+    "models/test_embedder_weights.py",
     "official/test_steps.py",
     "reporting/test_charts.py",
     "reporting/test_wandb_and_trackio.py",
     "test_clip_walk.py",
     "test_packaging.py",
+    "training/test_choices.py::test_a_step_on_a_cpu_takes_less_than_four_gib",
     "training/test_failing_files.py",
     "training/test_several_roots.py",
+    "training/test_train_state.py::test_compiled_encoders_learn_the_same",
 )
-"""Files and folders whose tests have a mark, relative to this folder. `make check` runs the others."""
+"""Folders, files and single tests that have a mark, relative to this folder. `make check` runs the others."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what stands in these files and folders."""
-    here = Path(__file__).parent
-    for mark, places in ((pytest.mark.distributed, DISTRIBUTED), (pytest.mark.slow, SLOW)):
-        for item in items:
-            if any(item.path.is_relative_to(here / place) for place in places):
+    """Marks what stands in these folders and files, and these tests."""
+    for item in items:
+        file = item.path.relative_to(Path(__file__).parent)
+        test = f"{file.as_posix()}::{getattr(item, 'originalname', item.name)}"
+        for mark, places in ((pytest.mark.distributed, DISTRIBUTED), (pytest.mark.slow, SLOW)):
+            if any(file.is_relative_to(place) or test == place for place in places):
                 item.add_marker(mark)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Lets pytest-xdist send what a test logged, in UTF-8, even if it names files whose names are no UTF-8."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 @pytest.fixture(scope="session")
