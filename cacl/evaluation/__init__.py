@@ -1,5 +1,6 @@
 """What trained encoders are judged by.
 
-`retrieval` has the protocol of video retrieval and its tables. It stands on `features` (one vector per video, computed
-once and kept), `metrics` (recall) and `baselines` (features that have learnt nothing).
+`retrieval` has the protocol of video retrieval and its tables. It stands on `videos` (which of them are judged, and by
+which labels), `features` (one vector per video, computed once and kept), `metrics` (recall) and `baselines` (features
+that have learnt nothing).
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.clip_loader import ClipLoader
 from cacl.models.encoder import Encoder
 from cacl.models.video_transformer import VideoTransformer
+
+log = logging.getLogger(__name__)
 
 FeatureFunction = Callable[[Tensor, Tensor], Tensor]
 """A function (clips float32 [B, 3, T, H, W], order integers [B, T]) -> features float32 [B, F]."""
@@ -54,6 +57,53 @@ def encoder_feature(encoder: Encoder) -> FeatureFunction:
         return F.max_pool3d(maps, pool).flatten(1).float()
 
     return pooled_map
+
+
+def video_features(
+    functions: Mapping[str, FeatureFunction],
+    weights: str,
+    config: Config,
+    catalog: Catalog,
+    device: torch.device,
+    folder: Path,
+    on_progress: Callable[[int, int], None],
+) -> dict[str, np.ndarray]:
+    """Takes the features of an earlier evaluation where nothing that decides them has changed, or extracts them.
+
+    Args:
+        functions: The features by name.
+        weights: The digest of the weights of the encoders.
+        config: The configuration of the evaluation.
+        catalog: The V videos.
+        device: The device that computes.
+        folder: The folder that keeps features, below the key of what decides them.
+        on_progress: As for `extract`.
+
+    Returns:
+        The arrays by name of the feature, each float32 [V, F] with an F of its own.
+
+    Raises:
+        DataError: A clip cannot be loaded. The message names its file.
+    """
+    rank, world_size = distributed.rank(), distributed.world_size()
+    loader = ClipLoader.from_config(
+        config,
+        catalog=catalog,
+        batch_size=config.retrieval.batch_size * world_size,
+        split=None,
+        rank=rank,
+        world_size=world_size,
+        device=device,
+    )
+    folder = folder / cache_key(weights, catalog, config, loader.choice.name)
+    cached = load_cached(folder, list(functions))
+    if cached is not None:
+        log.info("features of an earlier evaluation, from %s", folder)
+        return cached
+    arrays = extract(functions, loader, folder, on_progress)
+    if rank == 0:
+        mark_finished(folder)
+    return arrays
 
 
 @torch.no_grad()

@@ -9,7 +9,6 @@ look at nothing but pixels or the format of the file, so that a result is not mi
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,25 +22,16 @@ from cacl import config as configuration
 from cacl import distributed
 from cacl.checkpoints.encoders import EncoderWeights
 from cacl.config import Config
-from cacl.errors import DataError, UsageError
 from cacl.evaluation import baselines, features
 from cacl.evaluation.features import FeatureFunction
 from cacl.evaluation.metrics import recall_at, recall_by_chance
-from cacl.loaders.catalog.catalog import Catalog
-from cacl.loaders.catalog.scan import scan
-from cacl.loaders.clip_loader import ClipLoader
-from cacl.reporting.console import Console, log_catalog
+from cacl.evaluation.videos import check_fixed_keys, scan_videos, video_labels, videos_of_split
+from cacl.reporting.console import Console
 
 log = logging.getLogger(__name__)
 
 TOP_K = (1, 5, 10, 20, 50)
 """The values of k for which recall at k is computed."""
-
-FIXED_BY_WEIGHTS = ("model.", "clip.frames", "contrast.pairs")
-"""Configuration keys, or beginnings of keys, that the weights decide and an evaluation cannot set."""
-
-SPLIT_NAMES = {"test": "test", "val": "validation", "train": "training"}
-"""The splits as messages call them."""
 
 OFFICIAL_CLIPS = {
     "clip.stride": 2,
@@ -111,17 +101,14 @@ def evaluate_retrieval(
         UsageError: The configuration differs from that of the weights in a key that the weights decide.
         DataError: A video cannot be loaded, or a split or a label is missing.
     """
-    fixed = [line for line in configuration.differences(weights.config, config) if line.startswith(FIXED_BY_WEIGHTS)]
-    if fixed:
-        raise UsageError(f"the weights decide {'; '.join(fixed)}: leave that as it is")
+    check_fixed_keys(weights, config)
     with distributed.process_group(config.train.device) as device, Console(enabled=distributed.rank() == 0) as console:
-        with distributed.main_first():
-            catalog = scan(config.data, min_frames=config.clip.frames, progress=partial(console.progress, "scanning"))
-        catalog.check(config.data.max_rejected_share)
-        log_catalog(catalog)
-        queries, gallery = _videos_of_split(catalog, query_split), _videos_of_split(catalog, "train")
-        labels_by_name = {label: _video_labels(catalog, label, queries, gallery) for label in labels}
-        arrays = _video_features(weights, config, catalog, device, folder, console)
+        catalog = scan_videos(config, console)
+        queries, gallery = videos_of_split(catalog, query_split), videos_of_split(catalog, "train")
+        labels_by_name = {label: video_labels(catalog, label, queries, gallery) for label in labels}
+        functions = _feature_functions(weights, config, device)
+        on_progress = partial(console.progress, "features")
+        arrays = features.video_features(functions, weights.digest, config, catalog, device, folder, on_progress)
         log.info(describe_protocol(config))
     arrays = {"size and length": baselines.size_and_length(catalog.videos), **arrays}
     return [
@@ -154,32 +141,6 @@ def describe_protocol(config: Config) -> str:
     return f"clips as in the release of the method, but for {', '.join(other) or 'nothing'}: see docs/official.md"
 
 
-def _video_features(
-    weights: EncoderWeights, config: Config, catalog: Catalog, device: torch.device, folder: Path, console: Console
-) -> dict[str, np.ndarray]:
-    """The features of all videos by name, float32 [V, F] each: those of an earlier evaluation, or extracted now."""
-    rank, world_size = distributed.rank(), distributed.world_size()
-    loader = ClipLoader.from_config(
-        config,
-        catalog=catalog,
-        batch_size=config.retrieval.batch_size * world_size,
-        split=None,
-        rank=rank,
-        world_size=world_size,
-        device=device,
-    )
-    functions = _feature_functions(weights, config, device)
-    key = features.cache_key(weights.digest, catalog, config, loader.choice.name)
-    cached = features.load_cached(folder / key, list(functions))
-    if cached is not None:
-        log.info("features of an earlier evaluation, from %s", folder / key)
-        return cached
-    arrays = features.extract(functions, loader, folder / key, partial(console.progress, "features"))
-    if rank == 0:
-        features.mark_finished(folder / key)
-    return arrays
-
-
 def _feature_functions(weights: EncoderWeights, config: Config, device: torch.device) -> dict[str, FeatureFunction]:
     functions: dict[str, FeatureFunction] = {
         "mean frame": baselines.mean_frame,
@@ -200,43 +161,3 @@ def _recalls(
     for name, array in arrays.items():
         recalls[name] = recall_at(array[queries], array[gallery], query_labels, gallery_labels, TOP_K)
     return recalls
-
-
-def _videos_of_split(catalog: Catalog, split: str) -> list[int]:
-    """The videos of a split, as positions in the catalog. A DataError says what to do if there are none."""
-    found = [i for i, video in enumerate(catalog.videos) if video.split == split]
-    if not found:
-        counts = Counter(video.split for video in catalog.videos if video.split)
-        other = {"test": "val", "val": "test"}.get(split, "")
-        if counts[other]:
-            way_out = f"--queries {other} takes the {counts[other]} {SPLIT_NAMES[other]} videos"
-        elif counts:
-            way_out = f"there are {', '.join(sorted(counts))}: tell its videos by a list or a folder"
-        else:
-            way_out = "use a layout with splits, or hold some videos out with --set data.test_share=0.25"
-        raise DataError(
-            f"{catalog.root}: no usable video belongs to the {SPLIT_NAMES[split]} split, and retrieval needs it; "
-            f"{way_out}"
-        )
-    return found
-
-
-def _video_labels(catalog: Catalog, label: str, queries: Sequence[int], gallery: Sequence[int]) -> list[str]:
-    """The label of each video of the catalog. Videos that neither query nor are queried need none: theirs is empty."""
-    values = [video.label_in(label) for video in catalog.videos]
-    if not any(values):
-        known = sorted({name for video in catalog.videos for name in video.attributes})
-        raise DataError(
-            f"{catalog.root}: its videos have no {label!r}; "
-            + (f"--label takes one of {', '.join(known)}" if known else "retrieval needs labelled videos")
-        )
-    for videos in (queries, gallery):
-        missing = [catalog.videos[i] for i in videos if not values[i]]
-        if missing:
-            split = SPLIT_NAMES[missing[0].split or ""]
-            way_out = "; --queries val takes the validation videos" if split == "test" else ""
-            raise DataError(
-                f"{catalog.root}: {len(missing)} of {len(videos)} {split} videos have no {label!r}, "
-                f"{missing[0].path} among them{way_out}"
-            )
-    return [value or "" for value in values]

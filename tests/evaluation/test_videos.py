@@ -1,4 +1,4 @@
-"""What retrieval makes of videos, splits and labels; the whole command is tested in tests/commands."""
+"""Which videos an evaluation takes, by splits and labels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from cacl.clips import VideoRecord
 from cacl.errors import DataError
-from cacl.evaluation import retrieval
+from cacl.evaluation.videos import video_labels, videos_of_split
 from cacl.loaders.catalog.catalog import Catalog
 
 
@@ -34,7 +34,7 @@ def catalog(*videos: tuple[str | None, str | None]) -> Catalog:
 
 def test_videos_of_a_split() -> None:
     videos = catalog(("train", "a"), ("val", "a"), (None, None), ("train", "b"), ("test", "a"))
-    assert [retrieval._videos_of_split(videos, split) for split in ("train", "val", "test")] == [[0, 3], [1], [4]]
+    assert [videos_of_split(videos, split) for split in ("train", "val", "test")] == [[0, 3], [1], [4]]
 
 
 @pytest.mark.parametrize(
@@ -49,15 +49,15 @@ def test_videos_of_a_split() -> None:
 )
 def test_a_split_that_is_not_there(splits: list[str | None], wanted: str, message: str) -> None:
     with pytest.raises(DataError, match=rf"^/set: no usable video belongs {message}"):
-        retrieval._videos_of_split(catalog(*((split, "a") for split in splits)), wanted)
+        videos_of_split(catalog(*((split, "a") for split in splits)), wanted)
 
 
 def test_labels_are_asked_of_queries_and_gallery_only() -> None:
     videos = catalog(("train", "a"), (None, None), ("val", "b"), ("test", None), ("train", "b"))
-    assert retrieval._video_labels(videos, "label", [2], [0, 4]) == ["a", "", "b", "", "b"]
+    assert video_labels(videos, "label", [2], [0, 4]) == ["a", "", "b", "", "b"]
     with pytest.raises(DataError, match=r"^/set: 1 of 1 test videos have no 'label', 3\.mp4 .*; --queries val takes"):
-        retrieval._video_labels(videos, "label", [3], [0, 4])
+        video_labels(videos, "label", [3], [0, 4])
     with pytest.raises(DataError, match=r"^/set: 2 of 2 training videos have no 'who', 0\.mp4 among them$"):
-        retrieval._video_labels(videos, "who", [3], [0, 4])
+        video_labels(videos, "who", [3], [0, 4])
     with pytest.raises(DataError, match=r"^/set: its videos have no 'whom'; --label takes one of who$"):
-        retrieval._video_labels(videos, "whom", [2], [0, 4])
+        video_labels(videos, "whom", [2], [0, 4])
