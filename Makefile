@@ -9,11 +9,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+PYTEST = $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # As the command line sets it: the tests share their cores with other work, too.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo check test quick-tests slow-tests interpreted-tests test-lowest lint docs venv clean
+.PHONY: demo check test quick-tests all-tests interpreted-tests test-lowest lint docs venv clean
 
 demo: $(READY)
 	$(BIN)/cacl data synth demo/videos --train 16 --test 4
@@ -25,16 +26,16 @@ check: $(READY)
 	$(MAKE) --jobs 2 --output-sync --keep-going lint quick-tests
 
 test: $(READY)
-	$(MAKE) --jobs 2 --output-sync --keep-going slow-tests quick-tests interpreted-tests
+	$(MAKE) --keep-going all-tests interpreted-tests
 
 quick-tests: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not distributed"
+	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow and not distributed"
 
-slow-tests: $(READY)
-	$(BIN)/python -m pytest -m "slow or distributed"
+all-tests: $(READY)
+	$(PYTEST)
 
 interpreted-tests: $(READY)
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels/triton
+	TRITON_INTERPRET=1 $(PYTEST) tests/kernels/triton
 
 test-lowest:
 	$(MAKE) test BIN=.venv-lowest/bin READY=.venv-lowest/.ready
