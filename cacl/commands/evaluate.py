@@ -50,7 +50,8 @@ def _print_tables(tables: Sequence[RetrievalTable]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from cacl.evaluation.retrieval import SPLIT_NAMES, TOP_K
+    from cacl.evaluation.retrieval import TOP_K
+    from cacl.evaluation.videos import SPLIT_NAMES
 
     for table in tables:
         # As the title of the table, it would be broken at the width of the table.
