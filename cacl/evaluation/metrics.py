@@ -1,13 +1,20 @@
-"""The scores of a retrieval: recall at k, and what it would be by chance."""
+"""The scores of a retrieval: recall at k and average precision of every query, and how sure their means are."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
-QUERY_CHUNK_SIZE = 512
-"""The number of queries that are compared with the gallery at once."""
+from cacl.evaluation.search import QUERY_CHUNK_SIZE, nearest, unit_rows
+
+SIMILARITY_ENTRIES = 2**24
+"""The number of similarities that `average_precisions` has in memory at once, or those of one query."""
+RESAMPLES = 1000
+"""The number of times that `bootstrap_interval` draws the queries anew."""
+CONFIDENCE = 0.95
+"""The share of the resampled means that an interval holds."""
 
 
 def recall_at(
@@ -22,8 +29,8 @@ def recall_at(
     Similarity is the cosine. Of videos that are equally similar, the earlier one in the gallery counts as nearer.
 
     Args:
-        queries: Floats [Q, D], one feature per query.
-        gallery: Floats [G, D], one feature per video of the gallery.
+        queries: Floats [Q, F], one feature per query.
+        gallery: Floats [G, F], one feature per video of the gallery.
         query_labels: The Q labels of the queries.
         gallery_labels: The G labels of the gallery.
         top_k: The values of k. A k beyond G counts the whole gallery.
@@ -31,18 +38,104 @@ def recall_at(
     Returns:
         The recall for each k, from 0 to 1.
     """
-    gallery = _unit_rows(gallery)
-    known_labels = np.asarray(gallery_labels)
-    depth = min(max(top_k), len(gallery))
-    hits = np.zeros(depth)
-    for start in range(0, len(queries), QUERY_CHUNK_SIZE):
-        stop = start + QUERY_CHUNK_SIZE
-        # Rounded from float64, so that copies of a video are equally similar wherever they stand in the gallery.
-        similarity = (_unit_rows(queries[start:stop]) @ gallery.T).astype(np.float32)
-        nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :depth]
-        matches = known_labels[nearest] == np.asarray(query_labels[start:stop])[:, None]
-        hits += np.maximum.accumulate(matches, axis=1).sum(0)
-    return [float(hits[min(k, depth) - 1] / len(queries)) for k in top_k]
+    return hits_at(queries, gallery, query_labels, gallery_labels, top_k).mean(0).tolist()
+
+
+def hits_at(
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    query_labels: Sequence[str],
+    gallery_labels: Sequence[str],
+    top_k: Sequence[int],
+    device: str | torch.device = "cpu",
+) -> np.ndarray:
+    """Tells for every query whether its label is among the k most similar videos of the gallery.
+
+    Args:
+        queries: As for `recall_at`, which is the mean over the queries.
+        gallery: As for `recall_at`, like everything up to `top_k`. It may be memory-mapped.
+        query_labels: The Q labels of the queries.
+        gallery_labels: The G labels of the gallery.
+        top_k: The values of k.
+        device: The device that searches.
+
+    Returns:
+        Booleans [Q, K], one column for each k.
+    """
+    found, _ = nearest(queries, gallery, max(top_k), device)
+    matches = np.asarray(gallery_labels)[found] == np.asarray(query_labels)[:, None]
+    hits = np.maximum.accumulate(matches, axis=1)
+    return hits[:, [min(k, hits.shape[1]) - 1 for k in top_k]]
+
+
+@torch.no_grad()
+def average_precisions(
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    query_labels: Sequence[str],
+    gallery_labels: Sequence[str],
+    device: str | torch.device = "cpu",
+) -> np.ndarray:
+    """Computes the average precision of every query, over the whole gallery in the order of its similarity.
+
+    It is the mean, over the gallery videos of the label of the query, of the share of that label among all videos up to
+    this one. Of equally similar videos the earlier one in the gallery comes first, as for `recall_at`; scikit-learn's
+    `average_precision_score` would count all of them as one step. A label that the gallery does not have gives 0.
+
+    Args:
+        queries: As for `recall_at`; the mean over the queries is the mean average precision.
+        gallery: As for `recall_at`. It is in memory as float64.
+        query_labels: The Q labels of the queries.
+        gallery_labels: The G labels of the gallery.
+        device: The device that sorts.
+
+    Returns:
+        float64 [Q], from 0 to 1.
+    """
+    number_of = {label: number for number, label in enumerate(sorted({*query_labels, *gallery_labels}))}
+    wanted, known = (
+        torch.tensor([number_of[label] for label in labels], device=device) for labels in (query_labels, gallery_labels)
+    )
+    exact_gallery, ranks = unit_rows(gallery, device), torch.arange(1, len(gallery) + 1, device=device)
+    results = []
+    step = max(1, min(QUERY_CHUNK_SIZE, SIMILARITY_ENTRIES // len(gallery)))
+    for start in range(0, len(queries), step):
+        rows = slice(start, start + step)
+        similarities = (unit_rows(queries[rows], device) @ exact_gallery.T).float()
+        order = similarities.sort(dim=1, descending=True, stable=True).indices
+        matches = (known[order] == wanted[rows, None]).double()
+        precisions = matches.cumsum(1) / ranks
+        results.append((precisions * matches).sum(1) / matches.sum(1).clamp(min=1))
+    return torch.cat(results).cpu().numpy()
+
+
+def bootstrap_interval(
+    values: np.ndarray, seed: int = 0, resamples: int = RESAMPLES, confidence: float = CONFIDENCE
+) -> tuple[np.ndarray, np.ndarray]:
+    """Computes an interval for the mean over videos by the percentile bootstrap (Efron, 1979).
+
+    Videos are drawn with replacement, as many as there are, again and again. The interval holds the middle of the means
+    that this gives. It tells how much the choice of the videos matters, and nothing of another training.
+
+    Args:
+        values: Numbers [N, ...], one row for each of N videos.
+        seed: The seed of the draws. The same seed draws the same videos, so that two features can be compared.
+        resamples: The number of draws of N videos.
+        confidence: The share of the means that lie between the two ends.
+
+    Returns:
+        The lower and the upper end, floats [...]. They are linear between the two nearest of the sorted means.
+    """
+    count = len(values)
+    # The bits are Philox 4x64-10, which numpy keeps for ever, unlike what Generator.integers makes of them.
+    bits = np.random.Philox(key=seed)
+    means = np.empty((resamples, *values.shape[1:]))
+    for number in range(resamples):
+        drawn = (bits.random_raw(count) >> np.uint64(32)) * np.uint64(count) >> np.uint64(32)
+        means[number] = values[drawn.astype(np.int64)].mean(0)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
+    return low, high
 
 
 def recall_by_chance(query_labels: Sequence[str], gallery_labels: Sequence[str], top_k: Sequence[int]) -> list[float]:
@@ -72,8 +165,3 @@ def _miss_probability(total: int, matching: int, k: int) -> float:
     """The probability that k of `total` videos, drawn without replacement, hold none of the matching ones."""
     drawn = np.arange(k)
     return float(np.prod(np.clip((total - matching - drawn) / (total - drawn), 0, None)))
-
-
-def _unit_rows(x: np.ndarray) -> np.ndarray:
-    x = np.asarray(x, np.float64)
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)

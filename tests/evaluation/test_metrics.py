@@ -1,4 +1,4 @@
-"""Recall at k and recall by chance against loops and enumerations."""
+"""Recall at k, recall by chance, average precision and bootstrap intervals against loops and enumerations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from cacl.evaluation.metrics import QUERY_CHUNK_SIZE, recall_at, recall_by_chance
+from cacl.evaluation.metrics import average_precisions, bootstrap_interval, hits_at, recall_at, recall_by_chance
 
 # ------------------------------------------------------------------------------------------------------- recall
 
@@ -91,20 +91,89 @@ def test_copies_of_a_video_are_equally_near(queries: int, gallery: int, dim: int
         assert recalls == [float(position == 0), 1.0], f"the video at {position} does not have rank {position + 1}"
 
 
-@pytest.mark.parametrize("rest", [-1, 0, 1])
-def test_more_queries_than_fit_at_once(rest: int) -> None:
-    """Each query finds itself, with a label of its own, and the next one finds a stranger."""
-    count = 2 * QUERY_CHUNK_SIZE + rest
-    angles = 2 * np.pi * np.arange(count) / count
-    x, labels = np.column_stack([np.cos(angles), np.sin(angles)]), [str(number) for number in range(count)]
-    assert recall_at(x, x, labels, labels, [1]) == [1.0]
-    assert recall_at(x, x, labels, labels[1:] + labels[:1], [1, 3]) == [0.0, 1.0]
-    assert recall_at(x, x, [*labels[:-1], "nobody"], labels, [1]) == [(count - 1) / count]
-
-
 def test_videos_without_features_do_not_break_the_score() -> None:
     gallery = np.array([[0.0, 0.0], [1.0, 0.0]])
     assert recall_at(gallery, gallery, ["a", "b"], ["a", "b"], [1, 2]) == [1.0, 1.0]
+
+
+def test_hits_are_the_recall_of_each_query() -> None:
+    rng = np.random.default_rng(0)
+    q, g, wanted, known = (
+        random_features(rng, 9),
+        random_features(rng, 30),
+        random_labels(rng, 9),
+        random_labels(rng, 30),
+    )
+    hits = hits_at(q, g, wanted, known, TOP_K)
+    assert hits.shape == (9, len(TOP_K))
+    for query in range(9):
+        only = slice(query, query + 1)
+        assert hits[query].tolist() == recall_at(q[only], g, wanted[only], known, TOP_K)
+
+
+# --------------------------------------------------------------------------------------------- average precision
+
+
+def average_precision_by_loop(query: np.ndarray, gallery: np.ndarray, wanted: str, known: Sequence[str]) -> float:
+    """Sums precision times the growth of recall, as the definition of scikit-learn has it, one video at a time."""
+    cosines = [query @ video / math.sqrt(query @ query) / math.sqrt(video @ video) for video in gallery.astype(float)]
+    order = sorted(range(len(gallery)), key=lambda position: (-cosines[position], position))
+    total = sum(label == wanted for label in known)
+    score = found = 0.0
+    for rank, position in enumerate(order, start=1):
+        before = found
+        found += known[position] == wanted
+        score += (found - before) / max(1, total) * (found / rank)
+    return score
+
+
+@pytest.mark.parametrize(("queries", "gallery"), [(1, 1), (1, 30), (40, 7), (600, 30)])
+def test_average_precision_with_ties_against_a_loop(queries: int, gallery: int) -> None:
+    """Some labels are not in the gallery, and one is only there."""
+    rng = np.random.default_rng((queries, gallery))
+    q, g = random_features(rng, queries), random_features(rng, gallery)
+    wanted, known = random_labels(rng, queries, 6), [*random_labels(rng, gallery - 1), "never wanted"]
+    expected = [average_precision_by_loop(x, g, label, known) for x, label in zip(q.astype(float), wanted, strict=True)]
+    np.testing.assert_allclose(average_precisions(q, g, wanted, known), expected, rtol=1e-12)
+
+
+def test_average_precision_by_hand() -> None:
+    """The videos of the label have the ranks 1, 3 and 4 of 5."""
+    gallery = np.array([[1, 0.1], [1, 0.2], [1, 0.3], [1, 0.4], [1, 0.5]])
+    found = average_precisions(np.array([[1.0, 0], [1, 0]]), gallery, ["a", "none"], list("abaab"))
+    np.testing.assert_allclose(found, [(1 + 2 / 3 + 3 / 4) / 3, 0], rtol=1e-15)
+
+
+# --------------------------------------------------------------------------------------------- bootstrap intervals
+
+
+def test_bootstrap_of_two_videos_is_binomial() -> None:
+    """The mean of two draws is 0, 1/2 or 1 in a quarter, a half and a quarter of the resamples."""
+    values = np.array([0.0, 1.0])
+    for confidence, ends in ((0.45, (0.5, 0.5)), (0.55, (0, 1))):  # a quarter of the resamples lies below 1/2
+        assert bootstrap_interval(values, resamples=20_000, confidence=confidence) == ends
+
+
+def test_bootstrap_has_the_quantiles_of_the_binomial_distribution() -> None:
+    """The sum of N draws from hits and misses is binomial, whose quantiles scipy would give, too."""
+    count, hits, resamples = 37, 26, 20_000
+    values = np.arange(count) < hits
+    low, high = bootstrap_interval(np.stack([values, ~values], 1), resamples=resamples)
+    p = hits / count
+    cumulative = np.cumsum([math.comb(count, n) * p**n * (1 - p) ** (count - n) for n in range(count + 1)])
+    expected = [np.searchsorted(cumulative, 0.025) / count, np.searchsorted(cumulative, 0.975) / count]
+    np.testing.assert_allclose([low[0], high[0]], expected, atol=1e-12)
+    np.testing.assert_allclose([low[1], high[1]], [1 - high[0], 1 - low[0]], atol=1e-12)  # the same videos are drawn
+
+
+def test_bootstrap_draws_the_same_videos_for_the_same_seed_for_ever() -> None:
+    values = np.arange(5.0)
+    ends = [bootstrap_interval(values, seed, resamples=10) for seed in (0, 0, 1)]
+    assert ends[0] == ends[1]
+    assert ends[0] != ends[2]
+    draws = [[int(word) >> 32 for word in np.random.Philox(key=0).random_raw(50)][n * 5 : n * 5 + 5] for n in range(10)]
+    means = [np.mean([word * 5 // 2**32 for word in draw]) for draw in draws]
+    np.testing.assert_allclose(ends[0], np.quantile(means, [0.025, 0.975]), rtol=1e-14)
 
 
 # --------------------------------------------------------------------------------------------- recall by chance
