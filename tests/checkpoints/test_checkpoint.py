@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import cacl
 from cacl.checkpoints import checkpoint
 from cacl.checkpoints.checkpoint import Checkpoint
 from cacl.checkpoints.encoders import EncoderWeights
@@ -76,6 +77,17 @@ def test_the_encoders_come_back_from_either_file(saved: Path, state: Checkpoint,
         for which in found.names:
             built = {f"{which}.{name}": x for name, x in found.build(which).state_dict().items()}
             assert_same(built, {name: x for name, x in wanted.items() if name.startswith(which)})
+
+
+@pytest.mark.parametrize("which", ["cnn", "transformer"])
+def test_both_encoders_take_clips_alone(saved: Path, which: str) -> None:
+    """A clip without an order has its frames in true order."""
+    encoder, clips = cacl.load_encoder(saved, which), tiny_batch(3).query.float()
+    with torch.no_grad():
+        features = encoder(clips)
+        assert torch.equal(features, encoder(clips, torch.arange(clips.shape[2]).expand(3, -1)))
+    assert features.shape == (3, encoder.num_features)
+    assert len(features.unique(dim=0)) == 3
 
 
 def rewritten(path: Path, change: Callable[[dict[str, Any]], object]) -> None:

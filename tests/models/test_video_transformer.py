@@ -129,6 +129,15 @@ def test_the_feature_is_that_of_the_cls_token() -> None:
     torch.testing.assert_close(without_blocks(*random_clips()), expected.expand(2, 48), rtol=0, atol=1e-12)
 
 
+def test_the_first_of_the_tokens_is_the_feature() -> None:
+    model = create_model("video_transformer", embedder="light", width=24, depth=2, heads=2, frames=4).eval()
+    with torch.no_grad():
+        clips = random_clips(frames=4)[0].float()
+        tokens = model.forward_features(clips)
+        assert tokens.shape == (len(clips), 1 + 2 * 4, 24)
+        torch.testing.assert_close(tokens[:, 0], model(clips))
+
+
 def test_clip_length_is_fixed() -> None:
     views, order = random_clips(frames=5)
     with pytest.raises(RuntimeError, match="size"):
