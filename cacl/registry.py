@@ -141,7 +141,7 @@ BATCH_TRANSFORMS = Registry("batch transform", {})
 """Functions (views [B, 3, T, H, W], one RandomStream for each clip) -> views of the same shape, on the device."""
 
 BACKENDS = Registry("backend", {name: f"cacl.loaders.backends.{name}:build" for name in ("cpu", "dali", "reference")})
-"""Functions that make what turns plans into batches; `cacl.loaders.backends.select` calls them."""
+"""Functions (catalog, config, device, threads) that make what turns plans into batches."""
 
 LOGGERS = Registry(
     "logger",

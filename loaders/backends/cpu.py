@@ -8,28 +8,18 @@ is not linear, and is left to the reference.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from cacl.clips import ClipPlan, VideoRecord
-from cacl.config import Config
-from cacl.loaders.backends import reference
+from cacl.loaders.backends import reference, thread_pool
 from cacl.loaders.backends.buffer_pool import scratch_buffer
-from cacl.loaders.backends.thread_pool import ThreadPoolBackend
 from cacl.loaders.backends.yuv_to_rgb_resize import planes_to_view
-from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.storage import Location
 from cacl.loaders.decode.yuv import apply_orientation, as_planar_420, frame_yuv_to_rgb_matrix, planes
-
-
-def build(catalog: Catalog, config: Config, device: torch.device, threads: int) -> ThreadPoolBackend:
-    """Builds this backend, as `select.build_backend` describes it."""
-    return ThreadPoolBackend(
-        load_clip, catalog, size=config.clip.size, threads=threads, prefetch=config.loader.prefetch
-    )
 
 
 def load_clip(location: Location, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
@@ -51,6 +41,10 @@ def load_clip(location: Location, video: VideoRecord, plan: ClipPlan, size: int,
     luma, chroma, yuv_to_rgb = decode_planes(location, video, plan)
     for view, target in zip(plan.views, out, strict=True):
         planes_to_view(luma, chroma, compose_color(view.color, yuv_to_rgb), view, target.numpy())
+
+
+build = partial(thread_pool.build, load_clip)
+"""A function (catalog, config, device, threads) -> this backend."""
 
 
 def decode_planes(location: Location, video: VideoRecord, plan: ClipPlan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

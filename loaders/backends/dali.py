@@ -51,7 +51,17 @@ def unavailable_reason(device: torch.device) -> str | None:
 
 
 def build(catalog: Catalog, config: Config, device: torch.device, threads: int) -> DaliBackend:
-    """Builds this backend, as `select.build_backend` describes it."""
+    """Builds this backend.
+
+    Args:
+        catalog: The videos.
+        config: The size of a view, and the section `loader`.
+        device: Where the views are made.
+        threads: The number of threads that read files.
+
+    Raises:
+        ConfigError: The backend cannot run here.
+    """
     loader = config.loader
     return DaliBackend(
         catalog,

@@ -6,27 +6,18 @@ It defines what a view is; every other backend is tested against it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cacl.clips import ClipPlan, VideoRecord, ViewPlan
-from cacl.config import Config
 from cacl.kernels.augment_reference import one_view
-from cacl.loaders.backends import pillow_ops
-from cacl.loaders.backends.thread_pool import ThreadPoolBackend
-from cacl.loaders.catalog.catalog import Catalog
+from cacl.loaders.backends import pillow_ops, thread_pool
 from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.storage import Location
 from cacl.loaders.decode.yuv import ACCURATE_SCALING, apply_orientation, source_colorspace
-
-
-def build(catalog: Catalog, config: Config, device: torch.device, threads: int) -> ThreadPoolBackend:
-    """Builds this backend, as `select.build_backend` describes it."""
-    return ThreadPoolBackend(
-        load_clip, catalog, size=config.clip.size, threads=threads, prefetch=config.loader.prefetch
-    )
 
 
 def load_clip(location: Location, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
@@ -48,6 +39,10 @@ def load_clip(location: Location, video: VideoRecord, plan: ClipPlan, size: int,
     frames = torch.from_numpy(frames)
     for view, target in zip(plan.views, out, strict=True):
         target.copy_(make_view(frames, view, size))
+
+
+build = partial(thread_pool.build, load_clip)
+"""A function (catalog, config, device, threads) -> this backend."""
 
 
 def decode_rgb(location: Location, video: VideoRecord, plan: ClipPlan) -> np.ndarray:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cacl.clips import ClipBatch, ClipPlan, Failure, VideoRecord
+from cacl.config import Config
 from cacl.errors import DataError
 from cacl.loaders.backends.buffer_pool import BufferPool
 from cacl.loaders.catalog.catalog import Catalog
@@ -19,6 +20,23 @@ from cacl.loaders.decode.storage import Location
 LoadClip: TypeAlias = Callable[[Location, VideoRecord, ClipPlan, int, Sequence[Tensor]], None]
 """A function (location, video, plan, size, out) that loads one clip, such as `cpu.load_clip` and `reference.load_clip`.
 It fills `out`, one float16 [3, T, size, size] for each view, and raises DataError if the file cannot be read."""
+
+
+def build(
+    load_clip: LoadClip, catalog: Catalog, config: Config, device: torch.device, threads: int
+) -> ThreadPoolBackend:
+    """Builds the backend of a function that loads one clip.
+
+    Args:
+        load_clip: Loads one clip.
+        catalog: The videos.
+        config: The size of a view, and the number of batches that are loaded ahead.
+        device: Not looked at: views are made on the CPU.
+        threads: The number of clips that are loaded at once.
+    """
+    return ThreadPoolBackend(
+        load_clip, catalog, size=config.clip.size, threads=threads, prefetch=config.loader.prefetch
+    )
 
 
 class ThreadPoolBackend:
