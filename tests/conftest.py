@@ -26,6 +26,7 @@ SLOW = (
     "benchmarks/test_gpu_questions.py",
     "commands/test_bench_kernels.py",
     "commands/test_bench_loader.py",
+    "commands/test_finetune.py",
     "commands/test_plugins.py",
     "commands/test_prepare.py::test_stopped_by_a_signal",
     "commands/test_signals.py",
@@ -50,6 +51,7 @@ SLOW = (
     "loaders/synthetic/test_dataset.py",
     "loaders/test_failing_files.py",
     "models/test_embedder_weights.py",
+    "official/test_finetuning.py",
     "official/test_steps.py",
     "reporting/test_charts.py",
     "reporting/test_wandb_and_trackio.py",
@@ -57,6 +59,7 @@ SLOW = (
     "test_packaging.py",
     "training/test_choices.py::test_a_step_on_a_cpu_takes_less_than_four_gib",
     "training/test_failing_files.py",
+    "training/test_finetuning.py",
     "training/test_several_roots.py",
     "training/test_train_state.py::test_compiled_encoders_learn_the_same",
 )

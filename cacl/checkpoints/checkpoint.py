@@ -6,7 +6,7 @@ the step.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,28 @@ from cacl.files import atomic_write
 FORMAT = 2
 """The version of the file format. Files of another version are refused."""
 KEYS = {"format", "config", "step", "data_fingerprint", "model", "optimizer", "torch"}
+FINETUNE_KEY = "finetune"
+"""The key that only checkpoints of `cacl finetune` have."""
 CHECKPOINT_NAME = "checkpoint.pt"
 """The name of the file in a run folder."""
+BEST_NAME = "best.pt"
+"""The name of the checkpoint that did best on the validation videos, in the folder of a run of `cacl finetune`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneRecord:
+    """What a run of `cacl finetune` keeps beside weights and optimiser."""
+
+    classes: tuple[str, ...]
+    """The names of the classes, in the order of the logits."""
+    val_fingerprint: str
+    """The fingerprint of the validation videos."""
+    best_step: int = 0
+    """The number of steps after which the validation went best; 0 before the first one."""
+    best_accuracy: float = -1.0
+    """The share of the validation videos that were classified rightly then, from 0 to 1."""
+    best_loss: float = 0.0
+    """The mean loss of the validation videos then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +55,11 @@ class Checkpoint:
     data_fingerprint: str
     """The fingerprint of the training videos."""
     model: dict[str, Tensor]
-    """The state dict of `cacl.method.cacl.CACL`."""
+    """The state dict of `cacl.method.cacl.CACL`, or of `cacl.models.video_classifier.VideoClassifier`."""
     optimizer: dict[str, Any]
     """The state dict of the optimiser."""
+    finetune: FinetuneRecord | None = None
+    """What a run of `cacl finetune` keeps besides; None for a run without labels."""
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -59,6 +81,8 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "optimizer": checkpoint.optimizer,
         "torch": str(torch.__version__),
     }
+    if checkpoint.finetune is not None:
+        values[FINETUNE_KEY] = asdict(checkpoint.finetune)
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         torch.save(values, file)
 
@@ -80,7 +104,7 @@ def load(path: Path) -> Checkpoint:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # unpickling garbage raises anything
         raise CheckpointError(f"{path}: is damaged or no checkpoint") from None
-    if not isinstance(values, dict) or values.get("format") != FORMAT or values.keys() != KEYS:
+    if not isinstance(values, dict) or values.get("format") != FORMAT or values.keys() - {FINETUNE_KEY} != KEYS:
         raise CheckpointError(f"{path}: is not a checkpoint of this version of cacl")
     return Checkpoint(
         config=stored_config(path, values["config"]),
@@ -88,6 +112,7 @@ def load(path: Path) -> Checkpoint:
         data_fingerprint=values["data_fingerprint"],
         model=values["model"],
         optimizer=values["optimizer"],
+        finetune=FinetuneRecord(**values[FINETUNE_KEY]) if FINETUNE_KEY in values else None,
     )
 
 

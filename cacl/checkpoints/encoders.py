@@ -59,7 +59,9 @@ class EncoderWeights:
 
     @classmethod
     def of_checkpoint(cls, saved: Checkpoint, source: str) -> EncoderWeights:
-        """Takes the query CNN and the query transformer out of a checkpoint, without heads, queue and optimiser.
+        """Takes the encoders out of a checkpoint, without heads, classifier, queue and optimiser.
+
+        Of a run without labels these are the query CNN and the query transformer, of `cacl finetune` the one encoder.
 
         Args:
             saved: The checkpoint of a training run.
@@ -68,8 +70,15 @@ class EncoderWeights:
         Returns:
             The weights, which are not copied.
         """
-        prefixes = ("query.cnn.", "query.transformer.")
-        tensors = {name.removeprefix("query."): x for name, x in saved.model.items() if name.startswith(prefixes)}
+        beginnings = {"query.cnn.": "cnn.", "query.transformer.": "transformer."}
+        if saved.finetune is not None:
+            beginnings = {"encoder.": f"{saved.config.finetune.encoder}."}
+        tensors = {
+            new + name.removeprefix(old): x
+            for old, new in beginnings.items()
+            for name, x in saved.model.items()
+            if name.startswith(old)
+        }
         return cls(source=source, config=saved.config, step=saved.step, tensors=tensors)
 
     @classmethod

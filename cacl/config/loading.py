@@ -23,6 +23,7 @@ def load(
     name_or_file: str | Path | None = None,
     overrides: Sequence[str] = (),
     arguments: Mapping[str, str | None] = MappingProxyType({}),
+    base: Mapping[str, Any] = MappingProxyType({}),
 ) -> Config:
     """Reads a configuration and validates the whole of it.
 
@@ -32,6 +33,7 @@ def load(
         overrides: What is set after the file, each as `section.key=value`. The value is TOML, or a string without
             quotes.
         arguments: The strings that arguments of their own set, by key. None stands for what was not given.
+        base: Plain nested values of the keys that nothing else sets, in place of their defaults.
 
     Returns:
         The configuration, with the defaults for the keys that are not set.
@@ -41,6 +43,7 @@ def load(
             hold together. The message has one line for each problem.
     """
     values: dict[str, Any] = {} if name_or_file is None else _read(name_or_file)
+    values = _laid_over(base, values)
     _set_given(values, overrides, arguments)
     return from_dict(values)
 
@@ -158,6 +161,17 @@ def _read(name_or_file: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: is not valid TOML: {error}") from None
+
+
+def _laid_over(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns nested values, and those of `base` where there are none."""
+    merged = dict(base)
+    for key, value in values.items():
+        below = merged.get(key)
+        if isinstance(value, dict) and isinstance(below, Mapping):
+            value = _laid_over(below, value)
+        merged[key] = value
+    return merged
 
 
 def _set_given(values: dict[str, Any], overrides: Sequence[str], arguments: Mapping[str, str | None]) -> None:

@@ -20,6 +20,7 @@ def contradictions(config: Config) -> Iterator[str]:
     yield from _of_clips(config)
     yield from _of_method(config)
     yield from _of_schedule(config)
+    yield from _of_finetuning(config)
     yield from _of_c3d(config)
     yield from _of_loggers(config)
 
@@ -98,6 +99,15 @@ def _of_schedule(config: Config) -> Iterator[str]:
         yield (
             f'train.epochs = {epochs}: optim.schedule_per = "epoch" needs a whole number, at least 2, as the rate of '
             "the last epoch is 0"
+        )
+
+
+def _of_finetuning(config: Config) -> Iterator[str]:
+    finetune = config.finetune
+    if finetune.last_lr > 0 and finetune.layer_decay < 1:
+        yield (
+            f"finetune.last_lr = {finetune.last_lr} and finetune.layer_decay = {finetune.layer_decay} both give layers "
+            "a learning rate: set the first to 0 or the second to 1.0"
         )
 
 

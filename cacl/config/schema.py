@@ -293,6 +293,45 @@ class TrainConfig:
 
 
 @_section
+class FinetuneConfig:
+    """Training with labels, by `cacl finetune`, which alone takes these keys."""
+
+    weights: str = ""
+    """The run folder, checkpoint or encoders.safetensors whose weights the encoder begins with. With an empty string
+    they are random."""
+    encoder: Literal["cnn", "transformer"] = "cnn"
+    """Which of the two encoders it is."""
+    label: str = "label"
+    """What is learnt: `label`, the class of a video, or another column of the lists of the data set."""
+    trained: Literal["all", "last", "classifier"] = "all"
+    """What is trained beside the classifier: `all` layers of the encoder, the `last` ones, or none. The others stay as
+    they are, their batch statistics included."""
+    last_layers: Positive = 2
+    """How many groups of layers the `last` ones are. The groups of a 3D CNN are conv1 to conv5, and those of the
+    transformer its embedder and each of its blocks."""
+    last_lr: NonNegative = 0.0
+    """The constant learning rate of the classifier and the last groups of layers, while `optim` has the rate of the
+    others. 0 gives them the rate of `optim`, too. The published value is 1e-3."""
+    layer_decay: Annotated[float, Field(gt=0, le=1, strict=True)] = 1.0
+    """The factor by which the learning rate falls from each group of layers to the one before it, beginning with the
+    classifier, which has the rate of `optim`."""
+    dropout: Share = 0.0
+    """The dropout probability before the classifier."""
+    label_smoothing: Share = 0.0
+    """The share of a label that is spread evenly over all classes (Szegedy et al., CVPR 2016)."""
+    mixup: NonNegative = 0.0
+    """The parameter of the beta distribution that draws the ratio in which two clips and their labels are mixed (Zhang
+    et al., ICLR 2018). 0 mixes none."""
+    val_share: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.1
+    """The share of each class of the training videos that is held out for validation where the data set has no
+    validation videos. It is drawn from the names of the videos, so that it stays the same."""
+    val_epochs: Positive = 1
+    """The number of epochs from one validation to the next. There is one at the end in any case."""
+    val_clips: Positive = 1
+    """The number of evenly spaced clips of a validation video whose logits are averaged."""
+
+
+@_section
 class RetrievalConfig:
     """How features are made for an evaluation."""
 
@@ -327,4 +366,5 @@ class Config:
     contrast: ContrastConfig = ContrastConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
     retrieval: RetrievalConfig = RetrievalConfig()

@@ -25,14 +25,17 @@ class CNN3D(Encoder):
     Args:
         layers: The layers, which together map clips [B, 3, T, H, W] to feature maps [B, C, T', H', W'].
         num_features: C, the channels of the last feature map. It is 512 times the width multiplier, as a multiple of 8.
+        stages: The position of the first layer of each stage, from conv1 on.
         init: `normal` draws the weights of all convolutions as He et al. do (ICCV 2015: normal, by fan out); `torch`
             leaves them as torch draws them.
     """
 
-    def __init__(self, layers: Sequence[nn.Module], num_features: int, init: Init = "normal") -> None:
+    def __init__(
+        self, layers: Sequence[nn.Module], num_features: int, stages: Sequence[int], init: Init = "normal"
+    ) -> None:
         super().__init__()
         self.layers = nn.Sequential(*layers)
-        self.num_features = num_features
+        self.num_features, self.stages = num_features, stages
         for module in self.modules():  # batch norm starts with weights of 1 and biases of 0 by itself
             if isinstance(module, nn.Conv3d) and init == "normal":
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -62,6 +65,14 @@ class CNN3D(Encoder):
         """
         return self.forward_features(clips).mean((2, 3, 4))
 
+    def layer_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Returns the parameters of each stage, which are called conv1, conv2, ... from the input on."""
+        ends = [*self.stages[1:], len(self.layers)]
+        return {
+            f"conv{number}": list(self.layers[start:end].parameters())
+            for number, (start, end) in enumerate(zip(self.stages, ends, strict=True), start=1)
+        }
+
 
 class C3D(CNN3D):
     """C3D (Tran et al., ICCV 2015) with batch norm, and with a mean in place of its fully connected layers.
@@ -77,10 +88,11 @@ class C3D(CNN3D):
 
     def __init__(self, width: float = 1.0, init: Init = "normal") -> None:
         layers: list[nn.Module] = []
-        channels = 3
+        channels, stages = 3, [0]
         for step in _C3D_LAYERS:
             if isinstance(step, tuple):
                 layers.append(nn.MaxPool3d(step))
+                stages.append(len(layers))
             else:
                 out_channels = _scaled_channels(step, width)
                 layers += [
@@ -89,7 +101,7 @@ class C3D(CNN3D):
                     nn.ReLU(inplace=True),
                 ]
                 channels = out_channels
-        super().__init__(layers, channels, init)
+        super().__init__(layers, channels, stages, init)
 
 
 class ResNet3D(CNN3D):
@@ -128,15 +140,17 @@ class ResNet3D(CNN3D):
         else:
             stem = conv(3, channels, kernel_size, stride)
         layers: list[nn.Module] = [stem, nn.BatchNorm3d(channels), nn.ReLU(inplace=True)]
+        stages = [0]
         for stage, (depth, stage_channels) in enumerate(zip(depths, (64, 128, 256, 512), strict=True)):
             out_channels = _scaled_channels(stage_channels, width)
+            stages.append(len(layers))
             for block in range(depth):
                 downsample = stage > 0 and block == 0
                 layers.append(
                     _BasicBlock(channels, out_channels, downsample=downsample, conv=conv, shortcut_conv=shortcut_conv)
                 )
                 channels = out_channels
-        super().__init__(layers, channels, init)
+        super().__init__(layers, channels, stages, init)
 
 
 def c3d(config: Config) -> C3D:

@@ -93,6 +93,16 @@ class VideoTransformer(Encoder):
         shuffled = original.gather(1, order.long().unsqueeze(-1).expand_as(original))
         return self.attend(original, shuffled)
 
+    def layer_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Returns the parameters of the embedder, with CLS and the positions, and those of each block.
+
+        The last block has the norm behind it.
+        """
+        groups = {"embedder": [*self.embedder.parameters(), self.cls, self.positions]}
+        groups |= {f"block{number}": list(block.parameters()) for number, block in enumerate(self.blocks, start=1)}
+        groups[f"block{len(self.blocks)}"] += self.norm.parameters()
+        return groups
+
     def embed(self, clips: Tensor) -> Tensor:
         """Turns each frame into a token, which does not know its position yet.
 

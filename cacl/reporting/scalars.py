@@ -77,6 +77,10 @@ def summarize(scalars: Mapping[str, float]) -> str:
         parts += [f"contrast {scalars['contrast']:.3f}", f"positives {sum(similarities) / len(similarities):.2f}"]
     if "order_accuracy" in scalars:
         parts += [f"order {scalars['order']:.3f}", f"order accuracy {scalars['order_accuracy']:.2f}"]
+    if "accuracy" in scalars:
+        parts.append(f"accuracy {scalars['accuracy']:.2f}")
+    if "val_accuracy" in scalars:
+        parts.append(f"validation accuracy {scalars['val_accuracy']:.2f}")
     parts += [f"{scalars['clips_per_second']:.1f} clips/s", f"data wait {scalars['data_wait_share']:.0%}"]
     if "clips_skipped" in scalars:
         parts.append(f"skipped {scalars['clips_skipped']:.0f}")

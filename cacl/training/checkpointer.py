@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from cacl import config as configuration
 from cacl import distributed
@@ -12,7 +13,7 @@ from cacl.checkpoints.checkpoint import CHECKPOINT_NAME, Checkpoint
 from cacl.checkpoints.encoders import ENCODERS_NAME, EncoderWeights
 from cacl.config import Config
 from cacl.errors import CheckpointError
-from cacl.training.train_state import TrainState
+from cacl.training.run_state import RunState
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +52,17 @@ class Checkpointer:
         """Returns whether a checkpoint is to be saved after this step."""
         return step % self.every == 0
 
-    def save(self, state: TrainState) -> None:
-        """Replaces the checkpoint in the run folder by one of this state."""
-        if distributed.rank() == 0:
-            checkpoint.save(self.run / CHECKPOINT_NAME, state.make_checkpoint(self.data_fingerprint))
+    def save(self, state: RunState[Any], name: str = CHECKPOINT_NAME) -> None:
+        """Replaces a checkpoint in the run folder by one of this state.
 
-    def save_encoders(self, state: TrainState) -> None:
+        Args:
+            state: The state.
+            name: The name of the file.
+        """
+        if distributed.rank() == 0:
+            checkpoint.save(self.run / name, state.make_checkpoint(self.data_fingerprint))
+
+    def save_encoders(self, state: RunState[Any]) -> None:
         """Writes the trained encoders alone, for everybody who does not go on training."""
         if distributed.rank() == 0:
             saved = state.make_checkpoint(self.data_fingerprint)

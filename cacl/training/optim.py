@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import timm.optim
 from torch import nn
@@ -13,11 +15,12 @@ from cacl.config import Config, OptimConfig
 from cacl.errors import ConfigError
 
 
-def create_optimizer(module: nn.Module, config: OptimConfig) -> Optimizer:
+def create_optimizer(parameters: nn.Module | Iterable[Mapping[str, Any]], config: OptimConfig) -> Optimizer:
     """Creates any optimiser that timm knows by name.
 
     Args:
-        module: The module whose parameters that require a gradient are optimised.
+        parameters: The module whose parameters that require a gradient are optimised, or groups of parameters as
+            torch's optimisers take them.
         config: The section `optim` of the configuration.
 
     Returns:
@@ -33,7 +36,7 @@ def create_optimizer(module: nn.Module, config: OptimConfig) -> Optimizer:
         raise ConfigError(f"optim.name = {config.name!r}: no such optimiser; {hint}")
     try:
         return timm.optim.create_optimizer_v2(
-            module,
+            parameters if isinstance(parameters, nn.Module) else [dict(group) for group in parameters],
             opt=config.name,
             lr=config.lr,
             weight_decay=config.weight_decay,

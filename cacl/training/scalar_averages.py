@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -51,6 +52,13 @@ class ScalarAverages:
         self.clips += clips
         for name, value in scalars.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves the time that the block takes out of the account."""
+        start = time.monotonic()
+        yield
+        self.began += time.monotonic() - start
 
     def take(self) -> dict[str, float]:
         """Waits for the device, returns the means of the steps since the last call, and begins anew.

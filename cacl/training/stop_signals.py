@@ -10,9 +10,19 @@ from cacl.errors import CaclError
 
 
 class TrainingInterruptedError(CaclError):
-    """The run was stopped by a signal, after it had saved a checkpoint."""
+    """The run was stopped by a signal, after it had saved a checkpoint.
+
+    Args:
+        number: The number of the signal.
+        step: The number of steps that were taken.
+        num_steps: The number of steps of the run.
+    """
 
     exit_code = 130
+
+    def __init__(self, number: int, step: int, num_steps: int) -> None:
+        name = signal.Signals(number).name
+        super().__init__(f"stopped by {name} after step {step} of {num_steps}; --resume goes on")
 
 
 class StopSignals:

@@ -1,12 +1,11 @@
 """`cacl train`: from a configuration to a trained checkpoint. `train` sets a run up, `fit` is the loop.
 
-Whatever decides what is learnt is in `train_state`.
+Whatever decides what is learnt is in `train_state`. `finetuning` sets up runs of another kind, with the same loop.
 """
 
 from __future__ import annotations
 
 import logging
-import signal
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from cacl import config as configuration
 from cacl import distributed
-from cacl.checkpoints.checkpoint import CHECKPOINT_NAME
+from cacl.checkpoints.checkpoint import CHECKPOINT_NAME, Checkpoint
 from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.errors import ConfigError, UsageError
@@ -26,10 +25,12 @@ from cacl.training.checkpointer import Checkpointer, load_to_resume
 from cacl.training.choose_config import choose_config
 from cacl.training.failure_log import FailureLog
 from cacl.training.run_manifest import RunManifest
+from cacl.training.run_state import RunState
 from cacl.training.scalar_averages import ScalarAverages
 from cacl.training.stop_signals import StopSignals, TrainingInterruptedError
 from cacl.training.train_state import TrainState
 from cacl.training.training_videos import find_training_videos
+from cacl.training.validation import Validation
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def train(config: Config, *, resume: bool = False, given: Collection[str] | None
         TrainingInterruptedError: A signal asked the run to stop, and it saved a checkpoint before it did.
     """
     check_installed(config)
-    run = _make_run_folder(config, resume=resume)
+    make_run_folder(config, resume=resume)
     with (
         distributed.process_group(config.train.device) as device,
         Console(enabled=distributed.rank() == 0) as console,
@@ -61,50 +62,79 @@ def train(config: Config, *, resume: bool = False, given: Collection[str] | None
         config = config if given is None else choose_config(config, given, device, console)
         saved = load_to_resume(config) if resume else None
         catalog = find_training_videos(config, console, saved)
-        _check_batch_size(config)
+        check_batch_size(config, config.contrast.shuffle_bn_groups)
         state = TrainState(config, catalog.clips_per_epoch, device)
-        if saved is not None:
-            state.restore(saved)
-            log.info("resuming %s after step %s of %s", run, state.step, state.num_steps)
         _note_random_embedder(state)
-        if distributed.rank() == 0:
-            (run / "config.toml").write_text(configuration.to_toml(config))
-            RunManifest(run).write(catalog)
-
-        began, first_step = time.monotonic(), state.step
         rank, world_size = distributed.rank(), distributed.world_size()
         loader = ClipLoader.from_config(
             config, catalog=catalog, split=None, rank=rank, world_size=world_size, device=device
         )
-        batches = loader.steps(state.step, state.num_steps)
-        checkpointer = Checkpointer(config, catalog.fingerprint)
-        failure_log = FailureLog(catalog, config, first_step, writes=distributed.rank() == 0)
-        with ScalarLog(config, console, first_step=first_step, steps=state.num_steps) as scalar_log:
-            scalars = fit(state, batches, checkpointer, failure_log, scalar_log)
-        checkpointer.save_encoders(state)
-        failure_log.log_summary()
-        return {
-            "run": str(run),
-            "steps": state.num_steps,
-            "steps_taken": state.step - first_step,
-            "seconds": time.monotonic() - began,
-            "scalars": scalars,
-            "clips_trained": state.step * config.train.batch_size - failure_log.clips_skipped,
-            "clips_skipped": failure_log.clips_skipped,
-            "files_failed": dict(failure_log.files_failed),
-        }
+        return run_to_the_end(state, loader, console, saved)
+
+
+def run_to_the_end(
+    state: RunState[Any],
+    loader: ClipLoader,
+    console: Console,
+    saved: Checkpoint | None,
+    validation: Validation | None = None,
+) -> dict[str, Any]:
+    """Takes all steps that a run lacks, and writes everything that it leaves in its folder.
+
+    Args:
+        state: The state of a new run.
+        loader: The loader of the training videos.
+        console: The open console.
+        saved: The checkpoint that the run goes on from; None for a new run.
+        validation: What judges the state during the run; None: nothing does.
+
+    Returns:
+        What `train` returns.
+
+    Raises:
+        CaclError: Something went wrong that a user can mend.
+        TrainingInterruptedError: A signal asked the run to stop, and it saved a checkpoint before it did.
+    """
+    config, run, catalog = state.config, Path(state.config.run), loader.catalog
+    if saved is not None:
+        state.restore(saved)
+        log.info("resuming %s after step %s of %s", run, state.step, state.num_steps)
+    is_main = distributed.rank() == 0
+    if is_main:
+        (run / "config.toml").write_text(configuration.to_toml(config))
+        RunManifest(run).write(catalog)
+
+    began, first_step = time.monotonic(), state.step
+    batches = loader.steps(state.step, state.num_steps)
+    checkpointer = Checkpointer(config, catalog.fingerprint)
+    failure_log = FailureLog(catalog, config, first_step, writes=is_main)
+    with ScalarLog(config, console, first_step=first_step, steps=state.num_steps) as scalar_log:
+        scalars = fit(state, batches, checkpointer, failure_log, scalar_log, validation)
+    checkpointer.save_encoders(state)
+    failure_log.log_summary()
+    return {
+        "run": str(run),
+        "steps": state.num_steps,
+        "steps_taken": state.step - first_step,
+        "seconds": time.monotonic() - began,
+        "scalars": scalars,
+        "clips_trained": state.step * config.train.batch_size - failure_log.clips_skipped,
+        "clips_skipped": failure_log.clips_skipped,
+        "files_failed": dict(failure_log.files_failed),
+    }
 
 
 def fit(
-    state: TrainState,
+    state: RunState[Any],
     batches: Iterator[ClipBatch],
     checkpointer: Checkpointer,
     failure_log: FailureLog,
     scalar_log: ScalarLog,
+    validation: Validation | None = None,
 ) -> dict[str, float]:
     """Takes the steps that the run still lacks, one for each batch. All ranks call it.
 
-    The device is waited for only in steps that are logged or saved.
+    The device is waited for only in steps that are logged, saved or validated.
 
     Args:
         state: The state of the run, which the steps change.
@@ -112,6 +142,7 @@ def fit(
         checkpointer: What saves the state.
         failure_log: The account of the clips that are not trained on.
         scalar_log: What the scalars are written to.
+        validation: What judges the state during the run.
 
     Returns:
         The scalars that were logged last, by name.
@@ -126,12 +157,14 @@ def fit(
             step = state.step + 1
             # All ranks skip the same steps, and stop after the same one, whichever of them was told to.
             counts, received = zip(*distributed.all_gather_numbers(len(batch), signals.received), strict=True)
-            enough_clips, stop_signal = min(counts) >= state.model.min_clips_per_rank, max(received)
+            enough_clips, stop_signal = min(counts) >= state.min_clips_per_rank, max(received)
             if sum(counts) < config.batch_size:
                 failure_log.record_batch(step, batch, skipped=not enough_clips)
 
             last = step == state.num_steps or stop_signal > 0
-            log_now, save_now = last or step % config.log_every == 0, last or checkpointer.due(step)
+            judge = validation if validation and validation.due(step) else None
+            log_now = last or judge is not None or step % config.log_every == 0
+            save_now = last or checkpointer.due(step)
             sync = log_now or save_now or state.device.type == "cpu"
             if enough_clips:
                 metrics = state.train_step(batch.to(state.device), sync=sync, counts=counts)
@@ -139,20 +172,28 @@ def fit(
             else:
                 state.skip_step(sync=sync)
 
+            with averages.paused():
+                validated = judge.run(checkpointer) if judge else {}
             if log_now and averages.steps:
-                scalars = averages.take()
+                scalars = averages.take() | validated
                 scalar_log.write(step, scalars | failure_log.scalars | {"epoch": state.epochs_done})
             if save_now:
                 checkpointer.save(state)
             if stop_signal and step < state.num_steps:
-                name = signal.Signals(stop_signal).name
-                raise TrainingInterruptedError(
-                    f"stopped by {name} after step {step} of {state.num_steps}; --resume goes on"
-                )
+                raise TrainingInterruptedError(stop_signal, step, state.num_steps)
     return scalars
 
 
-def _make_run_folder(config: Config, *, resume: bool) -> Path:
+def make_run_folder(config: Config, *, resume: bool) -> None:
+    """Makes the folder of a run.
+
+    Args:
+        config: The configuration of the run.
+        resume: Whether there may be a run in it already.
+
+    Raises:
+        UsageError: There is a run in it, or no such folder can be made.
+    """
     run = Path(config.run)
     if (run / CHECKPOINT_NAME).exists() and not resume:
         raise UsageError(f"{run} already holds a run: --resume goes on with it, --run begins another")
@@ -160,15 +201,24 @@ def _make_run_folder(config: Config, *, resume: bool) -> Path:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"run = {run}: no such folder can be made ({error.strerror})") from None
-    return run
 
 
-def _check_batch_size(config: Config) -> None:
+def check_batch_size(config: Config, shuffle_bn_groups: int = 1) -> None:
+    """Checks that a batch divides among the processes.
+
+    Args:
+        config: The configuration of the run.
+        shuffle_bn_groups: The number of groups that the share of a process is divided into.
+
+    Raises:
+        ConfigError: It does not, or leaves a process or one of its groups less than two clips.
+    """
     share, rest = divmod(config.train.batch_size, distributed.world_size())
-    if rest or share < 2 * config.contrast.shuffle_bn_groups or share % config.contrast.shuffle_bn_groups:
+    if rest or share < 2 * shuffle_bn_groups or share % shuffle_bn_groups:
+        groups = f" and contrast.shuffle_bn_groups = {shuffle_bn_groups}" if shuffle_bn_groups > 1 else ""
         raise ConfigError(
             f"train.batch_size = {config.train.batch_size} does not divide into at least 2 clips for each of "
-            f"{distributed.world_size()} processes and contrast.shuffle_bn_groups = {config.contrast.shuffle_bn_groups}"
+            f"{distributed.world_size()} processes{groups}"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from cacl.config import Config
 from cacl.errors import CheckpointError, ConfigError
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.catalog.scan import scan
+from cacl.loaders.catalog.validation_split import with_validation
 from cacl.reporting.console import Console, log_catalog
 from cacl.training.run_manifest import RunManifest
 
@@ -60,6 +62,53 @@ def find_training_videos(config: Config, console: Console, saved: Checkpoint | N
     """
     found = scan_videos(config, console, config.clip.min_frames)
     log_catalog(found)
+    return _training_videos_of(found, config, saved)
+
+
+def find_labelled_videos(config: Config, console: Console, saved: Checkpoint | None) -> Catalog:
+    """Scans the data set for a training with labels, and holds out validation videos where it has none.
+
+    Args:
+        config: The configuration of the run, of which `finetune.label` and `finetune.val_share` count as well.
+        console: The console that shows the progress of the scan.
+        saved: The checkpoint of the run that goes on; None for a new run.
+
+    Returns:
+        All videos of the data set, with their splits. The training videos are those of `find_training_videos`, without
+        those that are held out.
+
+    Raises:
+        ConfigError: `data.root` is not set.
+        DataError: The data set cannot be scanned, too many of its files cannot be used, it has no training videos, or
+            none can be held out for validation.
+        CheckpointError: The run that goes on began with other training videos.
+    """
+    if config.data.roots:
+        raise ConfigError("data.roots: cacl finetune takes one data set; set data.root")
+    found = scan_videos(config, console, config.clip.min_frames)
+    log_catalog(found)
+    found = with_validation(found, config.finetune.label, config.finetune.val_share)
+    training = _training_videos_of(found, config, saved)
+    if training.fingerprint == found.choose_split("train").fingerprint:
+        return found
+    return replace(found, videos=(*training.videos, *(video for video in found.videos if video.split != "train")))
+
+
+def _training_videos_of(found: Catalog, config: Config, saved: Checkpoint | None) -> Catalog:
+    """Takes the videos of the training split, or all of them where nothing is said of splits.
+
+    Args:
+        found: All videos of the data set.
+        config: The configuration of the run.
+        saved: The checkpoint of the run that goes on; None for a new run.
+
+    Returns:
+        The training videos, as `find_training_videos` returns them.
+
+    Raises:
+        DataError: No video of a root belongs to the training split.
+        CheckpointError: The run that goes on began with other training videos, or with other weights of their roots.
+    """
     chosen = found.choose_split("train")
     for part, whole, share in zip(chosen.parts, found.parts, chosen.shares, strict=True):
         line = f"{share.videos} training videos of {len(whole.videos)} in {part.root} (layout {part.layout})"

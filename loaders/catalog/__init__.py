@@ -3,6 +3,7 @@
 scan              finds and decodes all videos of a root, or opens the index of a prepared set
 catalog           the result: usable videos, rejected files and missing names
 combined_catalog  the catalogs of several roots as one
+validation_split  validation videos for a data set that has none
 scan_cache        what decoding found, kept on disk
 quirks            what is unusual about videos that are used all the same
 layouts/          how labels and splits are read from lists and folders

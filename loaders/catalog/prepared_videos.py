@@ -76,6 +76,25 @@ class PreparedVideos(Sequence[VideoRecord]):
         wanted = self.split_names.index(split) if split in self.split_names else len(self.split_names)
         return self._choose(self.rows[self.split_column[self.rows] == wanted])
 
+    def source_path(self, which: int) -> str:
+        """Returns the path that a video had in the source of the set."""
+        return self.prepared_index.text("source_path", int(self.rows[which]))
+
+    def with_validation(self, positions: Sequence[int]) -> PreparedVideos:
+        """Returns the same videos, of which some belong to `val`. Where nothing is said of splits, others are `train`.
+
+        Args:
+            positions: The positions of the new validation videos.
+        """
+        names, column = self.split_names or ["train"], self.split_column.copy()
+        if not self.split_names:
+            column[:] = 0
+        names = [*names, *({"val"} - set(names))]
+        column[self.rows[list(positions)]] = names.index("val")
+        chosen = self._choose(self.rows)
+        chosen.split_names, chosen.split_column = names, column
+        return chosen
+
     def shorter_than(self, frames: int) -> PreparedVideos:
         """Returns the videos with fewer frames than these."""
         return self._choose(self.rows[self.prepared_index.columns["frames"][self.rows] < frames])

@@ -1,0 +1,151 @@
+"""Two processes, joined by gloo on the CPU, fine-tune as one process does.
+
+Run as a script, this file starts all of the launches below (see tests/launch.py). The tests judge what they leave in
+files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cacl import distributed
+from cacl.checkpoints import checkpoint
+from cacl.checkpoints.checkpoint import BEST_NAME
+from cacl.clips import ClipBatch
+from cacl.config import Config
+from cacl.training import finetuning
+from cacl.training.finetune_state import FinetuneState
+from cacl.training.finetuning import finetune
+from tests import launch
+from tests.same_bits import leaves
+from tests.training.finetuning_runs import BATCH, finetune_config, write_labelled_videos
+
+pytestmark = launch.PATIENT
+
+STEPS, DIED = 8, 6
+
+
+class Died(BaseException):
+    """Stands for the end of the run, between two checkpoints, in every process at the same step."""
+
+
+def configured(folder: Path, run: str, **settings: Any) -> Config:
+    """Makes configurations of runs in which two processes decide nothing, since all batch statistics are frozen."""
+    return finetune_config(
+        folder / run,
+        STEPS,
+        data={"root": str(folder / "videos"), "cache": str(folder / "cache")},
+        finetune={"trained": "classifier", "val_clips": 2, **settings},
+        optim={"name": "momentum", "lr": 0.5},
+        train={"checkpoint_every": 4},
+    )
+
+
+def observed(config: Config, *, resume: bool = False, dies: bool = False) -> dict[str, Any]:
+    """Fine-tunes, and returns the clips of each step, and what this rank holds in the end."""
+    clips, last = [], []
+
+    class Observed(FinetuneState):
+        def train_step(self, batch: ClipBatch, **options: Any) -> dict[str, Tensor]:
+            clips.append(batch.index.tolist())
+            metrics = super().train_step(batch, **options)
+            last[:] = [self]
+            if dies and self.step == DIED:
+                raise Died
+            return metrics
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetuning, "FinetuneState", Observed)
+        try:
+            finetune(config, resume=resume)
+        except Died:
+            assert dies
+    (state,) = last
+    weights = {name: parameter.detach() for name, parameter in state.model.named_parameters()}
+    return {"clips": clips, "weights": weights, "record": dataclasses.asdict(state.record)}
+
+
+def trained_whole(folder: Path, run: str, **options: Any) -> dict[str, Any]:
+    return observed(configured(folder, run, trained="all", dropout=0.5), **options)
+
+
+LAUNCHES: launch.Launches = {
+    "frozen": (2, lambda folder: observed(configured(folder, "two"))),
+    "whole": (2, lambda folder: trained_whole(folder, "whole")),
+    "died": (2, lambda folder: trained_whole(folder, "broken", dies=True)),
+    "resumed": (2, lambda folder: trained_whole(folder, "broken", resume=True)),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the tests, after all launches."""
+    folder = tmp_path_factory.mktemp("ranks")
+    write_labelled_videos(folder / "videos", make_video)
+    launch.run_script(__file__, folder)
+    return folder
+
+
+def results_of(folder: Path, name: str) -> list[Any]:
+    return launch.results_of(LAUNCHES, name, folder)
+
+
+def validations(run: Path) -> list[list[float]]:
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [[line["step"], line["val_accuracy"], line["val_loss"]] for line in lines if "val_accuracy" in line]
+
+
+def assert_same_checkpoint(one: Path, other: Path) -> None:
+    first, second = (
+        dict(leaves({"model": saved.model, "optimizer": saved.optimizer, "step": saved.step}))
+        for saved in (checkpoint.load(one), checkpoint.load(other))
+    )
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]) if isinstance(value, Tensor) else value == second[name], name
+
+
+def test_two_processes_learn_and_validate_what_one_does(folder: Path) -> None:
+    assert distributed.world_size() == 1
+    alone, (first, second) = observed(configured(folder, "one")), results_of(folder, "frozen")
+    assert [a + b for a, b in zip(first["clips"], second["clips"], strict=True)] == alone["clips"]
+    assert {len(clips) for clips in alone["clips"]} == {BATCH}
+    assert first["record"] == second["record"]
+    for name, value in alone["weights"].items():
+        torch.testing.assert_close(first["weights"][name], value, rtol=1e-4, atol=1e-5)
+        assert torch.equal(first["weights"][name], second["weights"][name])
+    one, two = validations(folder / "one"), validations(folder / "two")
+    assert [step for step, *_ in one] == [2, 4, 6, 8]
+    torch.testing.assert_close(torch.tensor(two), torch.tensor(one), rtol=1e-4, atol=1e-5)
+
+
+def test_ranks_end_with_the_same_weights_and_the_same_best_state(folder: Path) -> None:
+    """Their batch statistics differ in training. Validations take those of rank 0, which are saved."""
+    first, second = results_of(folder, "whole")
+    assert first["record"] == second["record"]
+    assert all(torch.equal(value, second["weights"][name]) for name, value in first["weights"].items())
+    best = checkpoint.load(folder / "whole" / BEST_NAME)
+    assert best.finetune is not None
+    assert best.step == first["record"]["best_step"]
+
+
+def test_two_ranks_resume_to_the_same_bits(folder: Path) -> None:
+    whole, resumed = results_of(folder, "whole"), results_of(folder, "resumed")
+    for rank in range(2):
+        assert resumed[rank]["clips"] == whole[rank]["clips"][4:]
+    for name in (checkpoint.CHECKPOINT_NAME, BEST_NAME):
+        assert_same_checkpoint(folder / "whole" / name, folder / "broken" / name)
+    assert validations(folder / "broken") == validations(folder / "whole")
+
+
+if __name__ == "__main__":
+    launch.main(LAUNCHES, Path(sys.argv[1]))
