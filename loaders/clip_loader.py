@@ -209,19 +209,20 @@ class ClipLoader:
         """
         return self._deliver(start * self.batch_size, stop * self.batch_size)
 
-    def evaluation(self, clips_per_video: int = 10) -> Iterator[ClipBatch]:
+    def evaluation(self, clips_per_video: int = 10, videos: Sequence[int] | None = None) -> Iterator[ClipBatch]:
         """Passes once over evenly spaced clips of each video, each with one view, the centre crop in its own colours.
 
         Every rank takes each `world_size`-th video. The position in the training clips stays what it is.
 
         Args:
             clips_per_video: The number of clips of each video.
+            videos: The videos that this rank takes instead, as positions in the catalog.
 
         Yields:
             The batches of this rank, with the clips of a video one after the other.
         """
         config = self.config
-        own_videos = range(self.rank, len(self.catalog.videos), self.world_size)
+        own_videos = range(self.rank, len(self.catalog.videos), self.world_size) if videos is None else videos
         starts = config.retrieval.clip_starts
         plans = evaluation_plans(self.catalog.videos, own_videos, clips_per_video, config.clip, config.augment, starts)
         share = self.batch_size // self.world_size

@@ -27,6 +27,17 @@ def retrieval(
     queries: Annotated[
         Literal["test", "val"], typer.Option(help="Split whose videos are the queries; choose settings on val.")
     ] = "test",
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="Let the videos of each value of a column query all others: one group out."
+        ),
+    ] = None,
+    points: Annotated[
+        list[str] | None,
+        typer.Option("--features", help="Feature of the encoders; may be repeated. Default: published."),
+    ] = None,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Print R@1 and mAP of each class, too.")] = False,
     overrides: Overrides = None,
     imports: Imports = None,
     as_json: AsJson = False,
@@ -34,6 +45,9 @@ def retrieval(
     """Retrieve training videos with those of another split, beside untrained encoders and baselines.
 
     The configuration is the checkpoint's own; --set data.root=... evaluates on other videos.
+
+    Features are: published, the map of a CNN and the vector of a transformer, as in the release; map, the last feature
+    map, max-pooled; vector, the average pool or CLS; concatenation, the vectors of both encoders.
     """
     from cacl import config as configuration
     from cacl.checkpoints.encoders import EncoderWeights
@@ -42,28 +56,62 @@ def retrieval(
     weights = EncoderWeights.read(checkpoint)
     config = configuration.override(weights.config, overrides or [])
     feature_cache = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "features"
-    tables = evaluate_retrieval(weights, config, label or ["label"], feature_cache, queries)
-    print_result([table.to_json() for table in tables], as_json, lambda: _print_tables(tables))
+    tables = evaluate_retrieval(
+        weights, config, label or ["label"], feature_cache, queries, groups=groups, points=points or ["published"]
+    )
+    print_result([table.to_json() for table in tables], as_json, lambda: _print_tables(tables, per_class))
 
 
-def _print_tables(tables: Sequence[RetrievalTable]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from cacl.evaluation.retrieval import TOP_K
+def _print_tables(tables: Sequence[RetrievalTable], per_class: bool) -> None:
+    from cacl.evaluation.metrics import CONFIDENCE, RESAMPLES
+    from cacl.evaluation.retrieval import SCORES
     from cacl.evaluation.videos import SPLIT_NAMES
 
     for table in tables:
         # As the title of the table, it would be broken at the width of the table.
-        print(
-            f"retrieval by {table.label}: {table.num_queries} {SPLIT_NAMES[table.query_split]} videos query "
-            f"{table.num_gallery} training videos of {table.num_classes} classes"
-        )
-        shown = Table()
-        shown.add_column("feature")
-        for k in TOP_K:
-            shown.add_column(f"R@{k}", justify="right")
-        for name, recalls in table.recalls.items():
-            shown.add_row(name, *(f"{100 * recall:.1f}" for recall in recalls))
-        # Without a terminal rich would take 80 columns, which some of the tables do not fit into.
-        Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 100).print(shown)
+        if table.query_split:
+            who = (
+                f"{table.num_queries} {SPLIT_NAMES[table.query_split]} videos query {table.num_gallery} training videos"
+            )
+        else:
+            who = f"{table.num_queries} videos in {table.num_folds} groups by {table.groups} query the other groups,"
+        print(f"retrieval by {table.label}: {who} of {table.num_classes} classes")
+        # The first score and the last one have intervals beside them.
+        header = ["feature", SCORES[0], f"{CONFIDENCE:.0%}", *SCORES[1:], f"{CONFIDENCE:.0%}"]
+        rows = []
+        for name, scores in table.scores.items():
+            values = [f"{100 * value:.1f}" for value in scores.means]
+            first, last = ("", "") if scores.intervals is None else map(_interval, scores.intervals[:: len(SCORES) - 1])
+            rows.append([name, values[0], first, *values[1:], last])
+        _print_rows(header, rows)
+        if per_class:
+            _print_classes(table)
+    print(f"in %; {CONFIDENCE:.0%}: intervals by {RESAMPLES} bootstrap samples of the queries")
+
+
+def _print_classes(table: RetrievalTable) -> None:
+    found = {name: scores.by_class for name, scores in table.scores.items() if scores.by_class}
+    for score, place in (("R@1", 0), ("mAP", -1)):
+        print(f"{score} of each class")
+        rows = [
+            [label, *(f"{100 * by_class[label][place]:.1f}" for by_class in found.values())]
+            for label in next(iter(found.values()))
+        ]
+        _print_rows([table.label, *found], rows)
+
+
+def _interval(ends: tuple[float, float]) -> str:
+    return f"{100 * ends[0]:.0f} to {100 * ends[1]:.0f}"
+
+
+def _print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table()
+    for number, name in enumerate(header):
+        shown.add_column(name, justify="right" if number else "left")
+    for row in rows:
+        shown.add_row(*row)
+    # Without a terminal rich would take 80 columns, which some of the tables do not fit into.
+    Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 100).print(shown)

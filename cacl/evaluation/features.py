@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -18,7 +19,6 @@ from cacl import distributed
 from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.errors import DataError
-from cacl.files import atomic_write
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.clip_loader import ClipLoader
 from cacl.models.encoder import Encoder
@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 FeatureFunction = Callable[[Tensor, Tensor], Tensor]
 """A function (clips float32 [B, 3, T, H, W], order integers [B, T]) -> features float32 [B, F]."""
 
-FINISHED_MARKER = "finished"
-"""The name of an empty file that stands beside arrays once they are complete."""
+SAVE_EVERY_SECONDS = 10.0
+"""The time between two notes of which videos are done, from which an extraction that is killed goes on."""
 
 
 def encoder_feature(encoder: Encoder) -> FeatureFunction:
@@ -47,7 +47,7 @@ def encoder_feature(encoder: Encoder) -> FeatureFunction:
         The function that computes the feature, on the device of the encoder.
     """
     if isinstance(encoder, VideoTransformer):
-        return lambda clips, order: encoder(clips, order).float()
+        return feature_vector(encoder)
 
     def pooled_map(clips: Tensor, order: Tensor) -> Tensor:
         maps = encoder.forward_features(clips)
@@ -57,6 +57,20 @@ def encoder_feature(encoder: Encoder) -> FeatureFunction:
         return F.max_pool3d(maps, pool).flatten(1).float()
 
     return pooled_map
+
+
+def feature_vector(encoder: Encoder) -> FeatureFunction:
+    """Returns the feature vector of an encoder: of a 3D CNN its average pool, of the video transformer that of CLS.
+
+    Args:
+        encoder: An encoder in evaluation mode.
+
+    Returns:
+        The function that computes it, on the device of the encoder.
+    """
+    if isinstance(encoder, VideoTransformer):
+        return lambda clips, order: encoder(clips, order).float()
+    return lambda clips, order: encoder(clips).float()
 
 
 def video_features(
@@ -97,13 +111,11 @@ def video_features(
     )
     folder = folder / cache_key(weights, catalog, config, loader.choice.name)
     cached = load_cached(folder, list(functions))
+    distributed.barrier()  # No rank may begin to write before all have looked.
     if cached is not None:
         log.info("features of an earlier evaluation, from %s", folder)
         return cached
-    arrays = extract(functions, loader, folder, on_progress)
-    if rank == 0:
-        mark_finished(folder)
-    return arrays
+    return extract(functions, loader, folder, on_progress)
 
 
 @torch.no_grad()
@@ -116,7 +128,8 @@ def extract(
     """Computes the features of all videos in one pass over them, and writes one array per feature.
 
     The feature of a video is the mean of those of its clips. Every video is decoded once, on one rank, and all ranks
-    write their rows into the same files. The arrays count as complete only after `mark_finished`.
+    write their rows into the same files. Beside each array stands which of its rows are done, so that an extraction
+    that was killed goes on where it was, on any number of ranks.
 
     Args:
         functions: The features by name.
@@ -131,25 +144,38 @@ def extract(
     Raises:
         DataError: A clip cannot be loaded. The message names its file.
     """
-    config, videos, clips_per_video = loader.config, loader.catalog.videos, loader.config.retrieval.clips_per_video
+    config, clips_per_video = loader.config, loader.config.retrieval.clips_per_video
     lengths = _feature_lengths(functions, config, loader.device)
-    arrays = _create_arrays(folder, len(videos), lengths)
+    arrays = _open_arrays(folder, len(loader.catalog.videos), lengths)
+    missing = np.flatnonzero(~np.logical_and.reduce([array.done for array in arrays.values()])).tolist()
+    distributed.barrier()  # All ranks see the same videos missing.
+    if len(missing) < len(loader.catalog.videos):
+        log.info(
+            "%d of %d videos have their features already",
+            len(loader.catalog.videos) - len(missing),
+            len(loader.catalog.videos),
+        )
+    own = missing[loader.rank :: loader.world_size]
     sums = {name: torch.zeros(length) for name, length in lengths.items()}
-    clips_done, clips = 0, clips_per_video * len(range(loader.rank, len(videos), loader.world_size))
-    for batch in loader.evaluation(clips_per_video):
-        if batch.failures:  # A mean over fewer clips would not compare with others.
-            raise DataError(batch.failures[0].reason)
-        values = _batch_features(functions, batch, loader.device)
-        for row, (video, index) in enumerate(zip(batch.video.tolist(), batch.index.tolist(), strict=True)):
-            for name, value in values.items():
-                sums[name] += value[row]
-                if index % clips_per_video == clips_per_video - 1:  # the last clip of its video
-                    arrays[name][video] = (sums[name] / clips_per_video).numpy()
-                    sums[name].zero_()
-        clips_done += len(batch)
-        on_progress(clips_done, clips)
-    for array in arrays.values():
-        array.flush()
+    clips_done, saved_at = 0, time.monotonic()
+    try:
+        for batch in loader.evaluation(clips_per_video, own):
+            if batch.failures:  # A mean over fewer clips would not compare with others.
+                raise DataError(batch.failures[0].reason)
+            values = _batch_features(functions, batch, loader.device)
+            for row, (video, index) in enumerate(zip(batch.video.tolist(), batch.index.tolist(), strict=True)):
+                for name, value in values.items():
+                    sums[name] += value[row]
+                    if index % clips_per_video == clips_per_video - 1:  # the last clip of its video
+                        arrays[name].write(video, (sums[name] / clips_per_video).numpy())
+                        sums[name].zero_()
+            clips_done += len(batch)
+            on_progress(clips_done, clips_per_video * len(own))
+            if time.monotonic() - saved_at > SAVE_EVERY_SECONDS:
+                _save(arrays)
+                saved_at = time.monotonic()
+    finally:
+        _save(arrays)
     distributed.barrier()
     return {name: np.load(_array_file(folder, name), mmap_mode="r") for name in lengths}
 
@@ -187,25 +213,40 @@ def load_cached(folder: Path, names: Sequence[str]) -> dict[str, np.ndarray] | N
         names: The names of the features.
 
     Returns:
-        The arrays by name, float32 [V, F], or None if the extraction was not finished or an array is missing or
-        damaged.
+        The arrays by name, float32 [V, F], or None if an extraction was not finished or an array is missing or damaged.
     """
-    if not (folder / FINISHED_MARKER).exists():
-        return None
     try:
+        if not all(np.load(_done_file(folder, name)).all() for name in names):
+            return None
         return {name: np.load(_array_file(folder, name), mmap_mode="r") for name in names}
     except (OSError, ValueError):
         return None
 
 
-def mark_finished(folder: Path) -> None:
-    """Marks the arrays of a folder as complete. One rank calls it, after the extraction of all ranks has ended.
+class _VideoArray:
+    """The array of one feature, float32 [V, F] on disk, and which of its rows are done."""
 
-    Args:
-        folder: The folder of the arrays.
-    """
-    with atomic_write(folder / FINISHED_MARKER) as temporary:
-        temporary.touch()
+    def __init__(self, folder: Path, name: str) -> None:
+        self.rows = open_memmap(_array_file(folder, name), "r+")
+        self.done = open_memmap(_done_file(folder, name), "r+")
+        self._unsaved: list[int] = []
+
+    def write(self, video: int, feature: np.ndarray) -> None:
+        """Writes a row, which is not done before `save`."""
+        self.rows[video] = feature
+        self._unsaved.append(video)
+
+    def save(self) -> None:
+        """Brings what was written to disk, and then the note that it is done: never the note without the rows."""
+        self.rows.flush()
+        self.done[self._unsaved] = True
+        self.done.flush()
+        self._unsaved.clear()
+
+
+def _save(arrays: Mapping[str, _VideoArray]) -> None:
+    for array in arrays.values():
+        array.save()
 
 
 def _batch_features(
@@ -224,16 +265,30 @@ def _feature_lengths(functions: Mapping[str, FeatureFunction], config: Config, d
     return {name: function(clip, order).shape[1] for name, function in functions.items()}
 
 
-def _create_arrays(folder: Path, videos: int, lengths: Mapping[str, int]) -> dict[str, np.memmap]:
+def _open_arrays(folder: Path, videos: int, lengths: Mapping[str, int]) -> dict[str, _VideoArray]:
+    """Opens the arrays of an extraction that was not finished, and makes those that are missing or damaged anew."""
     if distributed.rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        # The marker may be that of arrays which were finished once and damaged since.
-        (folder / FINISHED_MARKER).unlink(missing_ok=True)
         for name, length in lengths.items():
-            open_memmap(_array_file(folder, name), "w+", np.float32, (videos, length)).flush()
+            array_file, done_file = _array_file(folder, name), _done_file(folder, name)
+            if not (_fits(array_file, (videos, length)) and _fits(done_file, (videos,))):
+                done_file.unlink(missing_ok=True)
+                open_memmap(array_file, "w+", np.float32, (videos, length)).flush()
+                open_memmap(done_file, "w+", np.bool_, (videos,)).flush()
     distributed.barrier()
-    return {name: open_memmap(_array_file(folder, name), "r+") for name in lengths}
+    return {name: _VideoArray(folder, name) for name in lengths}
+
+
+def _fits(file: Path, shape: tuple[int, ...]) -> bool:
+    try:
+        return np.load(file, mmap_mode="r").shape == shape
+    except (OSError, ValueError):
+        return False
 
 
 def _array_file(folder: Path, name: str) -> Path:
     return folder / f"{name.replace(' ', '_')}.npy"
+
+
+def _done_file(folder: Path, name: str) -> Path:
+    return folder / f"{name.replace(' ', '_')}.done"

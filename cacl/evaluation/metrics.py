@@ -1,7 +1,8 @@
-"""The scores of a retrieval: recall at k and average precision of every query, and how sure their means are."""
+"""The scores of a retrieval: recall at k, average precision, what they are by chance, and how sure their means are."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -159,6 +160,29 @@ def recall_by_chance(query_labels: Sequence[str], gallery_labels: Sequence[str],
         misses = [_miss_probability(total, matching.get(label, 0), min(k, total)) for label in query_labels]
         recalls.append(1 - float(np.mean(misses)))
     return recalls
+
+
+def average_precision_by_chance(query_labels: Sequence[str], gallery_labels: Sequence[str]) -> float:
+    """Computes the mean average precision when the gallery is in random order.
+
+    For a query with n of the G gallery videos of its label it is the mean over the ranks r = 1 to G of
+    (1 + (r - 1) (n - 1) / (G - 1)) / r: the video at rank r is of the label with probability n / G, and then each video
+    before it with probability (n - 1) / (G - 1).
+
+    Args:
+        query_labels: The labels of the queries.
+        gallery_labels: The G labels of the gallery.
+
+    Returns:
+        The expected mean average precision, from 0 to 1.
+    """
+    counts, total = Counter(gallery_labels), len(gallery_labels)
+    ranks = np.arange(1, total + 1)
+    expected = {
+        label: float(np.mean((1 + (ranks - 1) * (count - 1) / max(1, total - 1)) / ranks))
+        for label, count in counts.items()
+    }
+    return float(np.mean([expected.get(label, 0.0) for label in query_labels]))
 
 
 def _miss_probability(total: int, matching: int, k: int) -> float:

@@ -4,6 +4,8 @@ The protocol is that of Guo et al. (CVPR 2022). A video has ten evenly spaced cl
 of their features is compared by cosine similarity. The test videos query the training videos, or the validation videos
 do where settings are still being chosen. Beside the trained encoders stand the same ones untrained, and baselines that
 look at nothing but pixels or the format of the file, so that a result is not mistaken for more than it is.
+
+With groups, each group of videos queries all the others: leave one group out.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -22,10 +24,21 @@ from cacl import config as configuration
 from cacl import distributed
 from cacl.checkpoints.encoders import EncoderWeights
 from cacl.config import Config
+from cacl.errors import DataError
 from cacl.evaluation import baselines, features
+from cacl.evaluation.feature_points import feature_functions
 from cacl.evaluation.features import FeatureFunction
-from cacl.evaluation.metrics import recall_at, recall_by_chance
+from cacl.evaluation.metrics import (
+    CONFIDENCE,
+    RESAMPLES,
+    average_precision_by_chance,
+    average_precisions,
+    bootstrap_interval,
+    hits_at,
+    recall_by_chance,
+)
 from cacl.evaluation.videos import check_fixed_keys, scan_videos, video_labels, videos_of_split
+from cacl.loaders.catalog.catalog import Catalog
 from cacl.reporting.console import Console
 
 log = logging.getLogger(__name__)
@@ -45,37 +58,79 @@ OFFICIAL_CLIPS = {
 """The keys that decide the clips, with the values that the release of Guo et al. (CVPR 2022) has."""
 
 
+SCORES = (*(f"R@{k}" for k in TOP_K), "mAP")
+"""The names of the scores of a feature, in their order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureScores:
+    """The scores of one feature, from 0 to 1, in the order of `SCORES`."""
+
+    means: list[float]
+    """The means over the queries."""
+    intervals: list[tuple[float, float]] | None
+    """The 95 % intervals of the means by the bootstrap over the queries. Chance has none."""
+    by_class: dict[str, list[float]] | None
+    """The means over the queries of each label. Chance has none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrievalTable:
-    """The recall of every feature, with the videos labelled in one way."""
+    """The scores of every feature, with the videos labelled in one way."""
 
     label: str
     """The name of the labelling: `label`, or another column of the data set's lists."""
     num_classes: int
     """The number of different labels in the gallery."""
-    query_split: Literal["test", "val"]
-    """The split whose videos query."""
+    query_split: Literal["test", "val"] | None
+    """The split whose videos query. None if every group of videos queries all the others."""
+    groups: str | None
+    """The column whose values are the groups, or None."""
+    num_folds: int
+    """The number of groups, or 1."""
     num_queries: int
     """The number of videos that query."""
     num_gallery: int
-    """The number of training videos, which are queried."""
-    recalls: dict[str, list[float]]
-    """The recall at each k of `TOP_K`, from 0 to 1, by name of the feature."""
+    """The number of videos that are queried: the training videos, or all with groups, each of which is then queried by
+    the other groups."""
+    scores: dict[str, FeatureScores]
+    """The scores by name of the feature."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the table as values that JSON can hold."""
-        recalls = {
-            name: {f"R@{k}": value for k, value in zip(TOP_K, values, strict=True)}
-            for name, values in self.recalls.items()
-        }
+        values = {name: dict(zip(SCORES, scores.means, strict=True)) for name, scores in self.scores.items()}
         return {
             "label": self.label,
             "classes": self.num_classes,
             "query_split": self.query_split,
+            "groups": self.groups,
+            "folds": self.num_folds,
             "queries": self.num_queries,
             "gallery": self.num_gallery,
-            "recall": recalls,
+            "recall": {
+                name: {score: value for score, value in found.items() if score != "mAP"}
+                for name, found in values.items()
+            },
+            "mean_average_precision": {name: found["mAP"] for name, found in values.items()},
+            "intervals": {
+                name: dict(zip(SCORES, map(list, scores.intervals), strict=True))
+                for name, scores in self.scores.items()
+                if scores.intervals
+            },
+            "bootstrap": {"resamples": RESAMPLES, "confidence": CONFIDENCE},
+            "by_class": {
+                name: {label: dict(zip(SCORES, found, strict=True)) for label, found in scores.by_class.items()}
+                for name, scores in self.scores.items()
+                if scores.by_class
+            },
         }
+
+
+class Fold(NamedTuple):
+    """Which videos query which, as positions in the catalog."""
+
+    queries: list[int]
+    gallery: list[int]
 
 
 def evaluate_retrieval(
@@ -84,6 +139,9 @@ def evaluate_retrieval(
     labels: Sequence[str],
     folder: Path,
     query_split: Literal["test", "val"] = "test",
+    *,
+    groups: str | None = None,
+    points: Sequence[str] = ("published",),
 ) -> list[RetrievalTable]:
     """Evaluates trained encoders by video retrieval.
 
@@ -93,35 +151,42 @@ def evaluate_retrieval(
         labels: The labellings to evaluate by: `label`, or the names of other columns of the data set's lists.
         folder: The folder that keeps the features. They are those of all videos, whatever their split.
         query_split: The split whose videos query those of the training split.
+        groups: A column of the data set's lists. The videos of each of its values query all other videos, whatever
+            their split, and the scores are means over all videos. None: the splits say which videos query which.
+        points: The features of the encoders to evaluate, of `FEATURE_POINTS`.
 
     Returns:
         One table for each of `labels`.
 
     Raises:
-        UsageError: The configuration differs from that of the weights in a key that the weights decide.
-        DataError: A video cannot be loaded, or a split or a label is missing.
+        UsageError: The configuration differs from that of the weights in a key that the weights decide, or the encoders
+            have no such feature.
+        DataError: A video cannot be loaded, or a split, a group or a label is missing.
     """
     check_fixed_keys(weights, config)
     with distributed.process_group(config.train.device) as device, Console(enabled=distributed.rank() == 0) as console:
         catalog = scan_videos(config, console)
-        queries, gallery = videos_of_split(catalog, query_split), videos_of_split(catalog, "train")
-        labels_by_name = {label: video_labels(catalog, label, queries, gallery) for label in labels}
-        functions = _feature_functions(weights, config, device)
+        folds = _folds(catalog, query_split, groups)
+        queries, gallery = ({video for fold in folds for video in fold[which]} for which in (0, 1))
+        labels_by_name = {label: video_labels(catalog, label, sorted(queries), sorted(gallery)) for label in labels}
+        functions = _feature_functions(weights, config, device, points)
         on_progress = partial(console.progress, "features")
         arrays = features.video_features(functions, weights.digest, config, catalog, device, folder, on_progress)
         log.info(describe_protocol(config))
-    arrays = {"size and length": baselines.size_and_length(catalog.videos), **arrays}
-    return [
-        RetrievalTable(
-            label=label,
-            num_classes=len({video_labels[video] for video in gallery}),
-            query_split=query_split,
-            num_queries=len(queries),
-            num_gallery=len(gallery),
-            recalls=_recalls(video_labels, arrays, queries, gallery),
-        )
-        for label, video_labels in labels_by_name.items()
-    ]
+        arrays = {"size and length": baselines.size_and_length(catalog.videos), **arrays}
+        return [
+            RetrievalTable(
+                label=label,
+                num_classes=len({found[video] for video in gallery}),
+                query_split=None if groups else query_split,
+                groups=groups,
+                num_folds=len(folds),
+                num_queries=len(queries),
+                num_gallery=len(gallery),
+                scores=_scores(found, arrays, folds, config.seed, device),
+            )
+            for label, found in labels_by_name.items()
+        ]
 
 
 def describe_protocol(config: Config) -> str:
@@ -141,23 +206,70 @@ def describe_protocol(config: Config) -> str:
     return f"clips as in the release of the method, but for {', '.join(other) or 'nothing'}: see docs/official.md"
 
 
-def _feature_functions(weights: EncoderWeights, config: Config, device: torch.device) -> dict[str, FeatureFunction]:
+def _folds(catalog: Catalog, query_split: str, groups: str | None) -> list[Fold]:
+    if groups is None:
+        return [Fold(videos_of_split(catalog, query_split), videos_of_split(catalog, "train"))]
+    everyone = list(range(len(catalog.videos)))
+    group_of = video_labels(catalog, groups, everyone, everyone)
+    if len(set(group_of)) < 2:
+        raise DataError(f"{catalog.root}: all videos have the same {groups!r}; --groups needs a column with two values")
+    return [
+        Fold([i for i in everyone if group_of[i] == group], [i for i in everyone if group_of[i] != group])
+        for group in sorted(set(group_of))
+    ]
+
+
+def _feature_functions(
+    weights: EncoderWeights, config: Config, device: torch.device, points: Sequence[str]
+) -> dict[str, FeatureFunction]:
+    untrained, trained = {}, {}
+    for which in weights.names:
+        torch.manual_seed(config.seed)
+        untrained[which] = weights.build_untrained(which).to(device)
+        trained[which] = weights.build(which).to(device)
     functions: dict[str, FeatureFunction] = {
         "mean frame": baselines.mean_frame,
         "frame difference": baselines.frame_difference,
     }
-    for which in weights.names:
-        torch.manual_seed(config.seed)
-        functions[f"{which}, untrained"] = features.encoder_feature(weights.build_untrained(which).to(device))
-        functions[f"{which}, trained"] = features.encoder_feature(weights.build(which).to(device))
+    of_untrained = feature_functions(untrained, points, config)
+    for name, of_trained in feature_functions(trained, points, config).items():
+        functions[f"{name}, untrained"] = of_untrained[name]
+        functions[f"{name}, trained"] = of_trained
     return functions
 
 
-def _recalls(
-    labels: Sequence[str], arrays: dict[str, np.ndarray], queries: Sequence[int], gallery: Sequence[int]
-) -> dict[str, list[float]]:
-    query_labels, gallery_labels = [labels[video] for video in queries], [labels[video] for video in gallery]
-    recalls = {"chance": recall_by_chance(query_labels, gallery_labels, TOP_K)}
+def _scores(
+    labels: Sequence[str], arrays: dict[str, np.ndarray], folds: Sequence[Fold], seed: int, device: torch.device
+) -> dict[str, FeatureScores]:
+    """The scores of all features by name, each over the queries of all folds together, and those of chance."""
+    of_folds = [([labels[i] for i in fold.queries], [labels[i] for i in fold.gallery]) for fold in folds]
+    chance = [
+        [*recall_by_chance(*pair, TOP_K), average_precision_by_chance(*pair)]  # of one fold
+        for pair in of_folds
+    ]
+    weights = [len(fold.queries) for fold in folds]
+    scores = {
+        "chance": FeatureScores(
+            means=np.average(chance, axis=0, weights=weights).tolist(), intervals=None, by_class=None
+        )
+    }
+    query_labels = np.concatenate([wanted for wanted, _ in of_folds])
     for name, array in arrays.items():
-        recalls[name] = recall_at(array[queries], array[gallery], query_labels, gallery_labels, TOP_K)
-    return recalls
+        values = np.concatenate(
+            [_query_scores(array, fold, *pair, device) for fold, pair in zip(folds, of_folds, strict=True)]
+        )
+        low, high = bootstrap_interval(values, seed)
+        scores[name] = FeatureScores(
+            means=values.mean(0).tolist(),
+            intervals=list(zip(low.tolist(), high.tolist(), strict=True)),
+            by_class={str(label): values[query_labels == label].mean(0).tolist() for label in np.unique(query_labels)},
+        )
+    return scores
+
+
+def _query_scores(
+    array: np.ndarray, fold: Fold, query_labels: list[str], gallery_labels: list[str], device: torch.device
+) -> np.ndarray:
+    """The scores of each query, float64 [Q, len(SCORES)]."""
+    given = (array[fold.queries], array[fold.gallery], query_labels, gallery_labels)
+    return np.column_stack([hits_at(*given, TOP_K, device), average_precisions(*given, device)])

@@ -10,6 +10,8 @@ import av
 import numpy as np
 import pytest
 from av.video.stream import VideoStream
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from tests.commands.finished import Finished, Run
 
@@ -86,6 +88,18 @@ def test_features_are_computed_anew_for_other_settings(cacl: Run, run: Path, ove
     tables(cacl("eval", "retrieval", run, "--json"), reused=True)
 
 
+def test_features_are_computed_anew_for_other_weights(cacl: Run, run: Path) -> None:
+    """A single weight of one encoder has another sign."""
+    cacl("eval", "retrieval", run / "encoders.safetensors")
+    tensors = load_file(run / "encoders.safetensors")
+    with safe_open(run / "encoders.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    name = max(name for name in tensors if name.startswith("transformer."))
+    tensors[name].view(-1)[-1] *= -1
+    save_file(tensors, run / "encoders.safetensors", metadata)
+    tables(cacl("eval", "retrieval", run / "encoders.safetensors", "--json"), reused=False)
+
+
 def test_features_are_kept_across_settings_that_do_not_decide_them(cacl: Run, run: Path) -> None:
     cacl("eval", "retrieval", run)
     tables(
@@ -128,7 +142,10 @@ def test_features_are_computed_anew_for_other_pictures_under_the_same_names(
 def test_an_unfinished_extraction_is_not_taken_for_a_finished_one(cacl: Run, run: Path) -> None:
     table = tables(cacl("eval", "retrieval", run, "--json"), reused=False)
     (folder,) = (run / "features").iterdir()
-    (folder / "finished").unlink()
+    for note in folder.glob("*.done"):
+        done = np.load(note)
+        done[3:] = False
+        np.save(note.open("wb"), done)
     assert tables(cacl("eval", "retrieval", run, "--json"), reused=False) == table
 
 
@@ -146,6 +163,70 @@ def test_the_table_for_people_has_every_row(cacl: Run, run: Path) -> None:
     assert re.fullmatch(r"retrieval by label: 2 test videos query 6 training videos of \d classes", title)
     assert all(name in finished.stdout for name in FEATURES)
     assert "50.0" in finished.stdout  # chance, at rank 1
+
+
+def test_every_score_has_its_interval_and_its_classes(cacl: Run, run: Path) -> None:
+    """Of two queries, of one class each, a mean is the mean of its classes, and lies between its ends."""
+    (table,) = tables(cacl("eval", "retrieval", run, "--json"), reused=False)
+    scores = [*table["recall"]["chance"], "mAP"]
+    assert table["bootstrap"] == {"resamples": 1000, "confidence": 0.95}
+    assert list(table["intervals"]) == list(table["by_class"]) == FEATURES[1:]
+    for name in FEATURES[1:]:
+        means = table["recall"][name] | {"mAP": table["mean_average_precision"][name]}
+        for score in scores:
+            low, high = table["intervals"][name][score]
+            classes = [table["by_class"][name][label][score] for label in ("run", "walk")]
+            assert low == min(classes) <= means[score] <= max(classes) == high  # both queries are drawn now and then
+            assert means[score] == pytest.approx(sum(classes) / 2)
+    printed = cacl("eval", "retrieval", run, "--per-class").stdout
+    assert max(map(len, printed.splitlines())) <= 100
+    assert "R@1 of each class" in printed
+    assert "mAP of each class" in printed
+    assert "intervals by 1000 bootstrap samples of the queries" in printed
+
+
+def test_groups_query_each_other(cacl: Run, run: Path, videos: Path, tmp_path: Path) -> None:
+    """Every video queries those of the other groups. Length alone finds the same number in the other class."""
+    root = shutil.copytree(videos, tmp_path / "grouped")
+    rows = [f"{label}/{number}.mp4,{label},{number // 2}" for label in ("run", "walk") for number in range(4)]
+    (root / "labels.csv").write_text("\n".join(["path,label,pair", *rows]))
+    evaluate = ["eval", "retrieval", run, "-s", f"data.root={root}", "--groups"]
+    (table,) = tables(cacl(*evaluate, "pair", "--json"), reused=False)
+    assert (table["query_split"], table["groups"], table["folds"]) == (None, "pair", 2)
+    assert (table["queries"], table["gallery"], table["classes"]) == (8, 8, 2)
+    assert table["recall"]["chance"]["R@1"] == pytest.approx(2 / 4)
+    assert table["recall"]["size and length"]["R@1"] == 1 / 2  # the nearest lengths are equal, and "run" comes first
+    assert table["by_class"]["size and length"]["run"]["R@1"] == 1
+    (by_class,) = tables(cacl(*evaluate, "label", "--json"), reused=True)
+    assert not any(by_class["recall"]["cnn, trained"].values())  # no label is left in another group
+    assert by_class["mean_average_precision"]["chance"] == 0
+    title = cacl(*evaluate, "pair").stdout.splitlines()[0]
+    assert title == "retrieval by label: 8 videos in 2 groups by pair query the other groups, of 2 classes"
+    refused = cacl(*evaluate, "nothing")
+    assert refused.returncode == 1
+    assert "its videos have no 'nothing'" in refused.stderr
+
+
+def test_features_that_are_asked_for(cacl: Run, run: Path) -> None:
+    (published,) = tables(cacl("eval", "retrieval", run, "--json"), reused=False)
+    asked = [part for point in ("map", "vector", "concatenation") for part in ("--features", point)]
+    (table,) = tables(cacl("eval", "retrieval", run, *asked, "--json"), reused=False)
+    names = ["cnn map", "cnn vector", "transformer vector", "concatenation"]
+    assert list(table["recall"]) == FEATURES[:4] + [
+        f"{n}, {state}" for n in names for state in ("untrained", "trained")
+    ]
+    for state in ("untrained", "trained"):
+        for name, same in (("cnn", "cnn map"), ("transformer", "transformer vector")):
+            assert table["by_class"][f"{same}, {state}"] == published["by_class"][f"{name}, {state}"]
+    (folder,) = (run / "features").iterdir()
+    arrays = {name: np.load(folder / f"{name}.npy") for name in ("cnn_vector,_trained", "concatenation,_trained")}
+    width = arrays["cnn_vector,_trained"].shape[1]
+    assert arrays["concatenation,_trained"].shape == (8, width + 16)
+    assert max(map(len, cacl("eval", "retrieval", run, *asked).stdout.splitlines())) <= 100
+    tables(cacl("eval", "retrieval", run, "--json"), reused=True)
+    refused = cacl("eval", "retrieval", run, "--features", "pool")
+    assert refused.returncode == 2
+    assert refused.stderr.endswith("--features pool: say published, map, vector, concatenation\n")
 
 
 def test_the_split_that_queries_can_be_chosen(cacl: Run, run: Path, videos: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Two processes retrieve as one process does, and print the result once.
+"""Two and three processes retrieve as one process does, and print the result once.
 
 Run as a script, this file starts all of the launches below (see tests/launch.py). The tests judge what they leave in
 files.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ from torch import Tensor
 from cacl import cli
 from cacl.checkpoints.encoders import EncoderWeights, load_encoder
 from cacl.clips import ClipBatch
+from cacl.evaluation import features as evaluation_features
 from cacl.evaluation import retrieval
 from cacl.loaders import clip_loader
 from cacl.loaders.backends.select import Backend
@@ -35,7 +38,7 @@ pytestmark = launch.PATIENT
 # ------------------------------------------------------------------------- what a process does; without torch's help
 
 
-def retrieved(run: Path, features: Path) -> dict[str, Any]:
+def retrieved(run: Path, features: Path, last_batch: int | None = None) -> dict[str, Any]:
     """Evaluates, and returns the tables, and the clips that this rank decoded with what they show."""
     clips: list[tuple[int, int]] = []
     views: list[Tensor] = []
@@ -46,7 +49,9 @@ def retrieved(run: Path, features: Path) -> dict[str, Any]:
             self.backend = backend
 
         def batches(self, plans: Any) -> Iterator[ClipBatch]:
-            for batch in self.backend.batches(plans):
+            for number, batch in enumerate(self.backend.batches(plans)):
+                if number == last_batch:
+                    os.kill(os.getpid(), signal.SIGKILL)
                 clips.extend(zip(batch.video.tolist(), batch.index.tolist(), strict=True))
                 views.extend(batch.query)
                 yield batch
@@ -57,6 +62,12 @@ def retrieved(run: Path, features: Path) -> dict[str, Any]:
         config = dataclasses.replace(weights.config, data=dataclasses.replace(weights.config.data, layout="csv"))
         tables = retrieval.evaluate_retrieval(weights, config, ["label"], features)
     return {"tables": [table.to_json() for table in tables], "clips": clips, "views": views}
+
+
+def killed(folder: Path) -> None:
+    """Evaluates until the process gets a SIGKILL, after its first batch of two videos."""
+    evaluation_features.SAVE_EVERY_SECONDS = 0
+    retrieved(folder / "whole", folder / "features of killed", last_batch=1)
 
 
 def command(*arguments: str) -> int:
@@ -71,6 +82,9 @@ def command(*arguments: str) -> int:
 LAUNCHES: launch.Launches = {
     "trained": (2, lambda folder: train(configured(folder, "whole"))),
     "retrieved": (2, lambda folder: retrieved(folder / "whole", folder / "features of 2")),
+    "retrieved by three": (3, lambda folder: retrieved(folder / "whole", folder / "features of 3")),
+    "killed": (2, killed),
+    "gone on by three": (3, lambda folder: retrieved(folder / "whole", folder / "features of killed")),
     "command": (2, lambda folder: command("eval", "retrieval", f"{folder}/whole", "--json", "-s", "data.layout=csv")),
 }
 
@@ -108,27 +122,37 @@ def features_by_hand(run: Path, clips: Tensor) -> dict[str, np.ndarray]:
     }
 
 
-def test_two_ranks_retrieve_as_one_does(folder: Path) -> None:
-    alone = retrieved(folder / "whole", folder / "features of 1")
-    results = results_of(folder, "retrieved")
+@pytest.mark.parametrize(("launched", "shares"), [("retrieved", [8, 6]), ("retrieved by three", [6, 4, 4])])
+def test_several_ranks_retrieve_as_one_does(folder: Path, launched: str, shares: list[int]) -> None:
+    alone = retrieved(folder / "whole", folder / f"features of 1 beside {launched}")
+    results = results_of(folder, launched)
     every_clip = [(video, 2 * video + which) for video in range(VIDEOS) for which in range(2)]
     assert alone["clips"] == every_clip
-    assert sorted(results[0]["clips"] + results[1]["clips"]) == every_clip
-    assert [len(result["clips"]) for result in results] == [8, 6]
-    assert results[0]["tables"] == results[1]["tables"] == alone["tables"]
+    assert sorted(clip for result in results for clip in result["clips"]) == every_clip
+    assert [len(result["clips"]) for result in results] == shares
+    assert all(result["tables"] == alone["tables"] for result in results)
 
-    (one,), (two,) = ((folder / f"features of {count}").iterdir() for count in (1, 2))
+    (one,) = (folder / f"features of 1 beside {launched}").iterdir()
+    (several,) = (folder / f"features of {len(shares)}").iterdir()
     names = sorted(path.name for path in one.glob("*.npy"))
     assert len(names) == 6  # two encoders, trained and not, and two baselines
-    assert names == sorted(path.name for path in two.glob("*.npy"))
+    assert names == sorted(path.name for path in several.glob("*.npy"))
     for name in names:
-        np.testing.assert_allclose(np.load(two / name), np.load(one / name), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(np.load(several / name), np.load(one / name), rtol=1e-4, atol=1e-5)
 
     clips = torch.stack(alone["views"]).float()  # two of each video, as asserted above
     for name, features in features_by_hand(folder / "whole", clips).items():
         expected = (features[0::2] + features[1::2]) / 2
-        np.testing.assert_allclose(np.load(two / f"{name}.npy"), expected, rtol=1e-4, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(np.load(several / f"{name}.npy"), expected, rtol=1e-4, atol=1e-5, err_msg=name)
         assert np.abs(features[0::2] - features[1::2]).max(1).min() > 5e-4  # the clips of a video differ
+
+
+def test_three_ranks_go_on_where_two_were_killed(folder: Path) -> None:
+    """Of the seven videos three were left to do."""
+    assert not (folder / "killed.0.pt").exists()
+    results = results_of(folder, "gone on by three")
+    assert [sorted({video for video, _ in result["clips"]}) for result in results] == [[4], [5], [6]]
+    assert all(result["tables"] == results_of(folder, "retrieved")[0]["tables"] for result in results)
 
 
 def test_a_command_prints_its_result_once(folder: Path) -> None:

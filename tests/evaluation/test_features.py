@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +23,7 @@ from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.clip_loader import ClipLoader
 from cacl.models.cnn3d import CNN3D
 from tests.config_keys import config_keys, other_value, value_at, with_value
+from tests.launch import ROOT
 from tests.tiny import tiny_config
 
 VIDEOS, CLIPS = 5, 3
@@ -62,11 +66,16 @@ class PaintedBackend:
 
     def __init__(self, shades: np.ndarray, *, dies_in: int | None = None, fails: int | None = None) -> None:
         self.shades, self.dies_in, self.fails = torch.from_numpy(shades), dies_in, fails
+        self.seen: list[tuple[int, int]] = []
+
+    def end(self) -> None:
+        raise Died
 
     def batches(self, plans: Iterable[Sequence[ClipPlan]]) -> Iterator[ClipBatch]:
         for number, chunk in enumerate(plans):
             if number == self.dies_in:
-                raise Died
+                self.end()
+            self.seen += [(plan.video, plan.index % CLIPS) for plan in chunk]
             kept = [plan for plan in chunk if plan.index != self.fails]
             view = torch.zeros(len(kept), 3, 4, 16, 16).half()
             for row, plan in enumerate(kept):
@@ -93,25 +102,33 @@ FUNCTIONS: dict[str, features.FeatureFunction] = {"shade and square": shade_and_
 SHADES = np.random.default_rng(1).integers(0, 16, (VIDEOS, CLIPS)).astype(np.float32)
 
 
-@pytest.fixture
-def catalog(tmp_path: Path) -> Catalog:
+def catalog_in(folder: Path) -> Catalog:
     videos = tuple(
         VideoRecord(path=f"{n}.mp4", frames=8, declared_frames=8, rate=25, width=32, height=24, codec="h264")
         for n in range(VIDEOS)
     )
-    return Catalog(root=tmp_path, layout="folder", videos=videos, rejected=(), missing=())
+    return Catalog(root=folder, layout="folder", videos=videos, rejected=(), missing=())
+
+
+def extract_into(
+    folder: Path, backend: PaintedBackend, functions: dict[str, features.FeatureFunction] = FUNCTIONS
+) -> dict[str, np.ndarray]:
+    """Fills the arrays in `folder / "features"`."""
+    size = CONFIG.retrieval.batch_size
+    loader = ClipLoader.from_config(CONFIG, catalog=catalog_in(folder), batch_size=size, split=None)
+    loader.backend = backend
+    return features.extract(functions, loader, folder / "features", lambda done, total: None)
 
 
 @pytest.fixture
-def extracted(catalog: Catalog, tmp_path: Path) -> Callable[[PaintedBackend], dict[str, np.ndarray]]:
+def catalog(tmp_path: Path) -> Catalog:
+    return catalog_in(tmp_path)
+
+
+@pytest.fixture
+def extracted(tmp_path: Path) -> Callable[[PaintedBackend], dict[str, np.ndarray]]:
     """`extracted(backend)` fills the arrays in `tmp_path / "features"`."""
-
-    def extract(backend: PaintedBackend) -> dict[str, np.ndarray]:
-        loader = ClipLoader.from_config(CONFIG, catalog=catalog, batch_size=CONFIG.retrieval.batch_size, split=None)
-        loader.backend = backend
-        return features.extract(FUNCTIONS, loader, tmp_path / "features", lambda done, total: None)
-
-    return extract
+    return lambda backend: extract_into(tmp_path, backend)
 
 
 def test_a_video_has_the_mean_of_its_clips(extracted: Callable[[PaintedBackend], dict[str, np.ndarray]]) -> None:
@@ -143,8 +160,6 @@ def test_finished_features_are_used_again(
     folder = tmp_path / "features"
     assert features.load_cached(folder, list(FUNCTIONS)) is None
     found = extracted(PaintedBackend(SHADES))
-    assert features.load_cached(folder, list(FUNCTIONS)) is None  # since other ranks may still be writing
-    features.mark_finished(folder)
     again = features.load_cached(folder, list(FUNCTIONS))
     assert again is not None
     assert again.keys() == found.keys()
@@ -152,17 +167,72 @@ def test_finished_features_are_used_again(
     assert features.load_cached(folder, [*FUNCTIONS, "another"]) is None
 
 
-@pytest.mark.parametrize("dies_in", [0, 2])
-def test_a_second_extraction_that_dies_leaves_nothing_to_use(
+@pytest.mark.parametrize("dies_in", [0, 1, 2, 3])
+def test_an_extraction_that_died_goes_on(
     extracted: Callable[[PaintedBackend], dict[str, np.ndarray]], tmp_path: Path, dies_in: int
 ) -> None:
-    """A second extraction follows where the arrays of a finished one were damaged."""
-    folder = tmp_path / "features"
-    extracted(PaintedBackend(SHADES))
-    features.mark_finished(folder)
+    """Batches hold four clips, and videos have three: after n of them floor(4n / 3) videos are done, and stay so."""
     with pytest.raises(Died):
         extracted(PaintedBackend(SHADES, dies_in=dies_in))
-    assert features.load_cached(folder, list(FUNCTIONS)) is None
+    assert features.load_cached(tmp_path / "features", list(FUNCTIONS)) is None
+    rest = PaintedBackend(SHADES + 1)  # so that it shows which clips are seen now
+    found = extracted(rest)
+    done = 4 * dies_in // 3
+    assert rest.seen == [(video, clip) for video in range(done, VIDEOS) for clip in range(CLIPS)]
+    expected = SHADES.mean(1) + (np.arange(VIDEOS) >= done)
+    np.testing.assert_allclose(found["shade"][:, 0], expected, rtol=1e-6)
+    assert features.load_cached(tmp_path / "features", list(FUNCTIONS)) is not None
+
+
+def test_a_killed_extraction_goes_on(
+    extracted: Callable[[PaintedBackend], dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    """The process gets no chance to save anything when it is killed, in its third batch."""
+    killed = f"""
+from pathlib import Path
+import os, signal
+from tests.evaluation import test_features as here
+from cacl.evaluation import features
+
+class Killed(here.PaintedBackend):
+    def end(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+features.SAVE_EVERY_SECONDS = 0
+here.extract_into(Path({str(tmp_path)!r}), Killed(here.SHADES, dies_in=2))
+"""
+    ended = subprocess.run([sys.executable, "-c", killed], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    rest = PaintedBackend(SHADES)
+    found = extracted(rest)
+    assert [video for video, _ in rest.seen[::CLIPS]] == [2, 3, 4]
+    np.testing.assert_allclose(found["shade"], SHADES.mean(1)[:, None], rtol=1e-6)
+
+
+def test_features_that_are_asked_for_later_stand_beside_the_others(
+    extracted: Callable[[PaintedBackend], dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    """An extraction of one of two features does not make that of the other, which died, look finished."""
+    with pytest.raises(Died):
+        extracted(PaintedBackend(SHADES, dies_in=2))
+    extract_into(tmp_path, PaintedBackend(SHADES), {"shade": shade})
+    assert features.load_cached(tmp_path / "features", ["shade"]) is not None
+    assert features.load_cached(tmp_path / "features", list(FUNCTIONS)) is None
+    rest = PaintedBackend(SHADES)
+    extracted(rest)
+    assert len(rest.seen) == (VIDEOS - 2) * CLIPS
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".done"])
+def test_damaged_arrays_are_made_anew(
+    extracted: Callable[[PaintedBackend], dict[str, np.ndarray]], tmp_path: Path, suffix: str
+) -> None:
+    extracted(PaintedBackend(SHADES))
+    file = tmp_path / f"features/shade{suffix}"
+    file.write_bytes(file.read_bytes()[:-1])
+    assert features.load_cached(tmp_path / "features", list(FUNCTIONS)) is None
+    found = extracted(PaintedBackend(SHADES + 1))
+    np.testing.assert_allclose(found["shade"], SHADES.mean(1)[:, None] + 1, rtol=1e-6)
 
 
 DO_NOT_DECIDE_FEATURES = (

@@ -9,7 +9,14 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from cacl.evaluation.metrics import average_precisions, bootstrap_interval, hits_at, recall_at, recall_by_chance
+from cacl.evaluation.metrics import (
+    average_precision_by_chance,
+    average_precisions,
+    bootstrap_interval,
+    hits_at,
+    recall_at,
+    recall_by_chance,
+)
 
 # ------------------------------------------------------------------------------------------------------- recall
 
@@ -142,6 +149,16 @@ def test_average_precision_by_hand() -> None:
     gallery = np.array([[1, 0.1], [1, 0.2], [1, 0.3], [1, 0.4], [1, 0.5]])
     found = average_precisions(np.array([[1.0, 0], [1, 0]]), gallery, ["a", "none"], list("abaab"))
     np.testing.assert_allclose(found, [(1 + 2 / 3 + 3 / 4) / 3, 0], rtol=1e-15)
+
+
+@pytest.mark.parametrize("known", ["a", "b", "ab", "aab", "abbcc", "aaaaaa", "abcabc"])
+def test_average_precision_by_chance_against_every_order(known: str) -> None:
+    wanted = ["a", "a", "b", "d"]
+    gallery = np.column_stack([np.ones(len(known)), np.arange(len(known))])
+    scores = [
+        average_precisions(np.tile([1.0, 0], (4, 1)), gallery, wanted, o).mean() for o in itertools.permutations(known)
+    ]
+    assert average_precision_by_chance(wanted, list(known)) == pytest.approx(np.mean(scores), abs=1e-12)
 
 
 # --------------------------------------------------------------------------------------------- bootstrap intervals

@@ -1,0 +1,76 @@
+"""Where a feature can be taken from the encoders: `FEATURE_POINTS` has the choices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cacl.config import Config
+from cacl.errors import UsageError
+from cacl.evaluation.features import FeatureFunction, encoder_feature, feature_vector
+from cacl.models.encoder import Encoder
+
+FEATURE_POINTS = {
+    "published": "what the release takes: the map of a CNN, the vector of an encoder of tokens",
+    "map": "the last feature map, max-pooled by (1, 2, 2) and flattened; only encoders with a map have it",
+    "vector": "the feature vector: the average pool of a CNN, CLS of the video transformer",
+    "concatenation": "the vectors of all encoders, each brought to length 1, one after the other",
+}
+"""The choices, with what each of them is."""
+
+
+def feature_functions(
+    encoders: Mapping[str, Encoder], points: Sequence[str], config: Config
+) -> dict[str, FeatureFunction]:
+    """Makes the features that were asked for.
+
+    Args:
+        encoders: The encoders by name, in evaluation mode.
+        points: Where the features are taken. An encoder that has no such point gives no feature for it.
+        config: The configuration of the evaluation, whose clips the encoders take.
+
+    Returns:
+        The features by name: that of the encoder for `published`, with the point behind it for `map` and `vector`, and
+        `concatenation`.
+
+    Raises:
+        UsageError: There is no such point, or none of the encoders has any of them.
+    """
+    if unknown := [point for point in points if point not in FEATURE_POINTS]:
+        raise UsageError(f"--features {unknown[0]}: say {', '.join(FEATURE_POINTS)}")
+    functions: dict[str, FeatureFunction] = {}
+    for point in points:
+        if point == "concatenation" and len(encoders) > 1:
+            functions[point] = _concatenation([feature_vector(encoder) for encoder in encoders.values()])
+        for which, encoder in encoders.items():
+            if point == "published":
+                functions[which] = encoder_feature(encoder)
+            elif point == "vector":
+                functions[f"{which} vector"] = feature_vector(encoder)
+            elif point == "map" and _has_map(encoder, config):
+                functions[f"{which} map"] = encoder_feature(encoder)
+    if not functions:
+        asked, known = ", ".join(points), " and ".join(encoders)
+        raise UsageError(
+            f"--features {asked}: {known} has no such feature; a map needs an encoder whose forward_features gives "
+            "[B, C, T', H', W'], and a concatenation two encoders; vector is there in any case"
+        )
+    return functions
+
+
+def _concatenation(vectors: Sequence[FeatureFunction]) -> FeatureFunction:
+    def concatenation(clips: Tensor, order: Tensor) -> Tensor:
+        return torch.cat([F.normalize(vector(clips, order), dim=1) for vector in vectors], 1)
+
+    return concatenation
+
+
+@torch.no_grad()
+def _has_map(encoder: Encoder, config: Config) -> bool:
+    """Whether the encoder gives a feature map, found by a clip of zeros."""
+    device = next(encoder.parameters()).device
+    clip = torch.zeros(1, 3, config.clip.frames, config.clip.size, config.clip.size, device=device)
+    return encoder.forward_features(clip).dim() == 5
