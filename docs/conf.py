@@ -16,6 +16,7 @@ CONTENTS = {
         "Getting started": "self",
         "Data": "docs/data",
         "Training": "docs/training",
+        "Evaluation": "docs/evaluation",
         "Recipes": "docs/recipes",
         "Configuration": "docs/configuration",
     },

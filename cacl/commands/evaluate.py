@@ -90,14 +90,14 @@ def _print_tables(tables: Sequence[RetrievalTable], per_class: bool) -> None:
 
 
 def _print_classes(table: RetrievalTable) -> None:
+    """Prints R@1 and mAP of each class, four features in a table, since more do not fit into 100 columns."""
     found = {name: scores.by_class for name, scores in table.scores.items() if scores.by_class}
     for score, place in (("R@1", 0), ("mAP", -1)):
         print(f"{score} of each class")
-        rows = [
-            [label, *(f"{100 * by_class[label][place]:.1f}" for by_class in found.values())]
-            for label in next(iter(found.values()))
-        ]
-        _print_rows([table.label, *found], rows)
+        for first in range(0, len(found), 4):
+            names = list(found)[first : first + 4]
+            rows = [[label, *(f"{100 * found[name][label][place]:.1f}" for name in names)] for label in found[names[0]]]
+            _print_rows([table.label, *names], rows)
 
 
 def _interval(ends: tuple[float, float]) -> str:
