@@ -221,6 +221,8 @@ def import_plugin(name: str) -> None:
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
+        if not all(map(str.isidentifier, name.split("."))):
+            raise ModuleNotFoundError(name=name)
         importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):

@@ -171,7 +171,6 @@ class ClipLoader:
         self.sampler = ClipSampler(
             self.catalog.videos, config.clip, config.augment, config.seed, views, self.catalog.shares
         )
-        self._transforms = [BATCH_TRANSFORMS.load(name) for name in config.augment.batch_transforms]
         self._position, self._restored = 0, False
 
     def __iter__(self) -> Iterator[ClipBatch]:
@@ -276,7 +275,7 @@ class ClipLoader:
         for number, batch in enumerate(self._load(plans), start=1):
             end = first + number * self.batch_size
             self._position, self._restored = end if stop is None else min(end, stop), False
-            yield self._transform(batch) if self._transforms else batch
+            yield self._transform(batch) if self.config.augment.batch_transforms else batch
         if stop is not None:  # This rank may have had no share in the last batch.
             self._position = stop
 
@@ -287,8 +286,13 @@ class ClipLoader:
         views = list(batch.views)
         for number, view in enumerate(views):
             streams = [RandomStream(self.config.seed, BATCH_TRANSFORM_STREAM, index, number) for index in indices]
-            for transform in self._transforms:
-                view = transform(view, streams)
+            for name in self.config.augment.batch_transforms:
+                before, view = view, BATCH_TRANSFORMS.load(name)(view, streams)
+                if (view.shape, view.dtype) != (before.shape, before.dtype):
+                    raise ConfigError(
+                        f"augment.batch_transforms: {name} gives {view.dtype} {list(view.shape)} for {before.dtype} "
+                        f"{list(before.shape)}, and may not change either"
+                    )
             views[number] = view
         return replace(batch, views=tuple(views))
 

@@ -135,7 +135,7 @@ def find_file(path: Path) -> Path:
 
 
 def stored_config(path: Path, values: dict[str, Any]) -> Config:
-    """Checks a configuration that was read from a file.
+    """Checks a configuration that was read from a file. Names are checked when what they stand for is needed.
 
     Args:
         path: The file, for the message.
@@ -148,7 +148,7 @@ def stored_config(path: Path, values: dict[str, Any]) -> Config:
         CheckpointError: It is not a configuration of this version.
     """
     try:
-        return configuration.from_dict(values)
+        return configuration.from_dict(values, check_names=False)
     except ConfigError as error:
         raise CheckpointError(f"{path}: its configuration is not one of this version ({first_line(error)})") from None
 

@@ -54,7 +54,7 @@ def retrieval(
     from cacl.evaluation.retrieval import evaluate_retrieval
 
     weights = EncoderWeights.read(checkpoint)
-    config = configuration.override(weights.config, overrides or [])
+    config = configuration.override(weights.config, overrides or [], check_names=False)
     feature_cache = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "features"
     tables = evaluate_retrieval(
         weights, config, label or ["label"], feature_cache, queries, groups=groups, points=points or ["published"]

@@ -14,6 +14,7 @@ import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
 from cacl.config import recipes
+from cacl.config.names import CHECK_NAMES
 from cacl.config.rules import contradicting_roots, contradictions
 from cacl.config.schema import Config, RootConfig
 from cacl.errors import ConfigError
@@ -73,12 +74,13 @@ def load_given(
     return config, frozenset(key for key, _ in _leaves(values))
 
 
-def override(config: Config, overrides: Sequence[str]) -> Config:
+def override(config: Config, overrides: Sequence[str], *, check_names: bool = True) -> Config:
     """Sets some keys of a configuration anew.
 
     Args:
         config: The configuration that the other keys are taken from.
         overrides: What is set, each as `section.key=value`.
+        check_names: As for `from_dict`.
 
     Returns:
         The new configuration.
@@ -86,15 +88,16 @@ def override(config: Config, overrides: Sequence[str]) -> Config:
     Raises:
         ConfigError: The new configuration does not hold together. The message has one line for each problem.
     """
-    return replace(config, dict(map(_parse, overrides)))
+    return replace(config, dict(map(_parse, overrides)), check_names=check_names)
 
 
-def replace(config: Config, values: Mapping[str, Any]) -> Config:
+def replace(config: Config, values: Mapping[str, Any], *, check_names: bool = True) -> Config:
     """Sets some keys of a configuration to other values.
 
     Args:
         config: The configuration that the other keys are taken from.
         values: The values by key, such as `clip.frames`.
+        check_names: As for `from_dict`.
 
     Returns:
         The new configuration.
@@ -105,14 +108,16 @@ def replace(config: Config, values: Mapping[str, Any]) -> Config:
     nested = to_dict(config)
     for key, value in values.items():
         _set(nested, key, value)
-    return from_dict(nested)
+    return from_dict(nested, check_names=check_names)
 
 
-def from_dict(values: Mapping[str, Any]) -> Config:
+def from_dict(values: Mapping[str, Any], *, check_names: bool = True) -> Config:
     """Validates plain nested values, as TOML or a checkpoint hold them.
 
     Args:
         values: The values by key, with a mapping for each section.
+        check_names: Whether each name that a registry should have has to be there. An evaluation needs the encoder of
+            a training, and not its losses and augmentations, which another package may have registered.
 
     Returns:
         The configuration, with the defaults for the keys that are absent.
@@ -121,7 +126,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
         ConfigError: A key is unknown, a value is out of bounds, or two keys contradict each other. The message has one
             line for each problem.
     """
-    config = _validate(values)
+    config = _validate(values, check_names=check_names)
     problems = list(contradictions(config))
     if problems:
         raise ConfigError("\n".join(problems))
@@ -145,10 +150,10 @@ def differences(old: Config, new: Config) -> list[str]:
     return [f"{key}: {was} -> {becomes}" for key, (was, becomes) in changes.items() if was != becomes]
 
 
-def _validate(values: Mapping[str, Any]) -> Config:
+def _validate(values: Mapping[str, Any], *, check_names: bool = True) -> Config:
     """Checks each value by itself."""
     try:
-        return TypeAdapter(Config).validate_python(values)
+        return TypeAdapter(Config).validate_python(values, context={CHECK_NAMES: check_names})
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(e) for e in error.errors())) from None
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cacl import distributed
 from cacl.clips import ClipBatch, to_device
 from cacl.config import Config
+from cacl.errors import ConfigError
 from cacl.method.dual_encoder import DualEncoder, shuffle_frames
 from cacl.method.ema import ema_copy, ema_update
 from cacl.method.key_queue import KeyQueue
@@ -82,6 +83,8 @@ class CACL(nn.Module):
         with torch.autocast(batch.order.device.type, enabled=False):  # losses stay fp32
             for name, loss in self.losses.items():
                 value, loss_metrics = loss(outputs[name], state)
+                if value.dim() or (torch.is_grad_enabled() and not value.requires_grad):
+                    raise ConfigError(f"losses.{name}: has to give a scalar with a gradient")
                 total = total + self.config.losses[name] * value
                 metrics |= loss_metrics | {name: value.detach()}
         return CACLOutput(LossParts(total=total, metrics=metrics), all_keys)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from cacl.config import Config
+from cacl.errors import ConfigError
 from cacl.method.losses import Loss
 from cacl.registry import ENCODERS
 
@@ -25,8 +26,10 @@ class DualEncoder(nn.Module):
 
     def __init__(self, config: Config, losses: Mapping[str, Loss]) -> None:
         super().__init__()
-        required = {encoder for loss in losses.values() for encoder in loss.encoders}
+        required = {encoder for name, loss in losses.items() for encoder in _encoders_of(name, loss)}
         self.cnn = ENCODERS.load(config.model.cnn)(config) if "cnn" in required else None
+        if self.cnn is not None and not hasattr(self.cnn, "num_features"):
+            raise ConfigError(f"model.cnn = {config.model.cnn}: has no num_features, the length of its feature vector")
         self.cnn_heads = _make_heads(losses, "cnn", 2 * self.cnn.num_features if self.cnn else 0)
         self.transformer = ENCODERS.load("video_transformer")(config) if "transformer" in required else None
         self.transformer_heads = _make_heads(
@@ -68,6 +71,13 @@ class DualEncoder(nn.Module):
             self.cnn = None
         if loss not in self.transformer_heads:
             self.transformer = None
+
+
+def _encoders_of(name: str, loss: Loss) -> Collection[str]:
+    """The encoders that a loss asks for, which have to exist."""
+    if isinstance(loss.encoders, str) or not set(loss.encoders) <= {"cnn", "transformer"}:
+        raise ConfigError(f"losses.{name}: encoders = {loss.encoders!r}: has to be a tuple of `cnn` and `transformer`")
+    return loss.encoders
 
 
 def _make_heads(losses: Mapping[str, Loss], encoder: str, num_features: int) -> nn.ModuleDict:

@@ -21,7 +21,7 @@ from cacl.config import Config
 from cacl.kernels.contrast import queue_contrast
 from cacl.kernels.edit_distance import edit_distance_to_identity
 from cacl.kernels.symmetric import symmetric_contrast
-from cacl.method.pairs import Embedding, Pair, encoders_in
+from cacl.method.pairs import Embedding, Pair, check_pairs, encoders_in
 from cacl.models.heads import ContrastHead, OrderHead
 from cacl.registry import PAIRS
 
@@ -69,10 +69,11 @@ class Loss(Protocol):
         """Makes the head for one of the encoders.
 
         Args:
-            num_features: F, the length of the features of a clip and its shuffled copy together.
+            num_features: The length of what the head gets. Of a CNN these are the features of the clip and of its
+                shuffled copy, concatenated, and twice as long as `num_features` of the encoder.
 
         Returns:
-            A module that takes features [B, F], and is trained.
+            A module that takes features [B, num_features], and is trained.
         """
         ...
 
@@ -84,7 +85,7 @@ class Loss(Protocol):
             state: What else there is.
 
         Returns:
-            The loss, a scalar with a gradient, and what is logged beside it, scalars by name.
+            The loss of this rank's clips, a scalar with a gradient, and what is logged beside it, scalars by name.
         """
         ...
 
@@ -100,6 +101,7 @@ class ContrastLoss:
         self._config = config.contrast
         self._embedding_dim = config.model.embedding_dim
         self._pairs: Sequence[Pair] = PAIRS.load(config.contrast.pairs)
+        check_pairs(config.contrast.pairs, self._pairs)
         self.encoders = encoders_in(self._pairs)
 
     def make_head(self, num_features: int) -> ContrastHead:

@@ -6,8 +6,10 @@ encoders, the keys those of the key view from their momentum copies.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
+
+from cacl.errors import ConfigError
 
 
 class Embedding(NamedTuple):
@@ -31,8 +33,8 @@ class Pair(NamedTuple):
     positive: Embedding
     """The second side of the pair."""
     queue_anchor: Embedding
-    """The embedding whose similarities to the keys of the queue are the negatives of this pair. Within a batch it plays
-    no part: there, both sides of the pair are contrasted with those of the other videos."""
+    """The query whose similarities to the keys of the queue are the negatives of this pair. Within a batch it plays no
+    part: there, both sides of the pair are contrasted with those of the other videos."""
 
     def __str__(self) -> str:
         """Returns the name that metrics have for it, such as `cnn_query.transformer_key`."""
@@ -41,6 +43,8 @@ class Pair(NamedTuple):
 
 CNN_QUERY, CNN_KEY = Embedding("cnn", "query"), Embedding("cnn", "key")
 TRANSFORMER_QUERY, TRANSFORMER_KEY = Embedding("transformer", "query"), Embedding("transformer", "key")
+EMBEDDINGS = (CNN_QUERY, CNN_KEY, TRANSFORMER_QUERY, TRANSFORMER_KEY)
+"""The embeddings of a video."""
 
 # Each query is paired with both keys and has its own similarities to the queue as negatives.
 CROSS = (
@@ -68,3 +72,27 @@ TRANSFORMER = (Pair(TRANSFORMER_QUERY, TRANSFORMER_KEY, TRANSFORMER_QUERY),)
 def encoders_in(pairs: Iterable[Pair]) -> tuple[str, ...]:
     """Returns the encoders that make the embeddings of some pairs, each once."""
     return tuple(dict.fromkeys(embedding.encoder for pair in pairs for embedding in pair))
+
+
+def check_pairs(name: str, pairs: Sequence[Pair]) -> None:
+    """Checks that a choice of pairs can be contrasted.
+
+    Args:
+        name: The name of the choice, for the message.
+        pairs: The pairs.
+
+    Raises:
+        ConfigError: There is no pair, or one is made of embeddings that do not go together.
+    """
+    if not pairs:
+        raise ConfigError(f"contrast.pairs = {name}: has no pair; losses.contrast = 0 leaves the contrast out")
+    for pair in pairs:
+        if not isinstance(pair, Pair) or any(embedding not in EMBEDDINGS for embedding in pair):
+            raise ConfigError(
+                f"contrast.pairs = {name}: {pair} is no Pair of three of {', '.join(map(str, EMBEDDINGS))}"
+            )
+        if pair.anchor.side != "query" or pair.queue_anchor.side != "query" or pair.anchor == pair.positive:
+            raise ConfigError(
+                f"contrast.pairs = {name}: of {pair}, anchor and queue_anchor have to be queries, and the positive "
+                "another embedding than the anchor"
+            )

@@ -26,9 +26,10 @@ def create_model(name: str, **overrides: Any) -> Encoder:
 
     Args:
         name: One of `list_models()`.
-        **overrides: What is to differ from the defaults. All encoders take `init`, as `ModelConfig` has it, and all but
-            `video_transformer` take `width`, a multiplier of their channels. `video_transformer` takes the fields of
-            `TransformerConfig` and `frames`, the number of frames of a clip, which is 16 by default.
+        **overrides: What is to differ from the defaults. All encoders take `init`, as `ModelConfig` has it, and
+            `frames` and `size`, the number of frames of a clip and its height and width, which are 16 and 112 by
+            default and which some encoders are made for. `video_transformer` takes the fields of `TransformerConfig`,
+            and all others take `width`, a multiplier of their channels.
 
     Returns:
         The encoder, in training mode, on the CPU.
@@ -39,14 +40,11 @@ def create_model(name: str, **overrides: Any) -> Encoder:
         CheckpointError: The file of weights cannot be read, or does not fit the frame embedder.
     """
     _check_known("model", [name], list_models())
-    if name != TRANSFORMER:
-        _check_known(f"override of {name}", overrides, ["width", "init"])
-        return ENCODERS.load(name)(from_dict({"model": {"cnn": name, **overrides}}))
-
-    fields = [field.name for field in dataclasses.fields(TransformerConfig)]
-    _check_known(f"override of {name}", overrides, ["frames", "init", *fields])
-    clip = {"frames": overrides.pop("frames", 16)}
-    model = {"init": overrides.pop("init", "normal"), "transformer": overrides}
+    fields = [field.name for field in dataclasses.fields(TransformerConfig)] if name == TRANSFORMER else ["width"]
+    _check_known(f"override of {name}", overrides, ["frames", "size", "init", *fields])
+    clip = {key: overrides.pop(key) for key in ("frames", "size") if key in overrides}
+    model: dict[str, Any] = {"init": overrides.pop("init", "normal")}
+    model |= {"transformer": overrides} if name == TRANSFORMER else {"cnn": name, **overrides}
     return ENCODERS.load(name)(from_dict({"clip": clip, "model": model}))
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 class Encoder(nn.Module):
     """A network that turns clips into feature vectors. It need not be a subclass of this to be registered.
 
-    It is made of a `cacl.config.Config`, from which it may take `model.width`, `model.init` and the size of a clip. A
+    It is made of a `cacl.config.Config`, from which it may take `model.width`, `model.init` and the size of a clip.
+    What stands in `model.cnn` is called with clips alone, once for the clip and once for its shuffled copy. A
     method `layer_groups()` that returns its parameters as a dictionary by group of layers, from the input to the
     output, lets fine-tuning give each group a learning rate. Without it, the encoder is one group.
     """

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import cacl
 from tests.commands.finished import Finished, Run
 from tests.launch import ROOT
 
@@ -60,7 +61,7 @@ def test_an_encoder(here: Path, videos: Path, process: Run) -> None:
     assert done.returncode == 0, done.stderr
     assert "cnn, trained" in json.loads(done.stdout)[0]["recall"]
     forgotten = process("eval", "retrieval", "runs/tiny3d")
-    assert forgotten.returncode == 1
+    assert forgotten.returncode == 2
     assert len(forgotten.stderr.splitlines()) == 1
     assert "tiny3d" in forgotten.stderr
     assert "--import" in forgotten.stderr
@@ -83,11 +84,14 @@ def test_pairs(here: Path, videos: Path, process: Run) -> None:
 
 
 def test_an_augmentation(here: Path, videos: Path, process: Run) -> None:
-    """A second run without it sees the same clips otherwise."""
+    """A second run without it sees the same clips otherwise. The encoders are read without it."""
     train(process, "solarize", videos)
     plain = process("train", videos, "--run", "runs/plain", "--config", "my.toml", "--set", "train.epochs=1")
     assert plain.returncode == 0, plain.stderr
     assert metrics(here / "runs/solarize")["loss"] != metrics(here / "runs/plain")["loss"]
+    cacl.load_encoder(here / "runs/solarize")
+    done = process("eval", "retrieval", "runs/solarize")
+    assert done.returncode == 0, done.stderr
     config = tomllib.loads((here / "runs/solarize/config.toml").read_text())
     assert config["augment"]["batch_transforms"] == ["solarize"]
 
@@ -126,6 +130,8 @@ def test_an_installed_plugin_needs_no_import(here: Path, process: Run) -> None:
 
 def test_a_module_that_is_not_there_is_one_line(here: Path, process: Run) -> None:
     done = process("config", "--import", "not_there")
+    path = process("config", "--import", "./not_there")
+    assert path.stderr == done.stderr.replace("not_there", "./not_there")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("cacl: --import not_there: there is no such module")
     assert len(done.stderr.splitlines()) == 1

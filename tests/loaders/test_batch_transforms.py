@@ -14,6 +14,7 @@ from torch import Tensor
 import cacl
 from cacl.clips import ClipBatch
 from cacl.config import AugmentConfig, ClipConfig, Config, DataConfig
+from cacl.errors import ConfigError
 from cacl.loaders.sampling.rng import RandomStream
 from cacl.loaders.sampling.sampler import BATCH_TRANSFORM_STREAM
 from cacl.registry import BATCH_TRANSFORMS
@@ -29,10 +30,19 @@ def halve(views: Tensor, streams: Sequence[RandomStream]) -> Tensor:
     return views / 2
 
 
+def cut(views: Tensor, streams: Sequence[RandomStream]) -> Tensor:
+    return views[..., :-1]
+
+
+def rounded(views: Tensor, streams: Sequence[RandomStream]) -> Tensor:
+    return (views * 255).byte()
+
+
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other tests look at the names of this package alone."""
-    monkeypatch.setattr(BATCH_TRANSFORMS, "_targets", {"test_mark": mark, "test_halve": halve})
+    transforms = {"test_mark": mark, "test_halve": halve, "test_cut": cut, "test_round": rounded}
+    monkeypatch.setattr(BATCH_TRANSFORMS, "_targets", transforms)
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +101,9 @@ def test_evaluation_clips_are_left_alone(config: Config) -> None:
     for plain, other in zip(*(loader.evaluation(2) for loader in loaders), strict=True):
         assert torch.equal(plain.views[0], other.views[0])
     assert loaders[0].fingerprint != loaders[1].fingerprint
+
+
+@pytest.mark.parametrize(("name", "given"), [("test_cut", "float16 .4, 3, 4, 16, 15."), ("test_round", "uint8 ")])
+def test_shape_and_type_of_the_views_stay(config: Config, name: str, given: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} gives torch.{given}.* for torch.float16 .4, 3, 4, 16, 16.,"):
+        next(batches(config, name))

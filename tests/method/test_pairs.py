@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from cacl.method.pairs import encoders_in
+from cacl.errors import ConfigError
+from cacl.method.pairs import CNN_KEY, CNN_QUERY, Embedding, Pair, check_pairs, encoders_in
 from cacl.registry import PAIRS
 
 
@@ -36,3 +39,19 @@ def test_names_of_metrics() -> None:
         "cnn_query.transformer_key",
         "transformer_query.transformer_key",
     ]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([], "has no pair; losses.contrast = 0 leaves the contrast out"),
+        ([("cnn", "key", "cnn")], "is no Pair of three of cnn_query, cnn_key, transformer_query, transformer_key"),
+        ([Pair(CNN_QUERY, Embedding("cmn", "key"), CNN_QUERY)], "is no Pair of three of"),
+        ([Pair(CNN_KEY, CNN_QUERY, CNN_QUERY)], "have to be queries"),
+        ([Pair(CNN_QUERY, CNN_KEY, CNN_KEY)], "have to be queries"),
+        ([Pair(CNN_QUERY, CNN_QUERY, CNN_QUERY)], "another embedding than the anchor"),
+    ],
+)
+def test_pairs_that_cannot_be_contrasted_are_named(pairs: list[Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"contrast.pairs = mine: .*{message}"):
+        check_pairs("mine", pairs)

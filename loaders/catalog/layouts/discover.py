@@ -51,6 +51,8 @@ def discover_videos(config: DataConfig) -> Listing:
         contents = search_list(root)
     layout = _recognise(contents) if config.layout == "auto" else config.layout
     result = LAYOUTS.load(layout).read(contents, config.fold)
+    if unknown := {str(entry.split) for entry in result.entries} - {"train", "val", "test", "None"}:
+        raise DataError(f"data.layout = {layout}: gives the split {min(unknown)}; there are train, val, test and None")
     entries, duplicates = merge_linked_files(contents.root, result.entries)
     if not entries:
         raise DataError(_no_videos(root, contents, result))
