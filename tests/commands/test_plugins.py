@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from tests.launch import ROOT
 
 FILE = re.compile(r"`(\w+)\.py`:\n\n```python\n(.*?)```", re.DOTALL)
 FILES = dict(FILE.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")))
+TASKS = ("tiny3d", "variance", "across", "solarize", "names")
 COMMANDS = re.findall(r"^cacl (train .*)$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE)
 
 
@@ -50,8 +53,15 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def test_there_is_a_file_and_a_command_for_each_task() -> None:
-    assert list(FILES) == ["tiny3d", "variance", "across", "solarize", "names"]
-    assert [re.findall(r"--import (\w+)", command) for command in COMMANDS] == [[name] for name in FILES]
+    assert list(FILES) == [*TASKS[:1], "test_tiny3d", *TASKS[1:]]
+    assert [re.findall(r"--import (\w+)", command) for command in COMMANDS] == [[name] for name in TASKS]
+
+
+def test_the_test_of_the_page(here: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_tiny3d.py"]
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
 
 
 def test_an_encoder(here: Path, videos: Path, process: Run) -> None:
