@@ -108,8 +108,8 @@ def _lengths(rows: Tensor) -> Tensor:
 
 def _blocks(chunk: np.ndarray, block_size: int, device: torch.device) -> Tensor:
     """The rows of a chunk of the gallery with length 1, in blocks, float32 [b, n, F]. The last one ends with zeros."""
-    rows = torch.from_numpy(np.array(chunk)).to(device)
-    rows = rows.div_(_lengths(rows)).float()
+    rows = torch.from_numpy(np.array(chunk, np.result_type(chunk, np.float32))).to(device)
+    rows = rows.mul_(_lengths(rows).reciprocal_().to(rows.dtype)).float()
     missing = -len(rows) % block_size
     rows = F.pad(rows, (0, 0, 0, missing)) if missing else rows
     return rows.view(-1, block_size, rows.shape[1])
@@ -135,7 +135,7 @@ def _merge(
     bounds = similarities[:, -1:]
     if first == 0 and block_size >= k:
         bounds = maxima.topk(k, dim=1).values[:, -1:]
-    # A sum of F products of unit rows in float32 is wrong by at most F + 2 times 2^-24. Two such sums are compared.
+    # A sum of F products of rows that are rounded themselves is wrong by at most F + 8 times 2^-24. Two are compared.
     bounds = bounds - 2 * (queries.shape[1] + 8) * 2.0**-24
     hopeful = maxima >= bounds
     step = SHARING_QUERIES[products.device.type]

@@ -88,6 +88,16 @@ def test_rows_that_only_float64_tells_apart() -> None:
     assert np.argsort(-(query @ (gallery / lengths).T))[:, :50].tolist() != positions.tolist()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "scale"), [(np.float16, 1), (np.float32, 1e-20), (np.float64, 1e-9), (np.float64, 1e60)]
+)
+def test_features_of_other_types_and_sizes(dtype: type, scale: float) -> None:
+    rng = np.random.default_rng(0)
+    queries, gallery = ((normal(rng, rows) * np.float64(scale)).astype(dtype) for rows in (9, 3000))
+    found = nearest(queries, gallery, 10, chunk_entries=BLOCK_SIZE * 12, query_chunk_size=4)
+    assert found[0].tolist() == sorted_by_cosine(queries, gallery, 10)[0].tolist()
+
+
 def test_a_memory_mapped_gallery(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     gallery, queries = normal(rng, 3000), normal(rng, 9)
