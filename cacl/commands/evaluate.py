@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,7 +14,16 @@ from cacl.commands.options import AsJson, Imports, Overrides
 from cacl.commands.output import print_result
 
 if TYPE_CHECKING:
+    from cacl.evaluation.recognition import RecognitionTable
     from cacl.evaluation.retrieval import RetrievalTable
+
+
+class ClassifierName(StrEnum):
+    """The keys of `CLASSIFIERS` in cacl/evaluation/recognition.py, which would have to be imported for them."""
+
+    KNN = "knn"
+    LINEAR = "linear"
+
 
 app = typer.Typer(help="Measure what a trained encoder is worth.", no_args_is_help=True)
 
@@ -60,6 +70,78 @@ def retrieval(
         weights, config, label or ["label"], feature_cache, queries, groups=groups, points=points or ["published"]
     )
     print_result([table.to_json() for table in tables], as_json, lambda: _print_tables(tables, per_class))
+
+
+@app.command()
+def recognition(
+    checkpoint: Annotated[Path, typer.Argument(help="Run folder, checkpoint, or encoders.safetensors.")],
+    label: Annotated[
+        list[str] | None, typer.Option("--label", help="Column of the data set's lists to judge by; may be repeated.")
+    ] = None,
+    classifier: Annotated[
+        list[ClassifierName] | None,
+        typer.Option("--classifier", help="What classifies frozen features; may be repeated. All, if none is given."),
+    ] = None,
+    queries: Annotated[
+        Literal["test", "val"], typer.Option(help="Split whose videos are classified; compare trainings on val.")
+    ] = "test",
+    points: Annotated[
+        list[str] | None, typer.Option("--features", help="Feature of the encoders; may be repeated. Default: vector.")
+    ] = None,
+    overrides: Overrides = None,
+    imports: Imports = None,
+    as_json: AsJson = False,
+) -> None:
+    """Classify videos by features of frozen encoders, trained and untrained, and by those of baselines.
+
+    Settings of classifiers are chosen on val, or on some of the training videos, and never on the videos that are
+    judged. --json has the accuracy of each class and the confusions, too. Features are those of `cacl eval retrieval`.
+    """
+    from cacl import config as configuration
+    from cacl.checkpoints.encoders import EncoderWeights
+    from cacl.evaluation.recognition import CLASSIFIERS, evaluate_recognition
+
+    weights = EncoderWeights.read(checkpoint)
+    config = configuration.override(weights.config, overrides or [])
+    feature_cache = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "features"
+    tables = evaluate_recognition(
+        weights,
+        config,
+        label or ["label"],
+        feature_cache,
+        classifier or list(CLASSIFIERS),
+        queries,
+        points=points or ["vector"],
+    )
+    print_result([table.to_json() for table in tables], as_json, lambda: _print_recognition(tables))
+
+
+def _print_recognition(tables: Sequence[RecognitionTable]) -> None:
+    from cacl.evaluation.metrics import CONFIDENCE, RESAMPLES
+    from cacl.evaluation.recognition import CLASSIFIERS
+    from cacl.evaluation.videos import SPLIT_NAMES
+
+    def percent(value: float) -> str:
+        return f"{100 * value:.1f}"
+
+    for table in tables:
+        if table.validation_is_drawn:
+            chosen_on = f"{table.num_validation} of the {table.num_train + table.num_validation} training videos"
+        else:
+            chosen_on = f"{table.num_validation} validation videos beside {table.num_train} training videos"
+        print(
+            f"{CLASSIFIERS[table.classifier].title} by {table.label}: {table.num_test} {SPLIT_NAMES[table.split]} "
+            f"videos of {len(table.classes)} classes\nsettings chosen on {chosen_on}, which it then learns from, too"
+        )
+        header = ["feature", "top-1", f"{CONFIDENCE:.0%}", "top-5", "mean per class", "setting"]
+        top1, top5 = map(percent, table.chance)
+        rows = [["chance", top1, "", top5, top1, ""]]
+        for name, (setting, _, result) in table.results.items():
+            accuracies = map(percent, (result.top5, result.mean_per_class))
+            chosen = ", ".join(f"{key} {value:g}" for key, value in setting.items())
+            rows.append([name, percent(result.top1), _interval(result.top1_interval), *accuracies, chosen])
+        _print_rows(header, rows)
+    print(f"in %; {CONFIDENCE:.0%}: intervals by {RESAMPLES} bootstrap samples of the videos that are classified")
 
 
 def _print_tables(tables: Sequence[RetrievalTable], per_class: bool) -> None:

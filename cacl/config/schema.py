@@ -346,6 +346,15 @@ class RetrievalConfig:
 
 
 @_section
+class RecognitionConfig:
+    """How classifiers on frozen features are judged."""
+
+    val_share: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.2
+    """The share of each class of the training videos that settings of classifiers are chosen on, where the data set has
+    no validation videos. It is drawn from the names of the videos, so that it stays the same."""
+
+
+@_section
 class Config:
     """The configuration of a run."""
 
@@ -368,3 +377,4 @@ class Config:
     train: TrainConfig = TrainConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
+    recognition: RecognitionConfig = RecognitionConfig()

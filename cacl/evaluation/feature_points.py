@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cacl.checkpoints.encoders import EncoderWeights
 from cacl.config import Config
 from cacl.errors import UsageError
+from cacl.evaluation import baselines
 from cacl.evaluation.features import FeatureFunction, encoder_feature, feature_vector
 from cacl.models.encoder import Encoder
 
@@ -20,6 +22,39 @@ FEATURE_POINTS = {
     "concatenation": "the vectors of all encoders, each brought to length 1, one after the other",
 }
 """The choices, with what each of them is."""
+
+
+def evaluated_features(
+    weights: EncoderWeights, config: Config, device: torch.device, points: Sequence[str]
+) -> dict[str, FeatureFunction]:
+    """Makes the features that an evaluation compares: of encoders untrained and trained, and of baselines.
+
+    Args:
+        weights: The trained encoders.
+        config: The configuration of the evaluation.
+        device: The device of the encoders.
+        points: Where the features of encoders are taken, as for `feature_functions`.
+
+    Returns:
+        The features by name.
+
+    Raises:
+        UsageError: There is no such point, or none of the encoders has any of them.
+    """
+    untrained, trained = {}, {}
+    for which in weights.names:
+        torch.manual_seed(config.seed)
+        untrained[which] = weights.build_untrained(which).to(device)
+        trained[which] = weights.build(which).to(device)
+    functions: dict[str, FeatureFunction] = {
+        "mean frame": baselines.mean_frame,
+        "frame difference": baselines.frame_difference,
+    }
+    of_untrained = feature_functions(untrained, points, config)
+    for name, of_trained in feature_functions(trained, points, config).items():
+        functions[f"{name}, untrained"] = of_untrained[name]
+        functions[f"{name}, trained"] = of_trained
+    return functions
 
 
 def feature_functions(

@@ -26,8 +26,7 @@ from cacl.checkpoints.encoders import EncoderWeights
 from cacl.config import Config
 from cacl.errors import DataError
 from cacl.evaluation import baselines, features
-from cacl.evaluation.feature_points import feature_functions
-from cacl.evaluation.features import FeatureFunction
+from cacl.evaluation.feature_points import evaluated_features
 from cacl.evaluation.metrics import (
     CONFIDENCE,
     RESAMPLES,
@@ -169,7 +168,7 @@ def evaluate_retrieval(
         folds = _folds(catalog, query_split, groups)
         queries, gallery = ({video for fold in folds for video in fold[which]} for which in (0, 1))
         labels_by_name = {label: video_labels(catalog, label, sorted(queries), sorted(gallery)) for label in labels}
-        functions = _feature_functions(weights, config, device, points)
+        functions = evaluated_features(weights, config, device, points)
         on_progress = partial(console.progress, "features")
         arrays = features.video_features(functions, weights.digest, config, catalog, device, folder, on_progress)
         log.info(describe_protocol(config))
@@ -217,25 +216,6 @@ def _folds(catalog: Catalog, query_split: str, groups: str | None) -> list[Fold]
         Fold([i for i in everyone if group_of[i] == group], [i for i in everyone if group_of[i] != group])
         for group in sorted(set(group_of))
     ]
-
-
-def _feature_functions(
-    weights: EncoderWeights, config: Config, device: torch.device, points: Sequence[str]
-) -> dict[str, FeatureFunction]:
-    untrained, trained = {}, {}
-    for which in weights.names:
-        torch.manual_seed(config.seed)
-        untrained[which] = weights.build_untrained(which).to(device)
-        trained[which] = weights.build(which).to(device)
-    functions: dict[str, FeatureFunction] = {
-        "mean frame": baselines.mean_frame,
-        "frame difference": baselines.frame_difference,
-    }
-    of_untrained = feature_functions(untrained, points, config)
-    for name, of_trained in feature_functions(trained, points, config).items():
-        functions[f"{name}, untrained"] = of_untrained[name]
-        functions[f"{name}, trained"] = of_trained
-    return functions
 
 
 def _scores(

@@ -236,7 +236,19 @@ def test_damaged_arrays_are_made_anew(
 
 
 DO_NOT_DECIDE_FEATURES = (
-    *("name", "run", "data.", "loader.", "contrast.", "losses", "optim.", "train.", "retrieval.batch_size"),
+    *(
+        "name",
+        "run",
+        "data.",
+        "loader.",
+        "contrast.",
+        "losses",
+        "optim.",
+        "train.",
+        "retrieval.batch_size",
+        "finetune.",
+        "recognition.",
+    ),
     "model.",  # the weights are for one model, and an evaluation may not name another
     *(
         f"augment.{name}"
