@@ -29,6 +29,8 @@ of which one may wait for that lock to free a tensor (seen with torch 2.11). Thi
 def process_group(device: str) -> Iterator[torch.device]:
     """Joins the process group that torchrun announces in the environment, if it does, until the block ends.
 
+    A block within another one stays in the group of the outer one.
+
     Args:
         device: `auto`, `cpu`, `cuda` or `cuda:N`, as `train.device` has it.
 
@@ -39,7 +41,7 @@ def process_group(device: str) -> Iterator[torch.device]:
         UsageError: There is no such device.
     """
     chosen = _device(device)
-    if "RANK" not in os.environ:
+    if "RANK" not in os.environ or dist.is_initialized():
         yield chosen
         return
     # Not yet run on GPUs: what the ranks agree on goes over the CPU, so that no device is waited for.

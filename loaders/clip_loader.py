@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -208,14 +208,18 @@ class ClipLoader:
         """
         return self._deliver(start * self.batch_size, stop * self.batch_size)
 
-    def evaluation(self, clips_per_video: int = 10, videos: Sequence[int] | None = None) -> Iterator[ClipBatch]:
-        """Passes once over evenly spaced clips of each video, each with one view, the centre crop in its own colours.
+    def evaluation(
+        self, clips_per_video: int = 10, videos: Sequence[int] | None = None, crops: Literal[1, 3] = 1
+    ) -> Iterator[ClipBatch]:
+        """Passes once over evenly spaced clips of each video, in their own colours.
 
         Every rank takes each `world_size`-th video. The position in the training clips stays what it is.
 
         Args:
             clips_per_video: The number of clips of each video.
             videos: The videos that this rank takes instead, as positions in the catalog.
+            crops: The number of views of a clip: 1 for the centre crop, or 3 along the longer side of the frame, its
+                beginning, its centre and its end.
 
         Yields:
             The batches of this rank, with the clips of a video one after the other.
@@ -223,7 +227,9 @@ class ClipLoader:
         config = self.config
         own_videos = range(self.rank, len(self.catalog.videos), self.world_size) if videos is None else videos
         starts = config.retrieval.clip_starts
-        plans = evaluation_plans(self.catalog.videos, own_videos, clips_per_video, config.clip, config.augment, starts)
+        plans = evaluation_plans(
+            self.catalog.videos, own_videos, clips_per_video, config.clip, config.augment, starts, crops
+        )
         share = self.batch_size // self.world_size
         return self._load(iter(lambda: list(islice(plans, share)), []))
 

@@ -14,6 +14,7 @@ from cacl.commands.options import AsJson, Imports, Overrides
 from cacl.commands.output import print_result
 
 if TYPE_CHECKING:
+    from cacl.evaluation.finetuned import FinetunedTable
     from cacl.evaluation.recognition import RecognitionTable
     from cacl.evaluation.retrieval import RetrievalTable
 
@@ -88,19 +89,33 @@ def recognition(
     points: Annotated[
         list[str] | None, typer.Option("--features", help="Feature of the encoders; may be repeated. Default: vector.")
     ] = None,
+    crops: Annotated[
+        Literal["1", "3"], typer.Option(help="Crops of each clip for a fine-tuned network: the centre, or three.")
+    ] = "1",
+    average: Annotated[
+        Literal["logits", "probabilities"],
+        typer.Option(help="What a fine-tuned network averages over the clips of a video."),
+    ] = "logits",
     overrides: Overrides = None,
     imports: Imports = None,
     as_json: AsJson = False,
 ) -> None:
     """Classify videos by features of frozen encoders, trained and untrained, and by those of baselines.
 
+    A run of `cacl finetune` classifies by itself, in its best.pt, unless --classifier is given.
     Settings of classifiers are chosen on val, or on some of the training videos, and never on the videos that are
     judged. --json has the accuracy of each class and the confusions, too. Features are those of `cacl eval retrieval`.
     """
     from cacl import config as configuration
     from cacl.checkpoints.encoders import EncoderWeights
+    from cacl.evaluation.finetuned import evaluate_finetuned, load_finetuned
     from cacl.evaluation.recognition import CLASSIFIERS, evaluate_recognition
 
+    if not classifier and (saved := load_finetuned(checkpoint)):
+        config = configuration.override(saved.config, overrides or [], check_names=False)
+        table = evaluate_finetuned(saved, config, split=queries, crops=3 if crops == "3" else 1, average=average)
+        print_result(table.to_json(), as_json, lambda: _print_finetuned(table))
+        return
     weights = EncoderWeights.read(checkpoint)
     config = configuration.override(weights.config, overrides or [])
     feature_cache = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "features"
@@ -114,6 +129,25 @@ def recognition(
         points=points or ["vector"],
     )
     print_result([table.to_json() for table in tables], as_json, lambda: _print_recognition(tables))
+
+
+def _print_finetuned(table: FinetunedTable) -> None:
+    from cacl.evaluation.metrics import CONFIDENCE, RESAMPLES
+    from cacl.evaluation.videos import SPLIT_NAMES
+
+    crops = "three crops" if table.crops == 3 else "the centre crop"
+    print(
+        f"fine-tuned {table.encoder} by {table.label}: {table.num_videos} {SPLIT_NAMES[table.split]} videos of "
+        f"{len(table.classes)} classes"
+    )
+    print(f"after step {table.step}, mean {table.average} of {table.clips_per_video} clips in {crops}")
+    chance = 100 / len(table.classes)
+    rows = [["chance", f"{chance:.1f}", "", f"{min(100, 5 * chance):.1f}", f"{chance:.1f}"]]
+    for name, result in table.results.items():
+        top1, *others = (f"{100 * value:.1f}" for value in (result.top1, result.top5, result.mean_per_class))
+        rows.append([name, top1, _interval(result.top1_interval), *others])
+    _print_rows(["classifier", "top-1", f"{CONFIDENCE:.0%}", "top-5", "mean per class"], rows)
+    print(f"in %; {CONFIDENCE:.0%}: interval by {RESAMPLES} bootstrap samples of the videos that are classified")
 
 
 def _print_recognition(tables: Sequence[RecognitionTable]) -> None:

@@ -31,6 +31,13 @@ def finetune(
         ),
     ] = None,
     run: Annotated[str | None, typer.Option(metavar="DIR", help="Folder that the run is written into: run.")] = None,
+    folds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="1,2,3",
+            help="Official divisions: train on each, in DIR/fold1 and so on, and judge each on its test videos.",
+        ),
+    ] = None,
     config: ConfigName = None,
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in the run folder.")] = False,
@@ -45,9 +52,12 @@ def finetune(
     from cacl.config import to_dict, to_toml
 
     arguments = {"data.root": videos, "run": run, "finetune.weights": weights}
-    settings = _read_settings(config, overrides or [], arguments, resume=resume)
+    settings = _read_settings(config, overrides or [], arguments, resume=resume and folds is None)
     if dry_run:
         print_result(to_dict(settings), as_json, lambda: print(to_toml(settings), end=""))
+        return
+    if folds is not None:
+        _finetune_folds(_parse_folds(folds), settings, resume=resume, as_json=as_json)
         return
     from cacl.training import finetuning
 
@@ -72,6 +82,45 @@ def _read_settings(
     from cacl.training.finetuning import inherited_settings
 
     return load(name_or_file, overrides, arguments, inherited_settings(weights))
+
+
+def _parse_folds(text: str) -> list[int]:
+    from cacl.errors import UsageError
+
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts) or len(set(parts)) < len(parts):
+        raise UsageError(f"--folds {text}: name different numbers from 1 on, as in --folds 1,2,3")
+    return [int(part) for part in parts]
+
+
+def _finetune_folds(folds: list[int], settings: Config, *, resume: bool, as_json: bool) -> None:
+    """Trains and judges the folds one after the other, and prints the accuracies and their mean."""
+    from statistics import fmean
+
+    from cacl import distributed
+    from cacl.config import replace
+    from cacl.evaluation.finetuned import evaluate_finetuned, load_finetuned
+    from cacl.training import finetuning
+
+    tables = {}
+    with distributed.process_group(settings.train.device):
+        for fold in folds:
+            own = replace(settings, {"data.fold": fold, "run": str(Path(settings.run) / f"fold{fold}")})
+            finetuning.finetune(own, resume=resume)
+            distributed.barrier()  # Rank 0 writes what all ranks read now.
+            saved = load_finetuned(Path(own.run))
+            assert saved is not None
+            tables[fold] = evaluate_finetuned(saved, own)
+    top1 = {fold: table.results["fine-tuned"].top1 for fold, table in tables.items()}
+    mean = fmean(top1.values())
+
+    def print_accuracies() -> None:
+        for fold, value in top1.items():
+            print(f"fold {fold}: top-1 {100 * value:.1f} % of {tables[fold].num_videos} test videos")
+        print(f"mean of {len(top1)} folds: top-1 {100 * mean:.1f} %")
+
+    result = {"folds": {str(fold): table.to_json() for fold, table in tables.items()}, "mean_top1": mean}
+    print_result(result, as_json, print_accuracies)
 
 
 def _print_summary(summary: dict[str, Any]) -> None:

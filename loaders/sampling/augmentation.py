@@ -9,6 +9,7 @@ in random order, is `color_arithmetic = "pillow"` (cacl.loaders.backends.pillow_
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -63,6 +64,22 @@ def center_crop_view(video: VideoRecord, config: AugmentConfig) -> ViewPlan:
     else:
         top, left = _round_down_to_even((height - side) / 2), _round_down_to_even((width - side) / 2)
     return ViewPlan(top=top, left=left, side=side, flip=False, color=IDENTITY_COLOR)
+
+
+def three_crop_views(video: VideoRecord, config: AugmentConfig) -> tuple[ViewPlan, ViewPlan, ViewPlan]:
+    """Returns three views of an evaluation along the longer side of the frame: its beginning, its centre and its end.
+
+    Args:
+        video: The record of the video, whose width and height count.
+        config: The largest crop, and the size that frames are resized to.
+    """
+    centre = center_crop_view(video, config)
+    height, width = _cropped_frame_size(video, config)
+    end = max(height, width) - centre.side
+    if not any(config.resize):
+        end = _round_down_to_even(end)
+    edge = "left" if width >= height else "top"
+    return replace(centre, **{edge: 0}), centre, replace(centre, **{edge: end})
 
 
 def color_matrix(

@@ -19,7 +19,7 @@ import numpy as np
 
 from cacl.clips import ClipPlan, RootShare, VideoRecord
 from cacl.config import AugmentConfig, ClipConfig
-from cacl.loaders.sampling.augmentation import center_crop_view, draw_view
+from cacl.loaders.sampling.augmentation import center_crop_view, draw_view, three_crop_views
 from cacl.loaders.sampling.rng import RandomStream
 
 EPOCH_ORDER_STREAM, CLIP_STREAM, TRAINING_STEP_STREAM, BATCH_TRANSFORM_STREAM, ROUND_ORDER_STREAM = range(5)
@@ -157,8 +157,9 @@ def evaluation_plans(
     clip: ClipConfig,
     augment: AugmentConfig,
     starts: Literal["span", "official"] = "span",
+    crops: Literal[1, 3] = 1,
 ) -> Iterator[ClipPlan]:
-    """Plans evenly spaced clips of each video, seen in the centre crop.
+    """Plans evenly spaced clips of each video, seen in the centre crop or in three crops.
 
     Args:
         videos: All videos.
@@ -167,14 +168,16 @@ def evaluation_plans(
         clip: The length and the stride of a clip.
         augment: The largest crop, and the size that frames are resized to.
         starts: Which clips are evenly spaced, as in RetrievalConfig.clip_starts.
+        crops: 1 for the centre crop, 3 for those of `three_crop_views`.
 
     Yields:
-        The plans of the first wanted video, then those of the next, each with one view.
+        The plans of the first wanted video, then those of the next, each with as many views as there are crops.
     """
     spaced = official_starts if starts == "official" else evenly_spaced_starts
     for number in numbers:
         video = videos[number]
         stride, chosen = spaced(video, clip, clips_per_video)
+        views = three_crop_views(video, augment) if crops == 3 else (center_crop_view(video, augment),)
         for which, start in enumerate(chosen):
             yield ClipPlan(
                 index=number * clips_per_video + which,
@@ -183,7 +186,7 @@ def evaluation_plans(
                 stride=stride,
                 length=clip.frames,
                 order=tuple(range(clip.frames)),
-                views=(center_crop_view(video, augment),),
+                views=views,
                 resize=_resize(augment),
             )
 

@@ -15,7 +15,9 @@ import pytest
 
 from cacl import config as configuration
 from cacl.checkpoints import checkpoint
+from cacl.loaders.catalog.scan import scan
 from tests.commands.finished import Finished, Run, result
+from tests.training.finetuning_runs import write_hmdb51, write_ucf101
 
 SHORT = ("--set", "train.epochs=4", "--set", "optim.warmup_epochs=0")
 
@@ -61,6 +63,60 @@ def test_a_run_begins_with_the_encoder_and_the_settings_of_another(
     assert len(text) == 2
     found = cacl("eval", "retrieval", run, "--json")
     assert {"cnn, trained", "cnn, untrained"} <= set(result(found)[0]["recall"])
+
+
+def test_a_fine_tuned_run_is_judged_by_its_own_classifier(
+    cacl: Run, trained: tuple[Path, Finished], labelled: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    assert cacl("finetune", labelled, "--from", trained[0], "--run", run, *SHORT).returncode == 0
+    table = result(cacl("eval", "recognition", run, "--crops", "3", "--average", "probabilities", "--json"))
+    assert (table["split"], table["videos"], table["classes"]) == ("test", 2, ["run", "walk"])
+    assert (table["crops"], table["average"], table["clips_per_video"]) == (3, "probabilities", 2)
+    assert {"majority", "fine-tuned"} == set(table["results"])
+    text = cacl("eval", "recognition", run).stdout
+    assert text.startswith("fine-tuned cnn by label: 2 test videos of 2 classes\nafter step ")
+    assert "mean logits of 2 clips in the centre crop" in text
+    probes = result(cacl("eval", "recognition", run, "--classifier", "knn", "--json"))
+    assert probes[0]["classifier"] == "knn"
+    drawn = result(cacl("eval", "recognition", run, "--queries", "val", "--json"))
+    assert drawn["videos"] > 0
+
+
+@pytest.mark.parametrize("layout", ["ucf101", "hmdb51"])
+def test_the_mean_over_three_folds_of_stand_ins(
+    cacl: Run, make_video: Callable[..., Path], config_file: Path, tmp_path: Path, layout: str
+) -> None:
+    """Pre-training, fine-tuning and the mean over the folds, with the commands of the README."""
+    root = tmp_path / "set"
+    (write_ucf101 if layout == "ucf101" else write_hmdb51)(root, make_video)
+    assert cacl("train", "--config", config_file, "--run", tmp_path / "pre", "-s", f"data.root={root}").returncode == 0
+    run = tmp_path / "run"
+    command = ("finetune", root, "--from", tmp_path / "pre", "--run", run, "--folds", "1,2,3", *SHORT)
+    found = result(cacl(*command, "--json"))
+    assert list(found["folds"]) == ["1", "2", "3"]
+    tested: set[str] = set()
+    for fold, table in found["folds"].items():
+        config = configuration.load(run / f"fold{fold}/config.toml")
+        assert (config.data.fold, table["videos"], table["split"]) == (int(fold), 4, "test")
+        trained_on = {json.loads(line)["path"] for line in (run / f"fold{fold}/manifest.jsonl").open()}
+        tests = {video.path for video in scan(config.data).of_split("test").videos}
+        assert trained_on.isdisjoint(tests)
+        assert tested.isdisjoint(tests)
+        tested |= tests
+    assert len(tested) == 12
+    accuracies = [table["results"]["fine-tuned"]["top1"] for table in found["folds"].values()]
+    assert found["mean_top1"] == pytest.approx(sum(accuracies) / 3)
+    again = cacl(*command, "--resume").stdout.splitlines()
+    assert again[0] == f"fold 1: top-1 {100 * accuracies[0]:.1f} % of 4 test videos"
+    assert again[3] == f"mean of 3 folds: top-1 {100 * found['mean_top1']:.1f} %"
+
+
+def test_folds_are_different_numbers(cacl: Run, labelled: Path, tmp_path: Path) -> None:
+    for folds in ("0,1", "1,1", "one", ""):
+        finished = cacl("finetune", labelled, "--run", tmp_path / "run", "--folds", folds)
+        assert finished.returncode == 2
+        assert finished.stderr.splitlines()[-1].startswith(f"cacl: --folds {folds}: name different numbers")
 
 
 def test_without_another_run_everything_is_configured(

@@ -6,7 +6,9 @@ files.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -15,19 +17,21 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from cacl import distributed
+from cacl import cli, distributed
 from cacl.checkpoints import checkpoint
 from cacl.checkpoints.checkpoint import BEST_NAME
 from cacl.clips import ClipBatch
-from cacl.config import Config
+from cacl.config import Config, replace, to_toml
+from cacl.evaluation.finetuned import finetuned_scores
 from cacl.training import finetuning
 from cacl.training.finetune_state import FinetuneState
 from cacl.training.finetuning import finetune
 from tests import launch
 from tests.same_bits import leaves
-from tests.training.finetuning_runs import BATCH, finetune_config, write_labelled_videos
+from tests.training.finetuning_runs import BATCH, finetune_config, write_labelled_videos, write_ucf101
 
 pytestmark = launch.PATIENT
 
@@ -78,8 +82,27 @@ def trained_whole(folder: Path, run: str, **options: Any) -> dict[str, Any]:
     return observed(configured(folder, run, trained="all", dropout=0.5), **options)
 
 
+def scores_of(folder: Path) -> Tensor:
+    """Classifies the test videos by the last state of the run `two`."""
+    config = replace(configured(folder, "two"), {"retrieval.clips_per_video": 3, "retrieval.batch_size": 2})
+    return torch.tensor(finetuned_scores(checkpoint.load(folder / "two"), config, crops=3).scores)
+
+
+def folds_of(folder: Path) -> str:
+    """Runs the command for two folds, and returns what this rank prints."""
+    config = configured(folder, "folds", val_share=0.3)
+    (folder / "folds.toml").write_text(to_toml(replace(config, {"data.root": str(folder / "UCF-101")})))
+    sys.argv = ["cacl", "finetune", "-c", str(folder / "folds.toml"), "--folds", "1,2", "--json"]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        cli.main()
+    return printed.getvalue()
+
+
 LAUNCHES: launch.Launches = {
+    "folds": (2, folds_of),
     "frozen": (2, lambda folder: observed(configured(folder, "two"))),
+    "scores": (2, scores_of),
     "whole": (2, lambda folder: trained_whole(folder, "whole")),
     "died": (2, lambda folder: trained_whole(folder, "broken", dies=True)),
     "resumed": (2, lambda folder: trained_whole(folder, "broken", resume=True)),
@@ -91,6 +114,7 @@ def folder(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
     """The folder of the tests, after all launches."""
     folder = tmp_path_factory.mktemp("ranks")
     write_labelled_videos(folder / "videos", make_video)
+    write_ucf101(folder / "UCF-101", make_video)
     launch.run_script(__file__, folder)
     return folder
 
@@ -136,6 +160,10 @@ def test_ranks_end_with_the_same_weights_and_the_same_best_state(folder: Path) -
     best = checkpoint.load(folder / "whole" / BEST_NAME)
     assert best.finetune is not None
     assert best.step == first["record"]["best_step"]
+    config = replace(configured(folder, "whole", trained="all", dropout=0.5), {"retrieval.clips_per_video": 2})
+    found = finetuned_scores(best, config, split="val")
+    loss = F.cross_entropy(torch.tensor(found.scores), torch.tensor(found.true_classes)).item()
+    assert loss == pytest.approx(best.finetune.best_loss, rel=1e-4)  # that of the state that is saved
 
 
 def test_two_ranks_resume_to_the_same_bits(folder: Path) -> None:
@@ -145,6 +173,21 @@ def test_two_ranks_resume_to_the_same_bits(folder: Path) -> None:
     for name in (checkpoint.CHECKPOINT_NAME, BEST_NAME):
         assert_same_checkpoint(folder / "whole" / name, folder / "broken" / name)
     assert validations(folder / "broken") == validations(folder / "whole")
+
+
+def test_each_video_is_classified_once_on_any_number_of_ranks(folder: Path) -> None:
+    first, second = results_of(folder, "scores")
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first, scores_of(folder), rtol=1e-5, atol=1e-6)
+
+
+def test_two_ranks_train_and_judge_one_fold_after_the_other(folder: Path) -> None:
+    first, second = results_of(folder, "folds")
+    assert second == ""
+    found = json.loads(first)
+    assert found["folds"].keys() == {"1", "2"}
+    assert all(table["videos"] == 4 for table in found["folds"].values())
+    assert (folder / "folds/fold2/best.pt").is_file()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,13 @@ import torch
 from torchvision.transforms.v2 import functional as transforms
 
 from cacl.config import AugmentConfig
-from cacl.loaders.sampling.augmentation import IDENTITY_COLOR, center_crop_view, color_matrix, draw_view
+from cacl.loaders.sampling.augmentation import (
+    IDENTITY_COLOR,
+    center_crop_view,
+    color_matrix,
+    draw_view,
+    three_crop_views,
+)
 from cacl.loaders.sampling.rng import RandomStream
 from tests.loaders.sampling.records import VIDEOS, record
 
@@ -35,6 +41,26 @@ def test_crops_are_even_and_inside(width: int, height: int, crop: tuple[float, f
     if crop[0] == crop[1]:  # every even place is reached: at most 74 of them, each drawn at least once in 3000
         many = [draw_view(RandomStream(4, n), video, config) for n in range(3000)]
         assert {view.top for view in many} == set(range(0, height - center.side + 1, 2))
+
+
+@pytest.mark.parametrize("resize", [(0, 0), (128, 171)])
+@pytest.mark.parametrize(("width", "height"), [(320, 240), (240, 320), (97, 131), (50, 50)])
+def test_three_crops_lie_along_the_longer_side(width: int, height: int, resize: tuple[int, int]) -> None:
+    config, video = AugmentConfig(resize=resize), record(90, width, height)
+    first, centre, last = three_crop_views(video, config)
+    expected = center_crop_view(video, config)
+    assert (centre.top, centre.left, centre.side) == (expected.top, expected.left, expected.side)
+    if any(resize):
+        height, width = resize
+    places = [(view.left, view.top) if width >= height else (view.top, view.left) for view in (first, centre, last)]
+    assert {across for _, across in places} == {places[1][1]}
+    along = [place for place, _ in places]
+    assert along[0] == 0
+    assert along[0] < along[1] < along[2]
+    assert 0 <= max(width, height) - along[2] - centre.side < 2
+    assert all(view.side == centre.side for view in (first, last))
+    if not any(resize):
+        assert all(view.top % 2 == view.left % 2 == 0 for view in (first, centre, last))
 
 
 def test_every_place_of_a_crop_is_as_likely() -> None:
