@@ -58,7 +58,7 @@ class Registry:
         old = self._targets.setdefault(name, target)
         if old is not target and _described(old) != _described(target):
             raise ConfigError(
-                f"{name}: two {self.kind}s have this name, {_described(old)} and {_described(target)}; rename one"
+                f"{name}: {_described(old)} and {_described(target)} have the same name ({self.kind}); rename one"
             )
 
     def names(self) -> list[str]:

@@ -30,7 +30,7 @@ def test_names_of_this_package_come_first_and_in_order() -> None:
 def test_a_name_has_one_meaning() -> None:
     colours = Registry("colour", {"red": "colorsys:ONE_THIRD"})
     colours.register("red", "colorsys:ONE_THIRD")
-    with pytest.raises(ConfigError, match=r"red: two colours have this name, colorsys:ONE_THIRD and .*; rename one"):
+    with pytest.raises(ConfigError, match=r"red: colorsys:ONE_THIRD and .* have the same name \(colour\); rename one"):
         colours.register("red", 0.5)
 
 

@@ -160,5 +160,5 @@ def test_two_things_of_one_name_are_refused(here: Path, process: Run) -> None:
     done = process("config", "--import", "again")
     assert done.returncode == 2
     assert done.stderr == (
-        "cacl: c3d: two encoders have this name, cacl.models.cnn3d:c3d and again:Tiny3D; rename one\n"
+        "cacl: c3d: cacl.models.cnn3d:c3d and again:Tiny3D have the same name (encoder); rename one\n"
     )
