@@ -36,8 +36,9 @@ def retrieval(
         list[str] | None, typer.Option("--label", help="Column of the data set's lists to judge by; may be repeated.")
     ] = None,
     queries: Annotated[
-        Literal["test", "val"], typer.Option(help="Split whose videos are the queries; choose settings on val.")
-    ] = "test",
+        Literal["test", "val"] | None,
+        typer.Option(help="Split whose videos are the queries, by default test; choose settings on val."),
+    ] = None,
     groups: Annotated[
         str | None,
         typer.Option(
@@ -62,13 +63,21 @@ def retrieval(
     """
     from cacl import config as configuration
     from cacl.checkpoints.encoders import EncoderWeights
+    from cacl.errors import UsageError
     from cacl.evaluation.retrieval import evaluate_retrieval
 
+    if groups and queries:
+        raise UsageError(f"--queries {queries} with --groups {groups}: each group queries the others; leave one out")
     weights = EncoderWeights.read(checkpoint)
     config = configuration.override(weights.config, overrides or [], check_names=False)
-    feature_cache = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "features"
     tables = evaluate_retrieval(
-        weights, config, label or ["label"], feature_cache, queries, groups=groups, points=points or ["published"]
+        weights,
+        config,
+        label or ["label"],
+        _feature_cache(checkpoint),
+        queries or "test",
+        groups=groups,
+        points=points or ["published"],
     )
     print_result([table.to_json() for table in tables], as_json, lambda: _print_tables(tables, per_class))
 
@@ -108,27 +117,35 @@ def recognition(
     """
     from cacl import config as configuration
     from cacl.checkpoints.encoders import EncoderWeights
+    from cacl.errors import UsageError
     from cacl.evaluation.finetuned import evaluate_finetuned, load_finetuned
     from cacl.evaluation.recognition import CLASSIFIERS, evaluate_recognition
 
     if not classifier and (saved := load_finetuned(checkpoint)):
+        if label or points:
+            raise UsageError(f"{checkpoint}: a fine-tuned network has its own labels; add --classifier to use features")
         config = configuration.override(saved.config, overrides or [], check_names=False)
         table = evaluate_finetuned(saved, config, split=queries, crops=3 if crops == "3" else 1, average=average)
         print_result(table.to_json(), as_json, lambda: _print_finetuned(table))
         return
+    if crops == "3" or average == "probabilities":
+        raise UsageError(f"--crops {crops} and --average {average}: are for a run of `cacl finetune` alone")
     weights = EncoderWeights.read(checkpoint)
-    config = configuration.override(weights.config, overrides or [])
-    feature_cache = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "features"
+    config = configuration.override(weights.config, overrides or [], check_names=False)
     tables = evaluate_recognition(
         weights,
         config,
         label or ["label"],
-        feature_cache,
+        _feature_cache(checkpoint),
         classifier or list(CLASSIFIERS),
         queries,
         points=points or ["vector"],
     )
     print_result([table.to_json() for table in tables], as_json, lambda: _print_recognition(tables))
+
+
+def _feature_cache(checkpoint: Path) -> Path:
+    return (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "features"
 
 
 def _print_finetuned(table: FinetunedTable) -> None:

@@ -316,3 +316,24 @@ def test_an_unknown_key_in_retrieval(cacl: Run, run: Path) -> None:
 def test_keys_that_the_weights_decide_cannot_be_set(cacl: Run, run: Path, override: str) -> None:
     """Taken in silence, they would leave the caller with another figure than they asked for."""
     assert override.split("=")[0] in complaint(cacl("eval", "retrieval", run, "--set", override), 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("retrieval", "--groups", "colour", "--queries", "val"), "each group queries the others"),
+        (("recognition", "--crops", "3"), "are for a run of `cacl finetune`"),
+        (
+            ("recognition", "--classifier", "knn", "--average", "probabilities"),
+            "are for a run of `cacl finetune`",
+        ),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    cacl: Run, run: Path, options: tuple[str, ...], message: str
+) -> None:
+    task, *others = options
+    done = cacl("eval", task, run, *others)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
