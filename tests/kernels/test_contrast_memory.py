@@ -39,17 +39,20 @@ print(resident("VmHWM") - before)
 """A script that prints the peak of its resident memory in MiB, less that with the inputs alone."""
 
 
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "1000000"}
+"""Gives each tensor above 1 MB back to the system when it is freed. Otherwise glibc keeps some of them in its heap, as
+many as the addresses of the process happen to allow: between 37 and 104 MiB were seen where 35 are needed."""
+
+
 def needed(contrast_of: str) -> float:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-c", NEEDED, contrast_of]
-    done = subprocess.run(
-        command, env=environment | {"OMP_NUM_THREADS": "1"}, check=True, capture_output=True, text=True
-    )
+    done = subprocess.run(command, env=environment | ENVIRONMENT, check=True, capture_output=True, text=True)
     return float(done.stdout)
 
 
 def test_memory_does_not_grow_with_anchors_times_keys() -> None:
     ours, plain = needed("ours"), needed("plain")
     print(f"2048 anchors, 65536 keys of 128 dimensions: {ours:.0f} MiB, and {plain:.0f} the plain way")
-    assert ours < 100, "512 anchors with all keys alone make 128"
+    assert ours < 48, "two chunks of logits are 32, and all logits are 512"
     assert plain > 1024
