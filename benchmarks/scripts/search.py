@@ -6,8 +6,9 @@ The script writes a gallery of one million random features of 512 dimensions to 
 temporary files), maps it into memory, and finds the 50 nearest of each of 10,000 queries: by
 `cacl.evaluation.search.nearest`, and by the flat index of faiss where `faiss-cpu` is installed. faiss holds the gallery
 in memory once more. Both take the same number of threads, and turns. `equal` is the share of positions at which both
-have the same row: faiss computes in float32, and takes some of them in another order. Memory is what the process holds
-beyond what was there before the search, without the pages of the file: the peak of `RssAnon`, looked at every 50 ms.
+have the same row: faiss computes in float32, and takes some of them in another order. Then the average precisions of
+the first 128 queries are computed once, which sort the whole gallery. Memory is what the process holds beyond what was
+there before, without the pages of the file: the peak of `RssAnon`, looked at every 50 ms.
 JSON goes to stdout, and a table to stderr. All of it takes about ten minutes on two cores, which should have nothing
 else to do; `--gallery 100000 --queries 2000` take less.
 """
@@ -32,14 +33,18 @@ import torch
 
 from cacl.benchmarks.harness import machine
 from cacl.benchmarks.harness.stats import Spread, ratios
+from cacl.evaluation.metrics import average_precisions
 from cacl.evaluation.search import nearest
 
 PACKAGES = ("cacl", "torch", "numpy", "faiss-cpu")
 CHUNK = 10_000
 K = 50
+SORTING_QUERIES = 128
+"""The number of queries whose average precisions are computed."""
+CLASSES = 100
 
 Search = Callable[[np.ndarray], np.ndarray]
-"""Takes queries and returns the positions of the nearest, [Q, K]."""
+"""Takes queries and returns the positions of the nearest, [Q, K], or a score of each query."""
 
 
 def write_gallery(path: Path, rows: int, width: int) -> np.ndarray:
@@ -67,6 +72,12 @@ def faiss_search(gallery: np.ndarray, threads: int) -> Search:
     for start in range(0, len(gallery), CHUNK):
         index.add(np.array(gallery[start : start + CHUNK]))
     return lambda queries: index.search(queries, K)[1]
+
+
+def precision_search(gallery: np.ndarray) -> Search:
+    """Gives the gallery random classes, and the queries, too."""
+    labels = [str(number) for number in np.random.default_rng(2).integers(0, CLASSES, len(gallery))]
+    return lambda queries: average_precisions(queries, gallery, labels[: len(queries)], labels)
 
 
 def anonymous_mib() -> float:
@@ -119,6 +130,8 @@ def run(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for unit in ("seconds", "mib"):
         each = {name: [row[name][unit] for row in rows] for name in searches}
         result[unit] = {name: asdict(Spread.of(values)) | {"each": values} for name, values in each.items()}
+    sorting = queries[:SORTING_QUERIES]
+    result["average_precisions"] = {"queries": len(sorting)} | measure(precision_search(gallery), sorting)
     if "faiss" in searches:
         times = [[row[name]["seconds"] for row in rows] for name in ("cacl", "faiss")]
         result["seconds cacl / faiss"] = asdict(Spread.of(ratios(*times)))
@@ -137,6 +150,8 @@ def main() -> None:
         result = run(given, Path(folder))
     for name, seconds in result["seconds"].items():
         print(f"{name:6} {seconds['median']:8.1f} s  {result['mib'][name]['max']:7.0f} MiB", file=sys.stderr)
+    found = result["average_precisions"]
+    print(f"mAP    {found['seconds']:8.1f} s  {found['mib']:7.0f} MiB  {found['queries']} queries", file=sys.stderr)
     if "seconds cacl / faiss" in result:
         ratio = result["seconds cacl / faiss"]
         print(f"ratio  {ratio['median']:8.2f}  ({ratio['min']:.2f} to {ratio['max']:.2f})", file=sys.stderr)

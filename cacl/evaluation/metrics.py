@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from cacl.evaluation.search import QUERY_CHUNK_SIZE, nearest, unit_rows
+from cacl.evaluation.search import nearest, unit_rows
 
-SIMILARITY_ENTRIES = 2**24
+SIMILARITY_ENTRIES = 2**26
 """The number of similarities that `average_precisions` has in memory at once, or those of one query."""
+GALLERY_ENTRIES = 2**22
+"""The number of entries of the gallery that it has in memory as float64 at once."""
+SORTED_ENTRIES = 2**22
+"""The number of similarities that it sorts at once, or those of one query."""
 RESAMPLES = 1000
 """The number of times that `bootstrap_interval` draws the queries anew."""
 CONFIDENCE = 0.95
@@ -85,7 +90,7 @@ def average_precisions(
 
     Args:
         queries: As for `recall_at`; the mean over the queries is the mean average precision.
-        gallery: As for `recall_at`. It is in memory as float64.
+        gallery: As for `recall_at`. A memory-mapped array is read once for some of the queries after the other.
         query_labels: The Q labels of the queries.
         gallery_labels: The G labels of the gallery.
         device: The device that sorts.
@@ -97,17 +102,28 @@ def average_precisions(
     wanted, known = (
         torch.tensor([number_of[label] for label in labels], device=device) for labels in (query_labels, gallery_labels)
     )
-    exact_gallery, ranks = unit_rows(gallery, device), torch.arange(1, len(gallery) + 1, device=device)
     results = []
-    step = max(1, min(QUERY_CHUNK_SIZE, SIMILARITY_ENTRIES // len(gallery)))
-    for start in range(0, len(queries), step):
-        rows = slice(start, start + step)
-        similarities = (unit_rows(queries[rows], device) @ exact_gallery.T).float()
-        order = similarities.sort(dim=1, descending=True, stable=True).indices
-        matches = (known[order] == wanted[rows, None]).double()
-        precisions = matches.cumsum(1) / ranks
-        results.append((precisions * matches).sum(1) / matches.sum(1).clamp(min=1))
+    for rows in _slices(len(queries), SIMILARITY_ENTRIES // len(gallery)):
+        exact_queries = unit_rows(queries[rows], device)
+        similarities = torch.empty(len(exact_queries), len(gallery), device=device)
+        for part in _slices(len(gallery), GALLERY_ENTRIES // gallery.shape[1]):
+            similarities[:, part] = (exact_queries @ unit_rows(gallery[part], device).T).float()
+        for few in _slices(len(similarities), SORTED_ENTRIES // len(gallery)):
+            order = similarities[few].sort(dim=1, descending=True, stable=True).indices
+            results.append(_average_precisions(known[order] == wanted[rows][few, None]))
     return torch.cat(results).cpu().numpy()
+
+
+def _average_precisions(matches: Tensor) -> Tensor:
+    """The average precisions, float64 [Q], of videos in their order that have the label or not: booleans [Q, G]."""
+    ranks = torch.arange(1, matches.shape[1] + 1, device=matches.device)
+    precisions = matches.cumsum(1) / ranks.double()
+    return (precisions * matches).sum(1) / matches.sum(1).clamp(min=1)
+
+
+def _slices(count: int, step: int) -> Iterator[slice]:
+    """Divides `count` things into slices of `step` of them, at least one."""
+    return (slice(start, start + max(1, step)) for start in range(0, count, max(1, step)))
 
 
 def bootstrap_interval(

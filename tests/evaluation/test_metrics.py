@@ -8,7 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
+from sklearn.metrics.pairwise import cosine_similarity
 
+from cacl.evaluation import metrics
 from cacl.evaluation.metrics import (
     average_precision_by_chance,
     average_precisions,
@@ -142,6 +145,33 @@ def test_average_precision_with_ties_against_a_loop(queries: int, gallery: int) 
     wanted, known = random_labels(rng, queries, 6), [*random_labels(rng, gallery - 1), "never wanted"]
     expected = [average_precision_by_loop(x, g, label, known) for x, label in zip(q.astype(float), wanted, strict=True)]
     np.testing.assert_allclose(average_precisions(q, g, wanted, known), expected, rtol=1e-12)
+
+
+def test_average_precision_against_scikit_learn() -> None:
+    """Without equally near videos, which scikit-learn takes as one step."""
+    rng = np.random.default_rng(0)
+    q, g = (rng.standard_normal((rows, 12)).astype(np.float32) for rows in (40, 500))
+    wanted, known = random_labels(rng, 40), random_labels(rng, 500)
+    cosines = cosine_similarity(q.astype(float), g.astype(float))
+    expected = [
+        average_precision_score([other == label for other in known], row)
+        for label, row in zip(wanted, cosines, strict=True)
+    ]
+    np.testing.assert_allclose(average_precisions(q, g, wanted, known), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["SIMILARITY_ENTRIES", "GALLERY_ENTRIES", "SORTED_ENTRIES"])
+@pytest.mark.parametrize("entries", [1, 100, 7 * 12])
+def test_average_precision_does_not_depend_on_what_is_in_memory(
+    name: str, entries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few queries, or a few of the 30 videos of 12 entries, at a time."""
+    rng = np.random.default_rng(0)
+    q, g = random_features(rng, 30), random_features(rng, 30)
+    wanted, known = random_labels(rng, 30), random_labels(rng, 30)
+    expected = average_precisions(q, g, wanted, known)
+    monkeypatch.setattr(metrics, name, entries)
+    assert average_precisions(q, g, wanted, known).tolist() == expected.tolist()
 
 
 def test_average_precision_by_hand() -> None:

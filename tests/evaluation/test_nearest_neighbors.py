@@ -1,11 +1,13 @@
-"""k-NN against loops over videos."""
+"""k-NN against loops over videos, and against scikit-learn."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.neighbors import KNeighborsClassifier
 
 from cacl.evaluation.nearest_neighbors import NEIGHBORS, TEMPERATURES, knn_scores, knn_settings
 
@@ -42,6 +44,19 @@ def test_votes_against_a_loop(seed: int) -> None:
         k, temperature = int(setting["k"]), setting["T"]
         expected = [votes_by_loop(features, classes, query.astype(float), k, temperature) for query in queries]
         np.testing.assert_allclose(np.exp(scores), expected, rtol=1e-4, err_msg=str(setting))
+
+
+@pytest.mark.parametrize(("k", "temperature"), [(1, 0.07), (5, 0.02), (20, 0.2), (50, 1.0)])
+def test_votes_against_scikit_learn(k: int, temperature: float) -> None:
+    features, classes, queries = videos(0)
+    features, classes = features[:50], classes[:50]  # without those that lie there twice
+    options: dict[str, Any] = {"weights": lambda distances: np.exp((1 - distances) / temperature)}
+    other = KNeighborsClassifier(k, metric="cosine", **options)
+    expected = other.fit(features.astype(float), classes).predict_proba(queries.astype(float))
+    both = np.concatenate([features, queries])
+    (scores,) = knn_scores(both, range(50), classes, range(50, 70), [{"k": k, "T": temperature}])
+    votes = np.exp(scores - scores.max(1, keepdims=True))
+    np.testing.assert_allclose(votes / votes.sum(1, keepdims=True), expected, atol=1e-5)
 
 
 def test_classes_without_a_neighbour_have_no_vote() -> None:

@@ -1,4 +1,4 @@
-"""The nearest rows of a gallery against a sort of all similarities, in any chunks, and with many that are equal."""
+"""The nearest rows of a gallery against a sort of all similarities, in any blocks, and with many that are equal."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import pytest
 import torch
 
 from cacl.errors import DataError
-from cacl.evaluation.search import BLOCK_SIZE, nearest
+from cacl.evaluation.search import BLOCK_SIZES, nearest
 from tests.gpu import cuda_device
+
+ROWS = BLOCK_SIZES["cpu"][1]
+"""The number of rows of the gallery in a block."""
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -48,33 +51,44 @@ def normal(rng: np.random.Generator, rows: int, dim: int = 12) -> np.ndarray:
 @pytest.mark.parametrize("make", [normal, few_directions, nearly_constant])
 @pytest.mark.parametrize(
     ("queries", "gallery", "k"),
-    [(1, 1, 1), (3, 1, 7), (40, 7, 50), (70, 300, 1), (33, BLOCK_SIZE + 1, 20), (5, 3 * BLOCK_SIZE - 1, 2000)],
+    [(1, 1, 1), (3, 1, 7), (40, 7, 50), (70, 300, 1), (33, ROWS + 1, 20), (5, 3 * ROWS - 1, 2000)],
 )
 def test_the_nearest_are_the_first_of_all_sorted(
     device: torch.device, make: Callable[[np.random.Generator, int], np.ndarray], queries: int, gallery: int, k: int
 ) -> None:
-    """In chunks of one block or of three, and for a few queries at a time, too."""
+    """In blocks of other sizes, and for a few queries at a time, too."""
     rng = np.random.default_rng((queries, gallery))
     q, g = make(rng, queries), make(rng, gallery)
     positions, similarities = sorted_by_cosine(q, g, k)
-    for chunk_entries, query_chunk_size in ((2**24, 1024), (1, 7), (3 * BLOCK_SIZE * 12, 12)):
-        found = nearest(q, g, k, device, chunk_entries=chunk_entries, query_chunk_size=query_chunk_size)
+    for block_sizes in (None, (7, 100), (12, 3 * ROWS)):
+        found = nearest(q, g, k, device, block_sizes=block_sizes)
         assert found[0].tolist() == positions.tolist()
         assert found[1].dtype == np.float32
         assert found[1].tolist() == similarities.tolist()
 
 
-def test_the_nearest_may_stand_in_any_chunk(device: torch.device) -> None:
+def test_the_nearest_may_stand_in_any_block(device: torch.device) -> None:
     """Queries find the copies of themselves, which are scattered, in order, and before all else."""
     rng = np.random.default_rng(0)
-    gallery, queries = normal(rng, 5 * BLOCK_SIZE, 32), normal(rng, 20, 32)
+    gallery, queries = normal(rng, 5 * ROWS, 32), normal(rng, 20, 32)
     places = rng.permutation(len(gallery))[:60].reshape(20, 3)
     for query, own in zip(queries, places, strict=True):
         gallery[own] = query * [[1], [4], [0.5]]
-    found, similarities = nearest(queries, gallery, 5, device, chunk_entries=BLOCK_SIZE * 32, query_chunk_size=8)
+    found, similarities = nearest(queries, gallery, 5, device, block_sizes=(8, ROWS))
     assert found[:, :3].tolist() == np.sort(places, 1).tolist()
     assert (similarities[:, :3] == 1).all()
     assert (similarities[:, 3] < 1).all()
+
+
+def test_few_pairs_of_long_features(device: torch.device) -> None:
+    """So few that only they are compared in float64, some at a time."""
+    rng = np.random.default_rng(0)
+    queries, gallery = normal(rng, 40, 3000), normal(rng, 2000, 3000)
+    gallery[1500:] = 2 * gallery[:500]
+    found = nearest(queries, gallery, 5, device)
+    positions, similarities = sorted_by_cosine(queries, gallery, 5)
+    assert found[0].tolist() == positions.tolist()
+    assert found[1].tolist() == similarities.tolist()
 
 
 def test_rows_that_only_float64_tells_apart() -> None:
@@ -94,7 +108,7 @@ def test_rows_that_only_float64_tells_apart() -> None:
 def test_features_of_other_types_and_sizes(dtype: type, scale: float) -> None:
     rng = np.random.default_rng(0)
     queries, gallery = ((normal(rng, rows) * np.float64(scale)).astype(dtype) for rows in (9, 3000))
-    found = nearest(queries, gallery, 10, chunk_entries=BLOCK_SIZE * 12, query_chunk_size=4)
+    found = nearest(queries, gallery, 10, block_sizes=(4, ROWS))
     assert found[0].tolist() == sorted_by_cosine(queries, gallery, 10)[0].tolist()
 
 
@@ -103,7 +117,7 @@ def test_a_memory_mapped_gallery(tmp_path: Path) -> None:
     gallery, queries = normal(rng, 3000), normal(rng, 9)
     np.save(tmp_path / "gallery.npy", gallery)
     mapped = np.load(tmp_path / "gallery.npy", mmap_mode="r")
-    found = nearest(queries, mapped, 10, chunk_entries=BLOCK_SIZE * 12, query_chunk_size=4)
+    found = nearest(queries, mapped, 10, block_sizes=(4, ROWS))
     assert found[0].tolist() == sorted_by_cosine(queries, gallery, 10)[0].tolist()
 
 
