@@ -24,6 +24,7 @@ class ClassifierName(StrEnum):
 
     KNN = "knn"
     LINEAR = "linear"
+    ATTENTIVE = "attentive"
 
 
 app = typer.Typer(help="Measure what a trained encoder is worth.", no_args_is_help=True)
@@ -96,7 +97,7 @@ def recognition(
         Literal["test", "val"], typer.Option(help="Split whose videos are classified; compare trainings on val.")
     ] = "test",
     points: Annotated[
-        list[str] | None, typer.Option("--features", help="Feature of the encoders; may be repeated. Default: vector.")
+        list[str] | None, typer.Option("--features", help="Feature for k-NN and linear; repeatable. Default: vector.")
     ] = None,
     crops: Annotated[
         Literal["1", "3"], typer.Option(help="Crops of each clip for a fine-tuned network: the centre, or three.")
@@ -113,7 +114,8 @@ def recognition(
 
     A run of `cacl finetune` classifies by itself, in its best.pt, unless --classifier is given.
     Settings of classifiers are chosen on val, or on some of the training videos, and never on the videos that are
-    judged. --json has the accuracy of each class and the confusions, too. Features are those of `cacl eval retrieval`.
+    judged. --json has the accuracy of each class and the confusions, too. Features are those of `cacl eval retrieval`;
+    the attentive probe takes the positions of the last map of a CNN, and all tokens of a transformer.
     """
     from cacl import config as configuration
     from cacl.checkpoints.encoders import EncoderWeights
@@ -128,8 +130,7 @@ def recognition(
         table = evaluate_finetuned(saved, config, split=queries, crops=3 if crops == "3" else 1, average=average)
         print_result(table.to_json(), as_json, lambda: _print_finetuned(table))
         return
-    if crops == "3" or average == "probabilities":
-        raise UsageError(f"--crops {crops} and --average {average}: are for a run of `cacl finetune` alone")
+    _check_options_for_features(points, classifier, crops, average)
     weights = EncoderWeights.read(checkpoint)
     config = configuration.override(weights.config, overrides or [], check_names=False)
     tables = evaluate_recognition(
@@ -142,6 +143,19 @@ def recognition(
         points=points or ["vector"],
     )
     print_result([table.to_json() for table in tables], as_json, lambda: _print_recognition(tables))
+
+
+def _check_options_for_features(
+    points: Sequence[str] | None, classifier: Sequence[str] | None, crops: str, average: str
+) -> None:
+    """Refuses what would do nothing where frozen features are classified."""
+    from cacl.errors import UsageError
+    from cacl.evaluation.recognition import CLASSIFIERS
+
+    if crops == "3" or average == "probabilities":
+        raise UsageError(f"--crops {crops} and --average {average}: are for a run of `cacl finetune` alone")
+    if points and classifier and all(CLASSIFIERS[name].takes_tokens for name in classifier):
+        raise UsageError(f"--features {points[0]} --classifier {classifier[0]}: that takes tokens; leave one out")
 
 
 def _feature_cache(checkpoint: Path) -> Path:

@@ -40,6 +40,10 @@ def frame_difference(clips: Tensor, order: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(clips.diff(dim=2).abs().mean(2), GRID_SIZE).flatten(1)
 
 
+BASELINES_OF_CLIPS = {"mean frame": mean_frame, "frame difference": frame_difference}
+"""The baselines that are computed of clips, by name."""
+
+
 def size_and_length(videos: Sequence[VideoRecord]) -> np.ndarray:
     """Takes the width, height and frame count of each video as its feature: what can be told without any pixel.
 

@@ -12,7 +12,7 @@ from cacl.checkpoints.encoders import EncoderWeights
 from cacl.config import Config
 from cacl.errors import UsageError
 from cacl.evaluation import baselines
-from cacl.evaluation.features import FeatureFunction, encoder_feature, feature_vector
+from cacl.evaluation.features import FeatureFunction, encoder_feature, feature_vector, token_features
 from cacl.models.encoder import Encoder
 
 FEATURE_POINTS = {
@@ -25,7 +25,7 @@ FEATURE_POINTS = {
 
 
 def evaluated_features(
-    weights: EncoderWeights, config: Config, device: torch.device, points: Sequence[str]
+    weights: EncoderWeights, config: Config, device: torch.device, points: Sequence[str], *, tokens: bool = False
 ) -> dict[str, FeatureFunction]:
     """Makes the features that an evaluation compares: of encoders untrained and trained, and of baselines.
 
@@ -33,7 +33,8 @@ def evaluated_features(
         weights: The trained encoders.
         config: The configuration of the evaluation.
         device: The device of the encoders.
-        points: Where the features of encoders are taken, as for `feature_functions`.
+        points: Where the features of encoders are taken, as for `feature_functions`. There may be none with `tokens`.
+        tokens: Whether to take the tokens of each encoder, too, under its name with `tokens` behind it.
 
     Returns:
         The features by name.
@@ -46,12 +47,14 @@ def evaluated_features(
         torch.manual_seed(config.seed)
         untrained[which] = weights.build_untrained(which).to(device)
         trained[which] = weights.build(which).to(device)
-    functions: dict[str, FeatureFunction] = {
-        "mean frame": baselines.mean_frame,
-        "frame difference": baselines.frame_difference,
-    }
-    of_untrained = feature_functions(untrained, points, config)
-    for name, of_trained in feature_functions(trained, points, config).items():
+
+    def of(encoders: Mapping[str, Encoder]) -> dict[str, FeatureFunction]:
+        found = feature_functions(encoders, points, config) if points or not tokens else {}
+        return found | {f"{which} tokens": token_features(encoder) for which, encoder in encoders.items() if tokens}
+
+    functions: dict[str, FeatureFunction] = {**baselines.BASELINES_OF_CLIPS}
+    of_untrained = of(untrained)
+    for name, of_trained in of(trained).items():
         functions[f"{name}, untrained"] = of_untrained[name]
         functions[f"{name}, trained"] = of_trained
     return functions

@@ -1,10 +1,11 @@
-"""One feature vector per video, written to arrays on disk that are kept under a key of all that decides them."""
+"""One feature per video, written to arrays on disk that are kept under a key of all that decides them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,8 @@ from cacl.models.video_transformer import VideoTransformer
 log = logging.getLogger(__name__)
 
 FeatureFunction = Callable[[Tensor, Tensor], Tensor]
-"""A function (clips float32 [B, 3, T, H, W], order integers [B, T]) -> features float32 [B, F]."""
+"""A function (clips float32 [B, 3, T, H, W], order integers [B, T]) -> features float32 [B, F], or tokens
+float32 [B, N, F]."""
 
 SAVE_EVERY_SECONDS = 10.0
 """The time between two notes of which videos are done, from which an extraction that is killed goes on."""
@@ -73,6 +75,23 @@ def feature_vector(encoder: Encoder) -> FeatureFunction:
     return lambda clips, order: encoder(clips).float()
 
 
+def token_features(encoder: Encoder) -> FeatureFunction:
+    """Returns the tokens of an encoder: of a CNN the positions of its last feature map, of a transformer all tokens.
+
+    Args:
+        encoder: An encoder in evaluation mode.
+
+    Returns:
+        The function that computes the tokens, float32 [B, N, F], on the device of the encoder.
+    """
+
+    def tokens(clips: Tensor, order: Tensor) -> Tensor:
+        found = encoder.forward_features(clips)
+        return (found.flatten(2).transpose(1, 2) if found.dim() == 5 else found).float()
+
+    return tokens
+
+
 def video_features(
     functions: Mapping[str, FeatureFunction],
     weights: str,
@@ -94,7 +113,7 @@ def video_features(
         on_progress: As for `extract`.
 
     Returns:
-        The arrays by name of the feature, each float32 [V, F] with an F of its own.
+        The arrays by name of the feature, each float32 [V, F], or [V, N, F] for tokens, with an N and an F of its own.
 
     Raises:
         DataError: A clip cannot be loaded. The message names its file.
@@ -139,14 +158,14 @@ def extract(
             their total.
 
     Returns:
-        The arrays by name of the feature, each float32 [V, F] with an F of its own.
+        The arrays by name of the feature, each float32 [V, F], or [V, N, F] for tokens, with an N and an F of its own.
 
     Raises:
         DataError: A clip cannot be loaded. The message names its file.
     """
     config, clips_per_video = loader.config, loader.config.retrieval.clips_per_video
-    lengths = _feature_lengths(functions, config, loader.device)
-    arrays = _open_arrays(folder, len(loader.catalog.videos), lengths)
+    shapes = _feature_shapes(functions, config, loader.device)
+    arrays = _open_arrays(folder, len(loader.catalog.videos), shapes)
     missing = np.flatnonzero(~np.logical_and.reduce([array.done for array in arrays.values()])).tolist()
     distributed.barrier()  # All ranks see the same videos missing.
     if len(missing) < len(loader.catalog.videos):
@@ -156,7 +175,7 @@ def extract(
             len(loader.catalog.videos),
         )
     own = missing[loader.rank :: loader.world_size]
-    sums = {name: torch.zeros(length) for name, length in lengths.items()}
+    sums = {name: torch.zeros(shape) for name, shape in shapes.items()}
     clips_done, saved_at = 0, time.monotonic()
     try:
         for batch in loader.evaluation(clips_per_video, own):
@@ -177,7 +196,7 @@ def extract(
     finally:
         _save(arrays)
     distributed.barrier()
-    return {name: np.load(_array_file(folder, name), mmap_mode="r") for name in lengths}
+    return {name: np.load(_array_file(folder, name), mmap_mode="r") for name in shapes}
 
 
 def cache_key(weights: str, catalog: Catalog, config: Config, backend: str) -> str:
@@ -213,7 +232,8 @@ def load_cached(folder: Path, names: Sequence[str]) -> dict[str, np.ndarray] | N
         names: The names of the features.
 
     Returns:
-        The arrays by name, float32 [V, F], or None if an extraction was not finished or an array is missing or damaged.
+        The arrays by name, as `extract` returns them, or None if an extraction was not finished or an array is missing
+        or damaged.
     """
     try:
         if not all(np.load(_done_file(folder, name)).all() for name in names):
@@ -224,7 +244,7 @@ def load_cached(folder: Path, names: Sequence[str]) -> dict[str, np.ndarray] | N
 
 
 class _VideoArray:
-    """The array of one feature, float32 [V, F] on disk, and which of its rows are done."""
+    """The array of one feature, float32 [V, F] or [V, N, F] on disk, and which of its rows are done."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.rows = open_memmap(_array_file(folder, name), "r+")
@@ -252,31 +272,35 @@ def _save(arrays: Mapping[str, _VideoArray]) -> None:
 def _batch_features(
     functions: Mapping[str, FeatureFunction], batch: ClipBatch, device: torch.device
 ) -> dict[str, Tensor]:
-    """The features of a batch by name, float32 [B, F] on the CPU."""
+    """The features of a batch by name, float32 [B, F] or [B, N, F] on the CPU."""
     clips, order = batch.views[0].to(device).float(), batch.order.to(device)
     return {name: function(clips, order).cpu() for name, function in functions.items()}
 
 
-def _feature_lengths(functions: Mapping[str, FeatureFunction], config: Config, device: torch.device) -> dict[str, int]:
-    """The length of each feature, found by a clip of zeros."""
+def _feature_shapes(
+    functions: Mapping[str, FeatureFunction], config: Config, device: torch.device
+) -> dict[str, tuple[int, ...]]:
+    """The shape of each feature of one clip, [F] or [N, F], found by a clip of zeros."""
     frames, size = config.clip.frames, config.clip.size
     clip = torch.zeros(1, 3, frames, size, size, device=device)
     order = torch.arange(frames, device=device)[None]
-    return {name: function(clip, order).shape[1] for name, function in functions.items()}
+    return {name: tuple(function(clip, order).shape[1:]) for name, function in functions.items()}
 
 
-def _open_arrays(folder: Path, videos: int, lengths: Mapping[str, int]) -> dict[str, _VideoArray]:
+def _open_arrays(folder: Path, videos: int, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, _VideoArray]:
     """Opens the arrays of an extraction that was not finished, and makes those that are missing or damaged anew."""
+    kib_per_video = sum(math.prod(shape) for shape in shapes.values()) * np.float32().nbytes / 2**10
+    log.info("features of %.1f KiB per video, %.1f MiB in all", kib_per_video, kib_per_video * videos / 2**10)
     if distributed.rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, length in lengths.items():
+        for name, shape in shapes.items():
             array_file, done_file = _array_file(folder, name), _done_file(folder, name)
-            if not (_fits(array_file, (videos, length)) and _fits(done_file, (videos,))):
+            if not (_fits(array_file, (videos, *shape)) and _fits(done_file, (videos,))):
                 done_file.unlink(missing_ok=True)
-                open_memmap(array_file, "w+", np.float32, (videos, length)).flush()
+                open_memmap(array_file, "w+", np.float32, (videos, *shape)).flush()
                 open_memmap(done_file, "w+", np.bool_, (videos,)).flush()
     distributed.barrier()
-    return {name: _VideoArray(folder, name) for name in lengths}
+    return {name: _VideoArray(folder, name) for name in shapes}
 
 
 def _fits(file: Path, shape: tuple[int, ...]) -> bool:

@@ -1,10 +1,10 @@
 """Action recognition on frozen features: what simple classifiers make of them.
 
-A video has evenly spaced clips, cropped at the centre, and the mean of their features stands for it. A
-classifier chooses its settings on the validation videos, and where there are none on some that are drawn of the
-training videos. It then learns from the training and the validation videos with these settings, and each test video is
-classified once. The test videos decide nothing. Beside the trained encoders stand the same ones untrained, and
-baselines that look at nothing but pixels or the format of the file.
+A video has evenly spaced clips, cropped at the centre, and the mean of their features stands for it: of their vectors,
+or of their tokens, position by position. A classifier chooses its settings on the validation videos, and where there
+are none on some that are drawn of the training videos. It then learns from the training and the validation videos with
+these settings, and each test video is classified once. The test videos decide nothing. Beside the trained encoders
+stand the same ones untrained, and baselines that look at nothing but pixels or the format of the file.
 
 A fine-tuned network classifies on its own: what it makes of the test videos becomes a `Classification` by
 `Classification.of_scores`, like everything else here.
@@ -27,6 +27,7 @@ from cacl.checkpoints.encoders import EncoderWeights
 from cacl.config import Config
 from cacl.evaluation import baselines, features
 from cacl.evaluation.accuracy import accuracy_by_class, confusion_matrix, true_class_ranks
+from cacl.evaluation.attentive_probe import attentive_scores, attentive_settings
 from cacl.evaluation.feature_points import evaluated_features
 from cacl.evaluation.linear_probe import linear_scores, linear_settings
 from cacl.evaluation.metrics import bootstrap_interval
@@ -49,11 +50,14 @@ class Classifier(NamedTuple):
     scores: Callable[..., Iterator[np.ndarray]]
     """A function (features, train, classes, queries, settings, device) of the features of all videos, the positions of
     the training videos, their classes, and the positions of Q videos. It yields scores [Q, C] for each setting."""
+    takes_tokens: bool = False
+    """Whether the features of encoders that it takes are their tokens, [V, N, F], and not vectors, [V, F]."""
 
 
 CLASSIFIERS = {
     "knn": Classifier("k-NN", knn_settings, knn_scores),
     "linear": Classifier("linear probe", linear_settings, linear_scores),
+    "attentive": Classifier("attentive probe", attentive_settings, attentive_scores, takes_tokens=True),
 }
 """The classifiers by name."""
 
@@ -203,7 +207,8 @@ def evaluate_recognition(
         folder: The folder that keeps the features. They are those of all videos, whatever their split.
         classifiers: The classifiers, keys of `CLASSIFIERS`.
         split: The split whose videos are classified.
-        points: Where the features are taken from the encoders, as `FEATURE_POINTS` names it.
+        points: Where the features are taken from the encoders, as `FEATURE_POINTS` names it. A classifier that takes
+            tokens does without them.
 
     Returns:
         One table for each of `labels` and `classifiers`; on other ranks than 0 none.
@@ -220,15 +225,17 @@ def evaluate_recognition(
         labels_by_name = {label: video_labels(catalog, label, test, train) for label in labels}
         divisions = {label: divide(catalog, label, split, config.recognition.val_share) for label in labels}
         on_progress = partial(console.progress, "features")
-        functions = evaluated_features(weights, config, device, points)
+        takes_tokens = {CLASSIFIERS[name].takes_tokens for name in classifiers}
+        points = points if False in takes_tokens else ()
+        functions = evaluated_features(weights, config, device, points, tokens=True in takes_tokens)
         arrays = features.video_features(functions, weights.digest, config, catalog, device, folder, on_progress)
         arrays = {"size and length": baselines.size_and_length(catalog.videos), **arrays}
         if distributed.rank() > 0:
             return []
         return [
-            _table(label, labels_by_name[label], classifier, split, *divisions[label], arrays, device)
+            _table(label, labels_by_name[label], name, split, *divisions[label], _taken_by(name, arrays), device)
             for label in labels
-            for classifier in classifiers
+            for name in classifiers
         ]
 
 
@@ -255,6 +262,12 @@ def divide(catalog: Catalog, label: str, split: Literal["test", "val"], val_shar
     divided = with_validation(catalog.of_split("train"), label, val_share)
     validation = [i for i, video in zip(train, divided.videos, strict=True) if video.split == "val"]
     return Division(train=sorted({*train} - {*validation}), validation=validation, test=test), True
+
+
+def _taken_by(classifier: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The features that a classifier takes: all baselines, and either the tokens of the encoders or the others."""
+    tokens, of_all = CLASSIFIERS[classifier].takes_tokens, ("size and length", *baselines.BASELINES_OF_CLIPS)
+    return {name: array for name, array in arrays.items() if name in of_all or (array.ndim == 3) == tokens}
 
 
 def _table(

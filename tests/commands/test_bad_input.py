@@ -327,6 +327,10 @@ def test_keys_that_the_weights_decide_cannot_be_set(cacl: Run, run: Path, overri
             ("recognition", "--classifier", "knn", "--average", "probabilities"),
             "are for a run of `cacl finetune`",
         ),
+        (
+            ("recognition", "--classifier", "attentive", "--features", "map"),
+            "--features map --classifier attentive: that takes tokens; leave one out",
+        ),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(

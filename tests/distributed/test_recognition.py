@@ -1,4 +1,4 @@
-"""Two processes recognise as one process does, and rank 0 alone has the result.
+"""Two and three processes recognise as one process does, and rank 0 alone has the result.
 
 Run as a script, this file starts the launches below (see tests/launch.py).
 """
@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from cacl.checkpoints.encoders import EncoderWeights
+from cacl.checkpoints.encoders import EncoderWeights, load_encoder
 from cacl.evaluation.recognition import evaluate_recognition
+from cacl.loaders.clip_loader import ClipLoader
 from cacl.training.trainer import train
 from tests import launch
 from tests.distributed.small_runs import VIDEOS, configured, write_videos
@@ -32,6 +34,7 @@ def recognised(run: Path, features: Path) -> list[Any]:
 LAUNCHES: launch.Launches = {
     "trained": (1, lambda folder: train(configured(folder, "run"))),
     "recognised": (2, lambda folder: recognised(folder / "run", folder / "features of 2")),
+    "recognised by three": (3, lambda folder: recognised(folder / "run", folder / "features of 3")),
 }
 
 
@@ -43,22 +46,45 @@ def folder(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
     return folder
 
 
-def test_two_ranks_recognise_as_one_does(folder: Path) -> None:
-    alone = recognised(folder / "run", folder / "features of 1")
-    first, second = launch.results_of(LAUNCHES, "recognised", folder)
-    assert second == []
-    assert [table["classifier"] for table in alone] == ["knn", "linear"]
+def tokens_by_hand(run: Path) -> dict[str, np.ndarray]:
+    """The tokens of the trained encoders by the name of their file, each the mean of those of two clips."""
+    config = EncoderWeights.read(run).config
+    loader = ClipLoader.from_config(config, batch_size=2, split=None)
+    cnn, transformer = (load_encoder(run, which) for which in ("cnn", "transformer"))
+    found: dict[str, list[np.ndarray]] = {"cnn_tokens,_trained": [], "transformer_tokens,_trained": []}
+    with torch.no_grad():
+        for batch in loader.evaluation(2, list(range(VIDEOS))):  # a batch holds the two clips of a video
+            maps, tokens = (encoder.forward_features(batch.query.float()) for encoder in (cnn, transformer))
+            places = np.ndindex(*maps.shape[2:])
+            found["cnn_tokens,_trained"].append(np.stack([maps[:, :, *place].mean(0).numpy() for place in places]))
+            found["transformer_tokens,_trained"].append(tokens.mean(0).numpy())
+    return {name: np.stack(rows) for name, rows in found.items()}
+
+
+@pytest.mark.parametrize(("launched", "ranks"), [("recognised", 2), ("recognised by three", 3)])
+def test_several_ranks_recognise_as_one_does(folder: Path, launched: str, ranks: int) -> None:
+    alone = recognised(folder / "run", folder / f"features of 1 beside {ranks}")
+    first, *others = launch.results_of(LAUNCHES, launched, folder)
+    assert others == [[]] * (ranks - 1)
+    assert [table["classifier"] for table in alone] == ["knn", "linear", "attentive"]
     for table, same in zip(alone, first, strict=True):
         assert table["videos"] == {"train": 2, "validation": 2, "test": 3} == same["videos"]
         for values in same["results"].values():
             assert np.sum(values["confusion"]) == 3  # each test video once
         assert same == table
-    names = [path.name for path in (folder / "features of 1").rglob("*.npy")]
-    assert len(names) == 6
+    names = [path.name for path in (folder / f"features of 1 beside {ranks}").rglob("*.npy")]
+    assert len(names) == 10  # two encoders, trained and not, vectors and tokens, and two baselines
+    by_hand = tokens_by_hand(folder / "run")
     for name in names:
-        (one,), (two,) = ([np.load(p) for p in (folder / f"features of {n}").rglob(name)] for n in (1, 2))
+        (one,), (several,) = (
+            [np.load(path) for path in (folder / f"features of {given}").rglob(name)]
+            for given in (f"1 beside {ranks}", str(ranks))
+        )
         assert len(one) == VIDEOS
-        np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(several, one, rtol=1e-4, atol=1e-5)
+        if (expected := by_hand.pop(name.removesuffix(".npy"), None)) is not None:
+            np.testing.assert_allclose(several, expected, rtol=1e-4, atol=1e-5)
+    assert not by_hand
 
 
 if __name__ == "__main__":

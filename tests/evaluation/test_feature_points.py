@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from cacl.errors import UsageError
 from cacl.evaluation.feature_points import FEATURE_POINTS, feature_functions
+from cacl.evaluation.features import token_features
 from cacl.models.encoder import Encoder
 from tests.tiny import tiny_config
 
@@ -56,6 +57,15 @@ def test_points_of_encoders_of_other_packages() -> None:
     assert torch.equal(values["transformer"], tokens)
     unit = [x / x.norm(dim=1, keepdim=True) for x in (vectors, tokens)]
     torch.testing.assert_close(values["concatenation"], torch.cat(unit, 1))
+
+
+@torch.no_grad()
+def test_the_tokens_of_encoders_of_other_packages() -> None:
+    one, other = MapEncoder(), TokenEncoder()
+    maps, found = one.forward_features(CLIPS), token_features(one)(CLIPS, ORDER)
+    places = [(time, row, column) for time in range(2) for row in range(4) for column in range(6)]
+    assert torch.equal(found, torch.stack([maps[:, :, *place] for place in places], 1))
+    assert torch.equal(token_features(other)(CLIPS, ORDER), other.forward_features(CLIPS))
 
 
 def test_points_that_no_encoder_has() -> None:

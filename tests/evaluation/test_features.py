@@ -98,7 +98,15 @@ def shade(clips: Tensor, order: Tensor) -> Tensor:
     return clips[:, :1, 0, 0, 0]
 
 
-FUNCTIONS: dict[str, features.FeatureFunction] = {"shade and square": shade_and_square, "shade": shade}
+def tokens(clips: Tensor, order: Tensor) -> Tensor:
+    return shade_and_square(clips, order)[:, None] * torch.tensor([[1.0], [2], [-1]])
+
+
+FUNCTIONS: dict[str, features.FeatureFunction] = {
+    "shade and square": shade_and_square,
+    "shade": shade,
+    "tokens": tokens,
+}
 SHADES = np.random.default_rng(1).integers(0, 16, (VIDEOS, CLIPS)).astype(np.float32)
 
 
@@ -132,12 +140,15 @@ def extracted(tmp_path: Path) -> Callable[[PaintedBackend], dict[str, np.ndarray
 
 
 def test_a_video_has_the_mean_of_its_clips(extracted: Callable[[PaintedBackend], dict[str, np.ndarray]]) -> None:
-    """The same holds for the squares, so clips are averaged after their feature is taken."""
+    """The same holds for the squares, so clips are averaged after their feature is taken, and for each token."""
     found = extracted(PaintedBackend(SHADES))
     assert {name: array.dtype for name, array in found.items()} == dict.fromkeys(FUNCTIONS, np.dtype(np.float32))
     mean, mean_square = SHADES.mean(1), (SHADES**2).mean(1)
     np.testing.assert_allclose(found["shade"], mean[:, None], rtol=1e-6)
     np.testing.assert_allclose(found["shade and square"], np.stack([mean, mean_square], 1), rtol=1e-6)
+    np.testing.assert_allclose(
+        found["tokens"], np.stack([mean, mean_square], 1)[:, None] * np.array([[1], [2], [-1]]), rtol=1e-6
+    )
     assert (mean_square - mean**2).min() > 0.1  # no video whose clips are all the same
     assert np.abs(mean - SHADES[:, -1]).min() > 0.1
 

@@ -61,11 +61,13 @@ def test_nothing_can_be_drawn_of_classes_of_one() -> None:
         divide(catalog(["train", "train", "train", "test"], labels), "label", "test", 0.2)
 
 
-def problem() -> tuple[np.ndarray, np.ndarray, Division]:
-    """Features of 90 videos that tell a little of three classes."""
+def problem(name: str) -> tuple[np.ndarray, np.ndarray, Division]:
+    """Features of 90 videos that tell a little of three classes. Where a classifier takes tokens, one of four does."""
     rng = np.random.default_rng(0)
     numbers = np.arange(90) % 3
     features = rng.standard_normal((90, 5)) + 0.8 * rng.standard_normal((3, 5))[numbers]
+    if CLASSIFIERS[name].takes_tokens:
+        features = np.concatenate([features[:, None], rng.standard_normal((90, 3, 5))], 1)
     return features, numbers, Division(train=[*range(40)], validation=[*range(40, 60)], test=[*range(60, 90)])
 
 
@@ -73,7 +75,7 @@ def problem() -> tuple[np.ndarray, np.ndarray, Division]:
 def test_test_videos_decide_nothing(name: str) -> None:
     """Whatever their features and classes are, setting and accuracy on the validation videos are the same, and a video
     is guessed as it would be alone."""
-    features, numbers, division = problem()
+    features, numbers, division = problem(name)
     found = _result(CLASSIFIERS[name], features, numbers, CLASSES, division, CPU)
     others, relabelled = features.copy(), numbers.copy()
     others[61:], relabelled[61:] = 100.0, 0
@@ -87,7 +89,7 @@ def test_test_videos_decide_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_the_setting_is_the_first_of_the_best(name: str) -> None:
-    features, numbers, division = problem()
+    features, numbers, division = problem(name)
     classifier = CLASSIFIERS[name]
     settings = classifier.settings(40)
     accuracies = []
@@ -103,7 +105,7 @@ def test_the_setting_is_the_first_of_the_best(name: str) -> None:
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_the_chosen_setting_learns_from_validation_videos_too(name: str) -> None:
     """One class is seen in validation videos only."""
-    features, numbers, division = problem()
+    features, numbers, division = problem(name)
     numbers = np.where((numbers == 2) & (np.arange(90) < 40), 0, numbers)
     features[numbers == 2] += 10
     found = _result(CLASSIFIERS[name], features, numbers, CLASSES, division, CPU)
@@ -112,7 +114,7 @@ def test_the_chosen_setting_learns_from_validation_videos_too(name: str) -> None
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_class_that_nobody_could_learn_is_never_guessed(name: str) -> None:
-    features, numbers, division = problem()
+    features, numbers, division = problem(name)
     numbers = np.where((numbers == 1) & (np.arange(90) < 60), 0, numbers)
     found = _result(CLASSIFIERS[name], features, numbers, CLASSES, division, CPU).classification
     assert found.per_class["b"] == 0
