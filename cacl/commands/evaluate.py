@@ -46,6 +46,13 @@ def retrieval(
             metavar="COLUMN", help="Let the videos of each value of a column query all others: one group out."
         ),
     ] = None,
+    gallery: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROOT",
+            help="Query another data set: its training videos, or all if it has no splits.",
+        ),
+    ] = None,
     points: Annotated[
         list[str] | None,
         typer.Option("--features", help="Feature of the encoders; may be repeated. Default: published."),
@@ -57,7 +64,8 @@ def retrieval(
 ) -> None:
     """Retrieve training videos with those of another split, beside untrained encoders and baselines.
 
-    The configuration is the checkpoint's own; --set data.root=... evaluates on other videos.
+    The configuration is the checkpoint's own; --set data.root=... evaluates on other videos, and --gallery ROOT lets
+    these query still other ones.
 
     Features are: published, the map of a CNN and the vector of a transformer, as in the release; map, the last feature
     map, max-pooled; vector, the average pool or CLS; concatenation, the vectors of both encoders.
@@ -69,6 +77,8 @@ def retrieval(
 
     if groups and queries:
         raise UsageError(f"--queries {queries} with --groups {groups}: each group queries the others; leave one out")
+    if groups and gallery:
+        raise UsageError(f"--gallery {gallery} with --groups {groups}: groups are of one data set; leave one out")
     weights = EncoderWeights.read(checkpoint)
     config = configuration.override(weights.config, overrides or [], check_names=False)
     tables = evaluate_retrieval(
@@ -78,6 +88,7 @@ def retrieval(
         _feature_cache(checkpoint),
         queries or "test",
         groups=groups,
+        gallery=gallery,
         points=points or ["published"],
     )
     print_result([table.to_json() for table in tables], as_json, lambda: _print_tables(tables, per_class))
@@ -217,9 +228,8 @@ def _print_tables(tables: Sequence[RetrievalTable], per_class: bool) -> None:
     for table in tables:
         # As the title of the table, it would be broken at the width of the table.
         if table.query_split:
-            who = (
-                f"{table.num_queries} {SPLIT_NAMES[table.query_split]} videos query {table.num_gallery} training videos"
-            )
+            queried = f"videos of {table.gallery}," if table.gallery else "training videos"
+            who = f"{table.num_queries} {SPLIT_NAMES[table.query_split]} videos query {table.num_gallery} {queried}"
         else:
             who = f"{table.num_queries} videos in {table.num_folds} groups by {table.groups} query the other groups,"
         print(f"retrieval by {table.label}: {who} of {table.num_classes} classes")

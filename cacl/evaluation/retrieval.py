@@ -5,7 +5,7 @@ of their features is compared by cosine similarity. The test videos query the tr
 do where settings are still being chosen. Beside the trained encoders stand the same ones untrained, and baselines that
 look at nothing but pixels or the format of the file, so that a result is not mistaken for more than it is.
 
-With groups, each group of videos queries all the others: leave one group out.
+With groups, each group of videos queries all the others: leave one group out. The gallery can be another data set.
 """
 
 from __future__ import annotations
@@ -38,9 +38,13 @@ from cacl.evaluation.metrics import (
 )
 from cacl.evaluation.videos import check_fixed_keys, scan_videos, video_labels, videos_of_split
 from cacl.loaders.catalog.catalog import Catalog
+from cacl.loaders.catalog.combined_catalog import combine
 from cacl.reporting.console import Console
 
 log = logging.getLogger(__name__)
+
+NAMED_LABELS = 3
+"""An error message names this many labels."""
 
 TOP_K = (1, 5, 10, 20, 50)
 """The values of k for which recall at k is computed."""
@@ -85,6 +89,8 @@ class RetrievalTable:
     """The split whose videos query. None if every group of videos queries all the others."""
     groups: str | None
     """The column whose values are the groups, or None."""
+    gallery: str | None
+    """The root of the data set that is queried. None if it is that of the queries."""
     num_folds: int
     """The number of groups, or 1."""
     num_queries: int
@@ -103,6 +109,7 @@ class RetrievalTable:
             "classes": self.num_classes,
             "query_split": self.query_split,
             "groups": self.groups,
+            "gallery_root": self.gallery,
             "folds": self.num_folds,
             "queries": self.num_queries,
             "gallery": self.num_gallery,
@@ -140,6 +147,7 @@ def evaluate_retrieval(
     query_split: Literal["test", "val"] = "test",
     *,
     groups: str | None = None,
+    gallery: str | None = None,
     points: Sequence[str] = ("published",),
 ) -> list[RetrievalTable]:
     """Evaluates trained encoders by video retrieval.
@@ -152,6 +160,7 @@ def evaluate_retrieval(
         query_split: The split whose videos query those of the training split.
         groups: A column of the data set's lists. The videos of each of its values query all other videos, whatever
             their split, and the scores are means over all videos. None: the splits say which videos query which.
+        gallery: The root of another data set. Its training videos are queried, or all where nothing is said of splits.
         points: The features of the encoders to evaluate, of `FEATURE_POINTS`.
 
     Returns:
@@ -160,14 +169,17 @@ def evaluate_retrieval(
     Raises:
         UsageError: The configuration differs from that of the weights in a key that the weights decide, or the encoders
             have no such feature.
-        DataError: A video cannot be loaded, or a split, a group or a label is missing.
+        DataError: A video cannot be loaded, a split, a group or a label is missing, or no query has a label that is
+            in the gallery, too.
     """
     check_fixed_keys(weights, config)
     with distributed.process_group(config.train.device) as device, Console(enabled=distributed.rank() == 0) as console:
-        catalog = scan_videos(config, console)
-        folds = _folds(catalog, query_split, groups)
-        queries, gallery = ({video for fold in folds for video in fold[which]} for which in (0, 1))
-        labels_by_name = {label: video_labels(catalog, label, sorted(queries), sorted(gallery)) for label in labels}
+        catalog = scan_videos(config, console, gallery)
+        folds = _other_gallery(catalog, query_split) if gallery else _folds(catalog, query_split, groups)
+        queries, known = (sorted({video for fold in folds for video in fold[which]}) for which in (0, 1))
+        labels_by_name = {label: video_labels(catalog, label, queries, known) for label in labels}
+        for label, found in labels_by_name.items():
+            _check_common(label, {found[video] for video in queries}, {found[video] for video in known})
         functions = evaluated_features(weights, config, device, points)
         on_progress = partial(console.progress, "features")
         arrays = features.video_features(functions, weights.digest, config, catalog, device, folder, on_progress)
@@ -176,12 +188,13 @@ def evaluate_retrieval(
         return [
             RetrievalTable(
                 label=label,
-                num_classes=len({found[video] for video in gallery}),
+                num_classes=len({found[video] for video in known}),
                 query_split=None if groups else query_split,
                 groups=groups,
+                gallery=gallery,
                 num_folds=len(folds),
                 num_queries=len(queries),
-                num_gallery=len(gallery),
+                num_gallery=len(known),
                 scores=_scores(found, arrays, folds, config.seed, device),
             )
             for label, found in labels_by_name.items()
@@ -216,6 +229,25 @@ def _folds(catalog: Catalog, query_split: str, groups: str | None) -> list[Fold]
         Fold([i for i in everyone if group_of[i] == group], [i for i in everyone if group_of[i] != group])
         for group in sorted(set(group_of))
     ]
+
+
+def _other_gallery(catalog: Catalog, query_split: str) -> list[Fold]:
+    """The videos of a split query the training videos of the last root, or all where it says nothing of splits."""
+    *own, other = catalog.parts
+    asking = combine(own, [1.0] * len(own))
+    found = videos_of_split(other, "train") if other.has_splits else range(len(other.videos))
+    return [Fold(videos_of_split(asking, query_split), [len(asking.videos) + video for video in found])]
+
+
+def _check_common(label: str, wanted: set[str], known: set[str]) -> None:
+    if wanted.isdisjoint(known):
+        of_queries, of_gallery = (", ".join(sorted(names)[:NAMED_LABELS]) for names in (wanted, known))
+        raise DataError(
+            f"--label {label}: the {len(wanted)} labels of the queries ({of_queries}) and the {len(known)} of the "
+            f"gallery ({of_gallery}) have nothing in common; --label takes another column of the lists"
+        )
+    if missing := wanted - known:
+        log.info("note: %d of %d labels of the queries are not in the gallery: they score 0", len(missing), len(wanted))
 
 
 def _scores(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from cacl import config as configuration
@@ -12,6 +13,7 @@ from cacl.checkpoints.encoders import EncoderWeights
 from cacl.config import Config
 from cacl.errors import DataError, UsageError
 from cacl.loaders.catalog.catalog import Catalog
+from cacl.loaders.catalog.combined_catalog import combine
 from cacl.loaders.catalog.scan import scan
 from cacl.reporting.console import Console, log_catalog
 
@@ -37,21 +39,31 @@ def check_fixed_keys(weights: EncoderWeights, config: Config) -> None:
         raise UsageError(f"the weights decide {'; '.join(fixed)}: leave that as it is")
 
 
-def scan_videos(config: Config, console: Console) -> Catalog:
+def scan_videos(config: Config, console: Console, gallery: str | None = None) -> Catalog:
     """Scans the data set of an evaluation, on rank 0 first, and tells what it found.
 
     Args:
         config: The configuration of the evaluation.
         console: Shows the progress.
+        gallery: The root of another data set, whose videos are retrieved.
 
     Returns:
-        All videos, whatever their split.
+        All videos, whatever their split. With a gallery, its catalog is the last of the catalog's `parts`.
 
     Raises:
+        UsageError: The gallery is the data set itself.
         DataError: The videos cannot be read, or too many of them cannot be used.
     """
+    progress = partial(console.progress, "scanning")
     with distributed.main_first():
-        catalog = scan(config.data, min_frames=config.clip.frames, progress=partial(console.progress, "scanning"))
+        catalog = scan(config.data, min_frames=config.clip.frames, progress=progress)
+        if gallery:
+            beside = replace(config.data, root=gallery, layout="auto", test_share=0.0, roots=())
+            other = scan(beside, min_frames=config.clip.frames, progress=progress)
+            if other.root in [part.root for part in catalog.parts]:
+                raise UsageError(f"--gallery {gallery}: is where the queries come from, too; leave it out")
+            parts = [*catalog.parts, other]
+            catalog = combine(parts, [1.0] * len(parts))
     catalog.check(config.data.max_rejected_share)
     log_catalog(catalog)
     return catalog
@@ -112,10 +124,11 @@ def video_labels(catalog: Catalog, label: str, queries: Sequence[int], gallery: 
     for videos in (queries, gallery):
         missing = [catalog.videos[i] for i in videos if not values[i]]
         if missing:
-            split = SPLIT_NAMES[missing[0].split or ""]
+            split = missing[0].split
+            kind = f"{SPLIT_NAMES[split]} videos" if split else "videos"
             way_out = "; --queries val takes the validation videos" if split == "test" else ""
             raise DataError(
-                f"{catalog.root}: {len(missing)} of {len(videos)} {split} videos have no {label!r}, "
+                f"{catalog.root}: {len(missing)} of {len(videos)} {kind} have no {label!r}, "
                 f"{missing[0].path} among them{way_out}"
             )
     return [value or "" for value in values]

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,73 @@ def test_groups_query_each_other(cacl: Run, run: Path, videos: Path, tmp_path: P
     refused = cacl(*evaluate, "nothing")
     assert refused.returncode == 1
     assert "its videos have no 'nothing'" in refused.stderr
+
+
+@pytest.fixture
+def other(make_video: Callable[..., Path], tmp_path: Path) -> Path:
+    """Another set of three training videos and a test video, with a class that the first one has, and a new one."""
+    root, rows = tmp_path / "other", ["path,label,split"]
+    for name, frames, split in (
+        ("walk/a", 11, "train"),
+        ("walk/b", 9, "train"),
+        ("sit/a", 8, "train"),
+        ("sit/b", 8, "test"),
+    ):
+        make_video(root / f"{name}.mp4", frames=frames, size=(32, 24), gop=4, first=50)
+        rows.append(f"{name}.mp4,{name.split('/')[0]},{split}")
+    (root / "labels.csv").write_text("\n".join(rows))
+    return root
+
+
+def test_the_gallery_can_be_another_set(cacl: Run, run: Path, videos: Path, other: Path) -> None:
+    """The two test videos of 11 frames query three videos, of which the one of 11 frames walks."""
+    evaluate = ["eval", "retrieval", run, "--gallery", other]
+    finished = cacl(*evaluate, "--json")
+    (table,) = tables(finished, reused=False)
+    assert (table["gallery_root"], table["query_split"]) == (str(other), "test")
+    assert (table["queries"], table["gallery"], table["classes"]) == (2, 3, 2)
+    assert table["recall"]["chance"]["R@1"] == pytest.approx((0 + 2 / 3) / 2)
+    assert table["by_class"]["size and length"]["walk"] == dict.fromkeys(
+        ["R@1", "R@5", "R@10", "R@20", "R@50", "mAP"], 1
+    )
+    assert not any(table["by_class"]["size and length"]["run"].values())
+    assert "note: 1 of 2 labels of the queries are not in the gallery: they score 0\n" in finished.stderr
+    title = cacl(*evaluate).stdout.splitlines()[0]
+    assert title == f"retrieval by label: 2 test videos query 3 videos of {other}, of 2 classes"
+
+    # The other way round, and features are those that each set has alone.
+    back = cacl("eval", "retrieval", run, "-s", f"data.root={other}", "--gallery", videos, "--label", "label", "--json")
+    assert back.returncode == 1  # "sit", the one test video
+    assert back.stderr.splitlines()[-1] == (
+        "cacl: --label label: the 1 labels of the queries (sit) and the 2 of the gallery (run, walk) have nothing in "
+        "common; --label takes another column of the lists"
+    )
+    (both,) = {file.parent for file in (run / "features").rglob("*.npy")}
+    together = np.load(both / "cnn,_trained.npy")
+    tables(cacl("eval", "retrieval", run, "--json"), reused=False)
+    (alone,) = {file.parent for file in (run / "features").rglob("*.npy")} - {both}
+    assert together.shape[0] == 8 + 4
+    np.testing.assert_array_equal(together[:8], np.load(alone / "cnn,_trained.npy"))
+
+
+def test_a_gallery_without_splits_is_queried_as_a_whole(cacl: Run, run: Path, other: Path) -> None:
+    (other / "labels.csv").unlink()
+    (table,) = tables(cacl("eval", "retrieval", run, "--gallery", other, "--json"), reused=False)
+    assert (table["queries"], table["gallery"], table["classes"]) == (2, 4, 2)
+
+
+def test_galleries_that_are_refused(cacl: Run, run: Path, videos: Path, other: Path) -> None:
+    refused = cacl("eval", "retrieval", run, "--gallery", videos)
+    assert refused.returncode == 2
+    assert refused.stderr.endswith(f"--gallery {videos}: is where the queries come from, too; leave it out\n")
+    refused = cacl("eval", "retrieval", run, "--gallery", other, "--groups", "colour")
+    assert refused.returncode == 2
+    assert refused.stderr.endswith(
+        f"--gallery {other} with --groups colour: groups are of one data set; leave one out\n"
+    )
+    refused = cacl("eval", "retrieval", run, "--gallery", other, "--label", "colour")
+    assert refused.returncode == 1
+    assert f"3 of 3 training videos have no 'colour', {other}/" in refused.stderr
 
 
 def test_features_that_are_asked_for(cacl: Run, run: Path) -> None:
