@@ -48,10 +48,7 @@ def retrieval(
     ] = None,
     gallery: Annotated[
         str | None,
-        typer.Option(
-            metavar="ROOT",
-            help="Query another data set: its training videos, or all if it has no splits.",
-        ),
+        typer.Option(metavar="ROOT", help="Query another data set: its training videos, or all if it has no splits."),
     ] = None,
     points: Annotated[
         list[str] | None,

@@ -178,8 +178,7 @@ def evaluate_retrieval(
         folds = _other_gallery(catalog, query_split) if gallery else _folds(catalog, query_split, groups)
         queries, known = (sorted({video for fold in folds for video in fold[which]}) for which in (0, 1))
         labels_by_name = {label: video_labels(catalog, label, queries, known) for label in labels}
-        for label, found in labels_by_name.items():
-            _check_common(label, {found[video] for video in queries}, {found[video] for video in known})
+        _check_common(labels_by_name, queries, known)
         functions = evaluated_features(weights, config, device, points)
         on_progress = partial(console.progress, "features")
         arrays = features.video_features(functions, weights.digest, config, catalog, device, folder, on_progress)
@@ -239,15 +238,18 @@ def _other_gallery(catalog: Catalog, query_split: str) -> list[Fold]:
     return [Fold(videos_of_split(asking, query_split), [len(asking.videos) + video for video in found])]
 
 
-def _check_common(label: str, wanted: set[str], known: set[str]) -> None:
-    if wanted.isdisjoint(known):
-        of_queries, of_gallery = (", ".join(sorted(names)[:NAMED_LABELS]) for names in (wanted, known))
-        raise DataError(
-            f"--label {label}: the {len(wanted)} labels of the queries ({of_queries}) and the {len(known)} of the "
-            f"gallery ({of_gallery}) have nothing in common; --label takes another column of the lists"
-        )
-    if missing := wanted - known:
-        log.info("note: %d of %d labels of the queries are not in the gallery: they score 0", len(missing), len(wanted))
+def _check_common(labels_by_name: dict[str, list[str]], queries: Sequence[int], gallery: Sequence[int]) -> None:
+    """Checks that some label of the queries is in the gallery, too, and tells how many are not."""
+    for label, found in labels_by_name.items():
+        wanted, known = ({found[video] for video in videos} for videos in (queries, gallery))
+        if wanted.isdisjoint(known):
+            of_queries, of_gallery = (", ".join(sorted(names)[:NAMED_LABELS]) for names in (wanted, known))
+            raise DataError(
+                f"--label {label}: the {len(wanted)} labels of the queries ({of_queries}) and the {len(known)} of the "
+                f"gallery ({of_gallery}) have nothing in common; --label takes another column of the lists"
+            )
+        if missing := len(wanted - known):
+            log.info(f"note: {missing} of {len(wanted)} labels of the queries are not in the gallery: they score 0")
 
 
 def _scores(
