@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 ROWS = (
     ("cli",),
     ("commands",),
-    ("benchmarks",),
+    ("benchmarks", "ablation"),
     ("training", "evaluation"),
     ("checkpoints", "reporting", "loaders.clip_loader"),
     ("method", "loaders.prepared", "loaders.backends"),
@@ -49,7 +49,7 @@ BOX_WIDTH, BOX_HEIGHT, GAP, ROW_HEIGHT, MARGIN = 140, 34, 26, 84, 20
 SWEEPS = 8
 """How often the rows are ordered by the means of their neighbours, down and up again."""
 FILL = {"loaders": ("#eef3f8", "#7d93aa"), "method": ("#fbf1e4", "#c9a063"), "other": ("#e9f4ec", "#6fa57f")}
-METHOD = ("kernels", "models", "method", "training", "evaluation", "checkpoints")
+METHOD = ("kernels", "models", "method", "training", "evaluation", "ablation", "checkpoints")
 
 
 def source_files() -> dict[str, Path]:

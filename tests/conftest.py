@@ -24,6 +24,7 @@ SLOW = (
     "benchmarks/scripts/test_make_corpus.py",
     "benchmarks/test_gpu_kit.py",
     "benchmarks/test_gpu_questions.py",
+    "commands/test_ablate.py",
     "commands/test_bench_kernels.py",
     "commands/test_bench_loader.py",
     "commands/test_completion.py",

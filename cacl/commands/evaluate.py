@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cacl.commands.options import AsJson, Imports, Overrides
-from cacl.commands.output import print_result
+from cacl.commands.options import AsJson, Imports, Labels, Overrides, PublishedByDefault
+from cacl.commands.output import print_result, print_table
 
 if TYPE_CHECKING:
     from cacl.evaluation.finetuned import FinetunedTable
@@ -33,9 +32,7 @@ app = typer.Typer(help="Measure what a trained encoder is worth.", no_args_is_he
 @app.command()
 def retrieval(
     checkpoint: Annotated[Path, typer.Argument(help="Run folder, checkpoint, or encoders.safetensors.")],
-    label: Annotated[
-        list[str] | None, typer.Option("--label", help="Column of the data set's lists to judge by; may be repeated.")
-    ] = None,
+    label: Labels = None,
     queries: Annotated[
         Literal["test", "val"] | None,
         typer.Option(help="Split whose videos are the queries, by default test; choose settings on val."),
@@ -50,10 +47,7 @@ def retrieval(
         str | None,
         typer.Option(metavar="ROOT", help="Query another data set: its training videos, or all if it has no splits."),
     ] = None,
-    points: Annotated[
-        list[str] | None,
-        typer.Option("--features", help="Feature of the encoders; may be repeated. Default: published."),
-    ] = None,
+    points: PublishedByDefault = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Print R@1 and mAP of each class, too.")] = False,
     overrides: Overrides = None,
     imports: Imports = None,
@@ -94,9 +88,7 @@ def retrieval(
 @app.command()
 def recognition(
     checkpoint: Annotated[Path, typer.Argument(help="Run folder, checkpoint, or encoders.safetensors.")],
-    label: Annotated[
-        list[str] | None, typer.Option("--label", help="Column of the data set's lists to judge by; may be repeated.")
-    ] = None,
+    label: Labels = None,
     classifier: Annotated[
         list[ClassifierName] | None,
         typer.Option("--classifier", help="What classifies frozen features; may be repeated. All, if none is given."),
@@ -185,7 +177,7 @@ def _print_finetuned(table: FinetunedTable) -> None:
     for name, result in table.results.items():
         top1, *others = (f"{100 * value:.1f}" for value in (result.top1, result.top5, result.mean_per_class))
         rows.append([name, top1, _interval(result.top1_interval), *others])
-    _print_rows(["classifier", "top-1", f"{CONFIDENCE:.0%}", "top-5", "mean per class"], rows)
+    print_table(["classifier", "top-1", f"{CONFIDENCE:.0%}", "top-5", "mean per class"], rows)
     print(f"in %; {CONFIDENCE:.0%}: interval by {RESAMPLES} bootstrap samples of the videos that are classified")
 
 
@@ -213,7 +205,7 @@ def _print_recognition(tables: Sequence[RecognitionTable]) -> None:
             accuracies = map(percent, (result.top5, result.mean_per_class))
             chosen = ", ".join(f"{key} {value:g}" for key, value in setting.items())
             rows.append([name, percent(result.top1), _interval(result.top1_interval), *accuracies, chosen])
-        _print_rows(header, rows)
+        print_table(header, rows)
     print(f"in %; {CONFIDENCE:.0%}: intervals by {RESAMPLES} bootstrap samples of the videos that are classified")
 
 
@@ -237,7 +229,7 @@ def _print_tables(tables: Sequence[RetrievalTable], per_class: bool) -> None:
             values = [f"{100 * value:.1f}" for value in scores.means]
             first, last = ("", "") if scores.intervals is None else map(_interval, scores.intervals[:: len(SCORES) - 1])
             rows.append([name, values[0], first, *values[1:], last])
-        _print_rows(header, rows)
+        print_table(header, rows)
         if per_class:
             _print_classes(table)
     print(f"in %; {CONFIDENCE:.0%}: intervals by {RESAMPLES} bootstrap samples of the queries")
@@ -251,21 +243,8 @@ def _print_classes(table: RetrievalTable) -> None:
         for first in range(0, len(found), 4):
             names = list(found)[first : first + 4]
             rows = [[label, *(f"{100 * found[name][label][place]:.1f}" for name in names)] for label in found[names[0]]]
-            _print_rows([table.label, *names], rows)
+            print_table([table.label, *names], rows)
 
 
 def _interval(ends: tuple[float, float]) -> str:
     return f"{100 * ends[0]:.0f} to {100 * ends[1]:.0f}"
-
-
-def _print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    shown = Table()
-    for number, name in enumerate(header):
-        shown.add_column(name, justify="right" if number else "left")
-    for row in rows:
-        shown.add_row(*row)
-    # Without a terminal rich would take 80 columns, which some of the tables do not fit into.
-    Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 100).print(shown)

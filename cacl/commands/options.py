@@ -41,3 +41,9 @@ Imports = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Labels = Annotated[
+    list[str] | None, typer.Option("--label", help="Column of the data set's lists to judge by; may be repeated.")
+]
+PublishedByDefault = Annotated[
+    list[str] | None, typer.Option("--features", help="Feature of the encoders; may be repeated. Default: published.")
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -27,6 +27,25 @@ def print_result(result: Any, as_json: bool, print_text: Callable[[], None]) -> 
         sys.stdout.flush()
     except BrokenPipeError:  # The reader has seen enough, as in `cacl ... | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table on stdout, with its first column to the left and the others to the right.
+
+    Args:
+        header: The names of the columns.
+        rows: The cells of each row.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table()
+    for number, name in enumerate(header):
+        shown.add_column(name, justify="right" if number else "left")
+    for row in rows:
+        shown.add_row(*row)
+    # Without a terminal rich would take 80 columns, which some of the tables do not fit into.
+    Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 100).print(shown)
 
 
 def print_message(message: str) -> None:

@@ -71,7 +71,7 @@ def load_given(
     config = _validate(values)
     if problems := list(contradicting_roots(config.data)):  # No choice changes these.
         raise ConfigError("\n".join(problems))
-    return config, frozenset(key for key, _ in _leaves(values))
+    return config, frozenset(key for key, _ in leaves(values))
 
 
 def override(config: Config, overrides: Sequence[str], *, check_names: bool = True) -> Config:
@@ -145,7 +145,7 @@ def to_toml(config: Config) -> str:
 
 def differences(old: Config, new: Config) -> list[str]:
     """Returns `key: old -> new` for every key in which two configurations differ."""
-    before, after = dict(_leaves(to_dict(old))), dict(_leaves(to_dict(new)))
+    before, after = dict(leaves(to_dict(old))), dict(leaves(to_dict(new)))
     changes = {key: (before.get(key, "unset"), after.get(key, "unset")) for key in before | after}
     return [f"{key}: {was} -> {becomes}" for key, (was, becomes) in changes.items() if was != becomes]
 
@@ -230,7 +230,7 @@ def way_out(path: Sequence[str]) -> str:
     """
     defaults = dataclasses.asdict(Config())
     defaults["data"]["roots"] = dataclasses.asdict(RootConfig())  # Each entry of the list has these keys.
-    known = [key.split(".") for key, _ in _leaves(defaults, sections=True)]
+    known = [key.split(".") for key, _ in leaves(defaults, sections=True)]
     siblings = [key for key in known if key[:-1] == list(path[:-1])]
     for candidates in (siblings, known) if len(path) > 1 else (known,):
         names = {key[-1]: key for key in reversed(candidates)}
@@ -242,11 +242,18 @@ def way_out(path: Sequence[str]) -> str:
     return f"there are {', '.join(key[-1] for key in siblings)}"
 
 
-def _leaves(values: Mapping[str, Any], prefix: str = "", *, sections: bool = False) -> Iterator[tuple[str, Any]]:
+def leaves(values: Mapping[str, Any], prefix: str = "", *, sections: bool = False) -> Iterator[tuple[str, Any]]:
+    """Yields the key and the value of everything in plain nested values that is no mapping.
+
+    Args:
+        values: The values, with a mapping for each section.
+        prefix: What stands before each key.
+        sections: Whether the mappings are yielded, too, each before what it holds.
+    """
     for name, value in values.items():
         if isinstance(value, dict):
             if sections:
                 yield prefix + name, value
-            yield from _leaves(value, f"{prefix}{name}.", sections=sections)
+            yield from leaves(value, f"{prefix}{name}.", sections=sections)
         else:
             yield prefix + name, value

@@ -24,6 +24,27 @@ FEATURE_POINTS = {
 """The choices, with what each of them is."""
 
 
+UNTRAINED, TRAINED = ", untrained", ", trained"
+"""What stands behind the name of a feature of encoders in the features that an evaluation compares."""
+
+
+class MissingFeatureError(UsageError):
+    """None of the encoders has any of the features that were asked for."""
+
+
+def check_points(points: Sequence[str]) -> None:
+    """Checks that there are features of these names.
+
+    Args:
+        points: The names.
+
+    Raises:
+        UsageError: There is no such feature.
+    """
+    if unknown := [point for point in points if point not in FEATURE_POINTS]:
+        raise UsageError(f"--features {unknown[0]}: say {', '.join(FEATURE_POINTS)}")
+
+
 def evaluated_features(
     weights: EncoderWeights, config: Config, device: torch.device, points: Sequence[str], *, tokens: bool = False
 ) -> dict[str, FeatureFunction]:
@@ -55,8 +76,8 @@ def evaluated_features(
     functions: dict[str, FeatureFunction] = {**baselines.BASELINES_OF_CLIPS}
     of_untrained = of(untrained)
     for name, of_trained in of(trained).items():
-        functions[f"{name}, untrained"] = of_untrained[name]
-        functions[f"{name}, trained"] = of_trained
+        functions[name + UNTRAINED] = of_untrained[name]
+        functions[name + TRAINED] = of_trained
     return functions
 
 
@@ -75,10 +96,10 @@ def feature_functions(
         `concatenation`.
 
     Raises:
-        UsageError: There is no such point, or none of the encoders has any of them.
+        UsageError: There is no such point.
+        MissingFeatureError: None of the encoders has any of the points.
     """
-    if unknown := [point for point in points if point not in FEATURE_POINTS]:
-        raise UsageError(f"--features {unknown[0]}: say {', '.join(FEATURE_POINTS)}")
+    check_points(points)
     functions: dict[str, FeatureFunction] = {}
     for point in points:
         if point == "concatenation" and len(encoders) > 1:
@@ -92,7 +113,7 @@ def feature_functions(
                 functions[f"{which} map"] = encoder_feature(encoder)
     if not functions:
         asked, known = ", ".join(points), " and ".join(encoders)
-        raise UsageError(
+        raise MissingFeatureError(
             f"--features {asked}: {known} has no such feature; a map needs an encoder whose forward_features gives "
             "[B, C, T', H', W'], and a concatenation two encoders; vector is there in any case"
         )

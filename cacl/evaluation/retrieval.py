@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -75,6 +75,8 @@ class FeatureScores:
     """The 95 % intervals of the means by the bootstrap over the queries. Chance has none."""
     by_class: dict[str, list[float]] | None
     """The means over the queries of each label. Chance has none."""
+    of_queries: np.ndarray | None = field(default=None, compare=False)
+    """The scores of each query, float64 [Q, len(SCORES)]. Chance has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +97,8 @@ class RetrievalTable:
     """The number of groups, or 1."""
     num_queries: int
     """The number of videos that query."""
+    query_paths: tuple[str, ...]
+    """The paths of these videos in the catalog, in the order of `FeatureScores.of_queries`."""
     num_gallery: int
     """The number of videos that are queried: the training videos, or all with groups, each of which is then queried by
     the other groups."""
@@ -169,8 +173,7 @@ def evaluate_retrieval(
     Raises:
         UsageError: The configuration differs from that of the weights in a key that the weights decide, or the encoders
             have no such feature.
-        DataError: A video cannot be loaded, a split, a group or a label is missing, or no query has a label that is
-            in the gallery, too.
+        DataError: A video cannot be loaded, or a split, a group, a label, or a label that both sides have is missing.
     """
     check_fixed_keys(weights, config)
     with distributed.process_group(config.train.device) as device, Console(enabled=distributed.rank() == 0) as console:
@@ -193,6 +196,7 @@ def evaluate_retrieval(
                 gallery=gallery,
                 num_folds=len(folds),
                 num_queries=len(queries),
+                query_paths=tuple(catalog.videos[video].path for fold in folds for video in fold.queries),
                 num_gallery=len(known),
                 scores=_scores(found, arrays, folds, config.seed, device),
             )
@@ -277,6 +281,7 @@ def _scores(
             means=values.mean(0).tolist(),
             intervals=list(zip(low.tolist(), high.tolist(), strict=True)),
             by_class={str(label): values[query_labels == label].mean(0).tolist() for label in np.unique(query_labels)},
+            of_queries=values,
         )
     return scores
 

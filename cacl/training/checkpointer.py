@@ -69,6 +69,20 @@ class Checkpointer:
             EncoderWeights.of_checkpoint(saved, str(self.run)).save(self.run / ENCODERS_NAME)
 
 
+def refused_changes(begun: Config, config: Config) -> list[str]:
+    """Finds what keeps a run from going on with another configuration.
+
+    Args:
+        begun: The configuration that the run began with.
+        config: The other configuration.
+
+    Returns:
+        `key: old -> new` for each key that decides what the run computes and that differs.
+    """
+    changes = configuration.differences(begun, config)
+    return [change for change in changes if not change.startswith(MAY_CHANGE_ON_RESUME)]
+
+
 def load_to_resume(config: Config) -> Checkpoint | None:
     """Reads the checkpoint that a resumed run goes on from.
 
@@ -86,9 +100,7 @@ def load_to_resume(config: Config) -> Checkpoint | None:
         log.info("%s holds no checkpoint yet: beginning at step 0", run)
         return None
     saved = checkpoint.load(run)
-    changes = configuration.differences(saved.config, config)
-    refused = [change for change in changes if not change.startswith(MAY_CHANGE_ON_RESUME)]
-    if refused:
+    if refused := refused_changes(saved.config, config):
         raise CheckpointError(
             f"{run} was begun with another configuration ({'; '.join(refused)}): set it back, or begin another run"
         )

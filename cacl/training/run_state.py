@@ -28,6 +28,10 @@ from cacl.training.optim import LearningRateSchedule, create_optimizer
 Model = TypeVar("Model", bound=nn.Module)
 
 
+class DivergenceError(CaclError):
+    """A loss or its gradient is not finite. With several processes all of them raise it in the same step."""
+
+
 class RunState(ABC, Generic[Model]):
     """The state of a run: a model, its optimiser, and how many steps were taken."""
 
@@ -110,7 +114,8 @@ class RunState(ABC, Generic[Model]):
             Scalars of this step by name, on the device.
 
         Raises:
-            CaclError: The loss or its gradient, of this step or an earlier one, is not finite. The step is not taken.
+            DivergenceError: The loss or its gradient, of this step or an earlier one, is not finite. The step is not
+                taken.
         """
         self._seed_step()
         learning_rates = self.learning_rates()
@@ -144,7 +149,7 @@ class RunState(ABC, Generic[Model]):
             sync: Whether to wait for the device, as in `train_step`.
 
         Raises:
-            CaclError: The loss or the gradient of an earlier step is not finite.
+            DivergenceError: The loss or the gradient of an earlier step is not finite.
         """
         if sync:
             self._check_finite()
@@ -188,7 +193,7 @@ class RunState(ABC, Generic[Model]):
 
     def _check_finite(self) -> None:
         if not self.finite:
-            raise CaclError(
+            raise DivergenceError(
                 f"step {self.step + 1}: the loss or its gradient is not finite; the last checkpoint is from before "
                 "that. Lower optim.lr, set optim.max_grad_norm, or set train.precision = fp32"
             )
