@@ -214,6 +214,9 @@ class ModelConfig:
     """The multiplier of every channel count of the CNN. At 1 the average pool has 512 dimensions."""
     embedding_dim: Positive = 128
     """D, the length of the embeddings that are contrasted."""
+    order_head: Literal["concatenation", "difference"] = "concatenation"
+    """What the order head sees of the CNN: the features of the clip and of its shuffled copy, concatenated, as
+    published, or how much the feature maps of the two differ, in each stage, channel and frame."""
     dropout: Share = 0.5
     """The dropout probability in the order head."""
     init: Init = "normal"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cacl.config import Config
+from cacl.config import ClipConfig, Config
 from cacl.errors import ConfigError
 from cacl.method.losses import Loss
 from cacl.registry import ENCODERS
@@ -30,11 +31,19 @@ class DualEncoder(nn.Module):
         self.cnn = ENCODERS.load(config.model.cnn)(config) if "cnn" in required else None
         if self.cnn is not None and not hasattr(self.cnn, "num_features"):
             raise ConfigError(f"model.cnn = {config.model.cnn}: has no num_features, the length of its feature vector")
-        self.cnn_heads = _make_heads(losses, "cnn", 2 * self.cnn.num_features if self.cnn else 0)
+        lengths = dict.fromkeys(losses, 2 * self.cnn.num_features if self.cnn else 0)
+        self.comparing = {name for name, loss in losses.items() if getattr(loss, "compares_maps", False)}
+        if self.comparing:
+            if not (hasattr(self.cnn, "forward_stages") and hasattr(self.cnn, "pool")):
+                raise ConfigError(
+                    f"losses.{min(self.comparing)}: compares the feature maps of all stages, and model.cnn = "
+                    f"{config.model.cnn} has no methods `forward_stages` and `pool`"
+                )
+            lengths |= dict.fromkeys(self.comparing, _count_channels_and_frames(self.cnn, config.clip))
+        self.cnn_heads = _make_heads(losses, "cnn", lengths)
         self.transformer = ENCODERS.load("video_transformer")(config) if "transformer" in required else None
-        self.transformer_heads = _make_heads(
-            losses, "transformer", self.transformer.num_features if self.transformer else 0
-        )
+        length = self.transformer.num_features if self.transformer else 0
+        self.transformer_heads = _make_heads(losses, "transformer", dict.fromkeys(losses, length))
 
     def forward(self, clips: Tensor, order: Tensor) -> dict[str, dict[str, Tensor]]:
         """Encodes clips together with their shuffled copies.
@@ -49,9 +58,13 @@ class DualEncoder(nn.Module):
         outputs: dict[str, dict[str, Tensor]] = {}
         if self.cnn is not None:
             # Two passes, not one of twice the batch: the copy has batch statistics of its own, as in the paper.
-            features = torch.cat([self.cnn(clips), self.cnn(shuffle_frames(clips, order))], dim=1)
+            both = clips, shuffle_frames(clips, order)
+            maps: list[list[Tensor]] = []
+            if self.comparing & set(self.cnn_heads):
+                maps = [self.cnn.forward_stages(x) for x in both]
+            features = torch.cat([self.cnn.pool(x[-1]) for x in maps] or [self.cnn(x) for x in both], dim=1)
             for loss, head in self.cnn_heads.items():
-                outputs.setdefault(loss, {})["cnn"] = head(features)
+                outputs.setdefault(loss, {})["cnn"] = head(*maps) if loss in self.comparing else head(features)
         if self.transformer is not None:
             features = self.transformer(clips, order)
             for loss, head in self.transformer_heads.items():
@@ -80,10 +93,18 @@ def _encoders_of(name: str, loss: Loss) -> Collection[str]:
     return loss.encoders
 
 
-def _make_heads(losses: Mapping[str, Loss], encoder: str, num_features: int) -> nn.ModuleDict:
+def _make_heads(losses: Mapping[str, Loss], encoder: str, num_features: Mapping[str, int]) -> nn.ModuleDict:
     return nn.ModuleDict(
-        {name: loss.make_head(num_features) for name, loss in losses.items() if encoder in loss.encoders}
+        {name: loss.make_head(num_features[name]) for name, loss in losses.items() if encoder in loss.encoders}
     )
+
+
+@torch.no_grad()
+def _count_channels_and_frames(cnn: Any, clip: ClipConfig) -> int:
+    """Returns the sum of C * T' over the stages of a CNN, by a clip of zeros that leaves its batch statistics alone."""
+    maps = cnn.eval().forward_stages(torch.zeros(1, 3, clip.frames, clip.size, clip.size))
+    cnn.train()
+    return sum(x.shape[1] * x.shape[2] for x in maps)
 
 
 def shuffle_frames(clips: Tensor, order: Tensor) -> Tensor:

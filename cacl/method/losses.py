@@ -22,7 +22,7 @@ from cacl.kernels.contrast import queue_contrast
 from cacl.kernels.edit_distance import edit_distance_to_identity
 from cacl.kernels.symmetric import symmetric_contrast
 from cacl.method.pairs import Embedding, Pair, check_pairs, encoders_in
-from cacl.models.heads import ContrastHead, OrderHead
+from cacl.models.heads import ContrastHead, OrderDifferenceHead, OrderHead
 from cacl.registry import PAIRS
 
 
@@ -64,16 +64,20 @@ class Loss(Protocol):
 
     encoders: Collection[str]
     """The encoders that it has a head on: `cnn`, `transformer`, or both."""
+    compares_maps: bool
+    """Whether its head on the CNN takes two lists of feature maps, those of all stages [B, C, T', H', W'] for the clip
+    and those for its shuffled copy, in place of features. A loss need not have this attribute, which is then False."""
 
     def make_head(self, num_features: int) -> nn.Module:
         """Makes the head for one of the encoders.
 
         Args:
             num_features: The length of what the head gets. Of a CNN these are the features of the clip and of its
-                shuffled copy, concatenated, and twice as long as `num_features` of the encoder.
+                shuffled copy, concatenated, and twice as long as `num_features` of the encoder. With `compares_maps` it
+                is the number of channels and frames of the maps: the sum of C * T' over the stages.
 
         Returns:
-            A module that takes features [B, num_features], and is trained.
+            A module that takes features [B, num_features], or what `compares_maps` says, and is trained.
         """
         ...
 
@@ -102,7 +106,7 @@ class ContrastLoss:
         self._embedding_dim = config.model.embedding_dim
         self._pairs: Sequence[Pair] = PAIRS.load(config.contrast.pairs)
         check_pairs(config.contrast.pairs, self._pairs)
-        self.encoders = encoders_in(self._pairs)
+        self.encoders, self.compares_maps = encoders_in(self._pairs), False
 
     def make_head(self, num_features: int) -> ContrastHead:
         """Makes the head that embeds the features of an encoder."""
@@ -134,9 +138,12 @@ class OrderLoss:
 
     def __init__(self, config: Config) -> None:
         self._frames, self._dropout = config.clip.frames, config.model.dropout
+        self.compares_maps = config.model.order_head == "difference"
 
-    def make_head(self, num_features: int) -> OrderHead:
-        """Makes the head that names a class. Its hidden layer is as wide as the features of one of the two clips."""
+    def make_head(self, num_features: int) -> OrderHead | OrderDifferenceHead:
+        """Makes the head that names a class. On features its hidden layer is as wide as those of one of the clips."""
+        if self.compares_maps:
+            return OrderDifferenceHead(num_features, self._frames, self._dropout)
         return OrderHead(num_features, num_features // 2, self._frames, self._dropout)
 
     def __call__(self, outputs: Mapping[str, Tensor], state: LossState) -> tuple[Tensor, dict[str, Tensor]]:

@@ -53,6 +53,21 @@ class CNN3D(Encoder):
         """
         return self.layers(clips)
 
+    def forward_stages(self, clips: Tensor) -> list[Tensor]:
+        """Computes the feature map of each stage, from conv1 on. The last one is that of `forward_features`.
+
+        Args:
+            clips: Floats [B, 3, T, H, W], RGB in about [0, 1].
+
+        Returns:
+            Floats [B, C, T', H', W'] for each stage.
+        """
+        maps, x = [], clips
+        for layers in self._layers_by_stage():
+            x = layers(x)
+            maps.append(x)
+        return maps
+
     def forward(self, clips: Tensor, order: Tensor | None = None) -> Tensor:
         """Computes the feature vector of each clip: the mean over all positions of the last feature map.
 
@@ -63,15 +78,28 @@ class CNN3D(Encoder):
         Returns:
             Floats [B, C] with C = `num_features`.
         """
-        return self.forward_features(clips).mean((2, 3, 4))
+        return self.pool(self.forward_features(clips))
+
+    def pool(self, feature_map: Tensor) -> Tensor:
+        """Makes the feature vector of a feature map: the mean over all of its positions.
+
+        Args:
+            feature_map: Floats [B, C, T', H', W'].
+
+        Returns:
+            Floats [B, C].
+        """
+        return feature_map.mean((2, 3, 4))
 
     def layer_groups(self) -> dict[str, list[nn.Parameter]]:
         """Returns the parameters of each stage, which are called conv1, conv2, ... from the input on."""
-        ends = [*self.stages[1:], len(self.layers)]
         return {
-            f"conv{number}": list(self.layers[start:end].parameters())
-            for number, (start, end) in enumerate(zip(self.stages, ends, strict=True), start=1)
+            f"conv{number}": list(layers.parameters()) for number, layers in enumerate(self._layers_by_stage(), start=1)
         }
+
+    def _layers_by_stage(self) -> list[nn.Sequential]:
+        ends = [*self.stages[1:], len(self.layers)]
+        return [self.layers[start:end] for start, end in zip(self.stages, ends, strict=True)]
 
 
 class C3D(CNN3D):

@@ -13,7 +13,10 @@ class Encoder(nn.Module):
     It is made of a `cacl.config.Config`, from which it may take `model.width`, `model.init` and the size of a clip.
     What stands in `model.cnn` is called with clips alone, once for the clip and once for its shuffled copy. A
     method `layer_groups()` that returns its parameters as a dictionary by group of layers, from the input to the
-    output, lets fine-tuning give each group a learning rate. Without it, the encoder is one group.
+    output, lets fine-tuning give each group a learning rate. Without it, the encoder is one group. Losses
+    that compare feature maps (`model.order_head`) need two more methods: `forward_stages(clips)`, which returns the
+    maps [B, C, T', H', W'] of all stages from the input on, and `pool(feature_map)`, which makes the feature vector of
+    the last one.
     """
 
     num_features: int

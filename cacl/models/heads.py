@@ -1,6 +1,8 @@
-"""The heads that stand on the features of the encoders in training: one for contrast, one for the frame order."""
+"""The heads that stand on the encoders in training: one for contrast, two for the frame order."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -55,3 +57,59 @@ class OrderHead(nn.Sequential):
             nn.Dropout(dropout),
             nn.Linear(hidden, classes),
         )
+
+
+class OrderDifferenceHead(nn.Module):
+    """A classifier of the same classes, by how much each stage of the CNN answers otherwise to the shuffled copy.
+
+    Batch norm and two linear layers stand on the relative differences of the feature maps of all stages. Maps are
+    compared position by position, before any pooling: what a shuffled clip changes has another sign at each position,
+    and a mean over the positions takes most of it away.
+
+    Args:
+        num_features: The number of relative differences, one for each channel and frame of the map of each stage.
+        classes: The number of classes.
+        dropout: The probability with which a hidden unit is dropped.
+    """
+
+    HIDDEN = 128
+    """The width of the hidden layer."""
+
+    def __init__(self, num_features: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.BatchNorm1d(num_features),
+            nn.Linear(num_features, self.HIDDEN),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Linear(self.HIDDEN, classes),
+        )
+
+    def forward(self, clip_maps: Sequence[Tensor], shuffled_maps: Sequence[Tensor]) -> Tensor:
+        """Classifies pairs of clips by their feature maps.
+
+        Args:
+            clip_maps: The map of each stage for the clips, floats [B, C, T', H', W'].
+            shuffled_maps: Those for their shuffled copies, of the same shapes.
+
+        Returns:
+            The logits, floats [B, classes].
+        """
+        pairs = zip(clip_maps, shuffled_maps, strict=True)
+        return self.layers(torch.cat([relative_difference(x, y).flatten(1) for x, y in pairs], 1))
+
+
+def relative_difference(x: Tensor, y: Tensor) -> Tensor:
+    """Computes the dissimilarity of Bray and Curtis of two feature maps: sum |x - y| / sum (|x| + |y|), over space.
+
+    Args:
+        x: Floats [B, C, T', H', W'].
+        y: Floats of the same shape.
+
+    Returns:
+        Float32 [B, C, T'], or float64 where the maps are, from 0 for equal maps to 1. It is 0 where both maps are.
+    """
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    x, y = x.to(dtype), y.to(dtype)
+    size = (x.abs() + y.abs()).sum((3, 4))
+    return (x - y).abs().sum((3, 4)) / size.clamp(min=torch.finfo(dtype).tiny)

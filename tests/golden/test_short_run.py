@@ -155,6 +155,7 @@ def test_golden_losses(configured: Callable[..., Config]) -> None:
         {"contrast": {"temperature": 0.071}},
         {"contrast": {"shuffle_bn_groups": 2}},
         {"model": {"dropout": 0.45}},
+        {"model": {"order_head": "difference"}},
         {"optim": {"lr": 0.011}},
     ],
     ids=lambda change: next(f"{a}.{next(iter(b))}" if isinstance(b, dict) else a for a, b in change.items()),
@@ -184,8 +185,10 @@ def test_contrast_tells_sixteen_videos_apart(configured: Callable[..., Config]) 
     assert end < 0.6 * start
 
 
-def test_order_is_learnt_by_heart(configured: Callable[..., Config]) -> None:
-    config = configured(steps=40, batch=8, losses={"contrast": 0.0}, model={"dropout": 0.0}, optim={"lr": 0.05})
+@pytest.mark.parametrize("head", ["concatenation", "difference"])
+def test_order_is_learnt_by_heart(configured: Callable[..., Config], head: str) -> None:
+    model = {"dropout": 0.0, "order_head": head}
+    config = configured(steps=40, batch=8, losses={"contrast": 0.0}, model=model, optim={"lr": 0.05})
     (batch,) = batches(config, 1)
     train_state = TrainState(config, VIDEOS, torch.device("cpu"))
     taken = [train_state.train_step(batch, sync=True) for _ in range(40)]

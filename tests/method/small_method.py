@@ -14,7 +14,12 @@ FRAMES, SIZE, DIM = 4, 16, 8
 
 
 def tiny(
-    *, order_weight: float = 1.0, contrast_weight: float = 1.0, embedder: str = "light", **contrast: Any
+    *,
+    order_weight: float = 1.0,
+    order_head: str = "concatenation",
+    contrast_weight: float = 1.0,
+    embedder: str = "light",
+    **contrast: Any,
 ) -> Config:
     return from_dict(
         {
@@ -23,6 +28,7 @@ def tiny(
                 "cnn": "r3d10",
                 "width": 1 / 16,
                 "embedding_dim": DIM,
+                "order_head": order_head,
                 "dropout": 0.0,
                 "transformer": {"embedder": embedder, "width": 16, "depth": 1, "heads": 2},
             },

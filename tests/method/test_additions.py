@@ -62,3 +62,10 @@ def test_an_encoder_says_how_long_its_features_are(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(ENCODERS._targets, "r3d10", without_length)
     with pytest.raises(ConfigError, match=r"model\.cnn = r3d10: has no num_features"):
         CACL(tiny())
+
+
+def test_an_encoder_whose_maps_are_compared_pools_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENCODERS._targets, "r3d10", ENCODERS.load("video_transformer"))  # it has tokens and no map
+    CACL(tiny())
+    with pytest.raises(ConfigError, match=r"losses\.order: compares .* and model\.cnn = r3d10 has no methods"):
+        CACL(tiny(order_head="difference"))

@@ -74,3 +74,25 @@ def test_only_the_encoders_that_the_losses_need(
 ) -> None:
     query = CACL(tiny(contrast_weight=contrast, order_weight=order, pairs=pairs)).query
     assert (query.cnn is not None, query.transformer is not None) == expected
+
+
+def test_the_difference_head_takes_the_maps_and_leaves_the_contrast_as_it_is() -> None:
+    published, model, batch = CACL(tiny()), CACL(tiny(order_head="difference")), a_batch()
+    heads = {name: x for name, x in published.state_dict().items() if "heads.order" not in name}
+    assert model.load_state_dict(heads, strict=False).unexpected_keys == []
+    published_losses, losses = (each(batch, step=0).losses.metrics for each in (published, model))
+    assert torch.equal(losses["contrast"], published_losses["contrast"])
+    assert not torch.equal(losses["order"], published_losses["order"])
+
+    query: Any = model.query
+    clips = batch.query.float()
+    maps = [query.cnn.forward_stages(x) for x in (clips, shuffle_frames(clips, batch.order))]
+    assert torch.equal(query(clips, batch.order)["order"]["cnn"], query.cnn_heads["order"](*maps))
+
+
+def test_the_difference_head_teaches_every_layer_of_the_cnn() -> None:
+    model = CACL(tiny(order_head="difference", contrast_weight=0.0))
+    model(a_batch(), step=0).losses.total.backward()
+    for name, parameter in model.query.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.any(), name

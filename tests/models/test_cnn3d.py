@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cacl.models.cnn3d import ResNet3D
+from cacl.models.cnn3d import CNN3D, ResNet3D
 from cacl.models.create import create_model
 from tests.models.helpers import assert_as_torch_draws, parameters, shapes_only
 
@@ -104,10 +104,14 @@ def test_c3d_ends_in_the_retrieval_feature_of_the_method() -> None:
 @pytest.mark.parametrize("name", ["c3d", "r3d10", "r2plus1d10"])
 def test_small_clips_and_the_common_interface(name: str) -> None:
     cnn = create_model(name, width=0.0625).eval()
+    assert isinstance(cnn, CNN3D)
     clip = torch.rand(2, 3, 8, 48, 48)
     with torch.no_grad():
         maps = cnn.forward_features(clip)
+        stages = cnn.forward_stages(clip)
     assert maps.shape == (2, 32, 1, 3, 3)
+    assert [x.shape[1] for x in stages] == [8, 8, 16, 32, 32] if name == "c3d" else [8, 8, 8, 16, 32]
+    assert torch.equal(stages[-1], maps)
     assert (maps >= 0).all()  # after the last ReLU
     features = cnn(clip)
     assert features.shape == (2, cnn.num_features)

@@ -78,6 +78,7 @@ DECIDES = {
     "model.cnn": "r3d18",
     "model.width": 0.125,
     "model.embedding_dim": 16,
+    "model.order_head": "difference",
     "model.dropout": 0.25,
     "model.transformer.embedder": "test_resnet",
     "model.transformer.width": 32,
