@@ -16,6 +16,7 @@ from cacl.method.dual_encoder import DualEncoder, shuffle_frames
 from cacl.method.ema import ema_copy, ema_update
 from cacl.method.key_queue import KeyQueue
 from cacl.method.losses import Loss, LossParts, LossState
+from cacl.method.pairs import Embedding
 from cacl.registry import LOSSES
 
 CONTRAST = "contrast"
@@ -87,7 +88,9 @@ class CACL(nn.Module):
                     raise ConfigError(f"losses.{name}: has to give a scalar with a gradient")
                 total = total + self.config.losses[name] * value
                 metrics |= loss_metrics | {name: value.detach()}
-        return CACLOutput(LossParts(total=total, metrics=metrics), all_keys)
+        queries = {Embedding(name, "query"): x.detach() for name, x in outputs.get(CONTRAST, {}).items()}
+        embeddings = queries | {Embedding(name, "key"): x for name, x in keys.items()}
+        return CACLOutput(LossParts(total=total, metrics=metrics, embeddings=embeddings), all_keys)
 
     def update(self, keys: Tensor) -> None:
         """Ends a step after the optimiser: the momentum copies follow the query encoders, the keys enter the queue.

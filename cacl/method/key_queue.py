@@ -39,3 +39,14 @@ class KeyQueue(nn.Module):
         rows = (self.pointer + torch.arange(skipped, len(keys), device=self.keys.device)) % size
         self.keys.index_copy_(0, rows, keys[skipped:].to(self.keys.dtype))
         self.pointer.add_(len(keys)).remainder_(size)
+
+    def oldest(self, count: int) -> Tensor:
+        """Returns the keys that are replaced next.
+
+        Args:
+            count: How many, up to K.
+
+        Returns:
+            float32 [count, D], the oldest first.
+        """
+        return self.keys[(self.pointer + torch.arange(count, device=self.keys.device)) % len(self.keys)]

@@ -28,7 +28,7 @@ from cacl.registry import PAIRS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossParts:
-    """The scalars of one step. Only `total` carries a gradient."""
+    """The scalars of one step, and the embeddings behind them. Only `total` carries a gradient."""
 
     total: Tensor
     """The weighted sum of the losses, a scalar."""
@@ -43,6 +43,8 @@ class LossParts:
     `batch_top1/<pair>` is the share of videos whose anchor is at least as similar to its own positive as to any other
     positive of the batch.
     `order_accuracy` is the share of clips whose class of frame orders is predicted."""
+    embeddings: Mapping[Embedding, Tensor] = field(default_factory=dict)
+    """Unit vectors [B, D]: the queries and keys of the contrast, of this rank's clips. There are none without it."""
 
 
 class LossState(NamedTuple):

@@ -97,6 +97,13 @@ class RunState(ABC, Generic[Model]):
     def end_step(self) -> None:
         """Changes what changes after the optimiser."""
 
+    def measure(self) -> dict[str, float]:
+        """Returns what a log line says of this state beside the scalars of its steps. All ranks call it.
+
+        It waits for the device, and changes nothing of what is trained.
+        """
+        return {}
+
     @property
     def epochs_done(self) -> float:
         """The number of epochs, not necessarily whole, that the steps taken so far amount to."""

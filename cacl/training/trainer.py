@@ -175,7 +175,7 @@ def fit(
             with averages.paused():
                 validated = judge.run(checkpointer) if judge else {}
             if log_now and averages.steps:
-                scalars = averages.take() | validated
+                scalars = averages.take() | state.measure() | validated
                 scalar_log.write(step, scalars | failure_log.scalars | {"epoch": state.epochs_done})
             if save_now:
                 checkpointer.save(state)

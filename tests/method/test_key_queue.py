@@ -65,3 +65,17 @@ def test_queue_keeps_its_precision() -> None:
     queue.enqueue(keys)
     assert queue.keys.dtype == torch.float32
     assert torch.equal(queue.keys, keys[[4, 5, 2, 3]].float())  # key i lies at i modulo 4
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 7])
+def test_the_oldest_keys_are_those_that_are_replaced_next(count: int) -> None:
+    queue = KeyQueue(7, 3)
+    written = F.normalize(torch.randn(19, 3), dim=1)
+    for keys in written.split(5):
+        queue.enqueue(keys)
+    oldest = queue.oldest(count)
+    assert oldest.tolist() == written[12 : 12 + count].tolist()
+    before = queue.keys.clone()
+    queue.enqueue(F.normalize(torch.randn(count, 3), dim=1))
+    replaced = (before != queue.keys).any(1)
+    assert sorted(before[replaced].tolist()) == sorted(oldest.tolist())

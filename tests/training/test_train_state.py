@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from torch import Tensor
 from cacl import config as configuration
 from cacl.config import Config
 from cacl.errors import CaclError
+from cacl.training.embedding_measures import measure_embeddings
 from cacl.training.train_state import TrainState
 from tests.tiny import tiny_batch
 from tests.training.small_runs import BATCH, VIDEOS, config_of
@@ -148,3 +150,46 @@ def test_compiled_encoders_learn_the_same(usual: dict[str, Tensor], monkeypatch:
     assert found.keys() == usual.keys()
     for name in usual:
         torch.testing.assert_close(found[name], usual[name], rtol=1e-4, atol=1e-6)
+
+
+def test_measures_are_of_the_last_step_and_change_nothing() -> None:
+    train_state = TrainState(config_of(), VIDEOS, CPU)
+    train_state.train_step(tiny_batch(BATCH), sync=True)
+    batch, before = tiny_batch(BATCH, seed=1), copy.deepcopy(train_state.model)
+    train_state.train_step(batch, sync=True)
+    values = {name: x.clone() for name, x in train_state.model.state_dict().items()}
+    random_state = torch.random.get_rng_state()
+    measures = train_state.measure()
+    assert torch.equal(torch.random.get_rng_state(), random_state)
+    assert all(torch.equal(x, values[name]) for name, x in train_state.model.state_dict().items())
+    assert train_state.measure() == measures
+
+    embeddings = before(batch, 1).losses.embeddings
+    assert set(map(str, embeddings)) == {"cnn_query", "cnn_key", "transformer_query", "transformer_key"}
+    assert not any(x.requires_grad for x in embeddings.values())
+    queries, keys = (
+        {name.encoder: x.double() for name, x in embeddings.items() if name.side == side} for side in ("query", "key")
+    )
+    assert measures == pytest.approx(measure_embeddings(queries, keys, None), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("contrast", "first"),
+    [({}, 4), ({"negatives": "both"}, 4), ({"negatives": "batch"}, None), ({"queue_size": 15}, None)],
+    ids=["queue", "both", "batch", "short queue"],
+)
+def test_drift_is_measured_from_when_the_queue_is_full_of_keys(contrast: dict[str, Any], first: int | None) -> None:
+    """A step brings eight keys. Four of them fill a queue of thirty, and a queue of fifteen holds less than two."""
+    train_state = TrainState(config_of(6, contrast=contrast), VIDEOS, CPU)
+    measured = []
+    for step in range(6):
+        train_state.train_step(tiny_batch(BATCH, seed=step), sync=True)
+        if any(name.startswith("drift/") for name in train_state.measure()):
+            measured.append(step + 1)
+    assert measured == (list(range(first, 7)) if first else [])
+
+
+def test_nothing_is_measured_without_a_contrast() -> None:
+    train_state = TrainState(config_of(losses={"contrast": 0.0}), VIDEOS, CPU)
+    train_state.train_step(tiny_batch(BATCH), sync=True)
+    assert train_state.measure() == {}
