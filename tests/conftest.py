@@ -70,6 +70,7 @@ SLOW = (
     "training/test_choices.py::test_a_step_on_a_cpu_takes_less_than_four_gib",
     "training/test_failing_files.py",
     "training/test_finetuning.py",
+    "training/test_knn_validation.py",
     "training/test_several_roots.py",
     "training/test_train_state.py::test_compiled_encoders_learn_the_same",
 )

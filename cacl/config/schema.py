@@ -296,6 +296,17 @@ class TrainConfig:
 
 
 @_section
+class KnnConfig:
+    """How the encoders are judged by nearest neighbours during a training without labels. It changes nothing of it."""
+
+    every: Count = 0
+    """The number of steps from one score to the next. 0 makes none. The data set needs labelled videos of the splits
+    `train` and `val`."""
+    labels: tuple[str, ...] = ("label",)
+    """The labels that videos are classified by: `label`, or other columns of the lists of the data set."""
+
+
+@_section
 class FinetuneConfig:
     """Training with labels, by `cacl finetune`, which alone takes these keys."""
 
@@ -378,6 +389,7 @@ class Config:
     contrast: ContrastConfig = ContrastConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+    knn: KnnConfig = KnnConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
     recognition: RecognitionConfig = RecognitionConfig()

@@ -81,6 +81,11 @@ def summarize(scalars: Mapping[str, float]) -> str:
         parts.append(f"accuracy {scalars['accuracy']:.2f}")
     if "val_accuracy" in scalars:
         parts.append(f"validation accuracy {scalars['val_accuracy']:.2f}")
+    parts += [
+        f"k-NN {name.removeprefix('knn_accuracy/')} {value:.2f}"
+        for name, value in scalars.items()
+        if name.startswith("knn_accuracy/")
+    ]
     parts += [f"{scalars['clips_per_second']:.1f} clips/s", f"data wait {scalars['data_wait_share']:.0%}"]
     if "clips_skipped" in scalars:
         parts.append(f"skipped {scalars['clips_skipped']:.0f}")

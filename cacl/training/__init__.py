@@ -2,7 +2,9 @@
 
 `run_state` takes the single step of a run, and `train_state` has what is special about it in a training without labels.
 `finetuning` sets up runs with labels for the same loop: `finetune_state` has what is special about their steps,
-`layer_rates` the learning rate of each group of layers, and `validation` judges the states of a run.
+`layer_rates` the learning rate of each group of layers, and `validation` judges the states of a run. Of a run without
+labels, `embedding_measures` tells what its embeddings look like, `embedding_warnings` warns of what that means, and
+`knn_validation` scores its encoders by labels that decide nothing.
 
 Each of the others has one job: `choices` has the rules by which settings are chosen where no configuration is given,
 and `choose_config` applies them; `training_videos` finds the videos, `run_manifest` keeps which ones a run began with,

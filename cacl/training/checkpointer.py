@@ -23,6 +23,7 @@ MAY_CHANGE_ON_RESUME = (
     "data.",
     "loader.",
     "retrieval.",
+    "knn.",
     "train.device",
     "train.log_every",
     "train.loggers",

@@ -24,13 +24,14 @@ from cacl.reporting.sinks.select import check_installed
 from cacl.training.checkpointer import Checkpointer, load_to_resume
 from cacl.training.choose_config import choose_config
 from cacl.training.failure_log import FailureLog
+from cacl.training.knn_validation import KnnValidation
 from cacl.training.run_manifest import RunManifest
 from cacl.training.run_state import RunState
 from cacl.training.scalar_averages import ScalarAverages
 from cacl.training.stop_signals import StopSignals, TrainingInterruptedError
 from cacl.training.train_state import TrainState
-from cacl.training.training_videos import find_training_videos
-from cacl.training.validation import Validation
+from cacl.training.training_videos import find_training_videos, scan_videos
+from cacl.training.validation import PeriodicValidation
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,10 @@ def train(config: Config, *, resume: bool = False, given: Collection[str] | None
         loader = ClipLoader.from_config(
             config, catalog=catalog, split=None, rank=rank, world_size=world_size, device=device
         )
-        return run_to_the_end(state, loader, console, saved)
+        validation = None
+        if config.knn.every:
+            validation = KnnValidation(state, scan_videos(config, console, config.clip.min_frames))
+        return run_to_the_end(state, loader, console, saved, validation)
 
 
 def run_to_the_end(
@@ -77,7 +81,7 @@ def run_to_the_end(
     loader: ClipLoader,
     console: Console,
     saved: Checkpoint | None,
-    validation: Validation | None = None,
+    validation: PeriodicValidation | None = None,
 ) -> dict[str, Any]:
     """Takes all steps that a run lacks, and writes everything that it leaves in its folder.
 
@@ -130,7 +134,7 @@ def fit(
     checkpointer: Checkpointer,
     failure_log: FailureLog,
     scalar_log: ScalarLog,
-    validation: Validation | None = None,
+    validation: PeriodicValidation | None = None,
 ) -> dict[str, float]:
     """Takes the steps that the run still lacks, one for each batch. All ranks call it.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from dataclasses import replace
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,25 @@ from cacl.training.checkpointer import Checkpointer
 from cacl.training.finetune_state import FinetuneState
 
 log = logging.getLogger(__name__)
+
+
+class PeriodicValidation(Protocol):
+    """What judges the state of a run after some of its steps. All ranks do so."""
+
+    def due(self, step: int) -> bool:
+        """Returns whether there is a validation after this step."""
+        ...
+
+    def run(self, checkpointer: Checkpointer) -> dict[str, float]:
+        """Judges the state.
+
+        Args:
+            checkpointer: What saves the state, where it is worth that.
+
+        Returns:
+            Scalars by name.
+        """
+        ...
 
 
 class Validation:
@@ -57,11 +77,11 @@ class Validation:
             DataError: A clip cannot be loaded and `loader.on_failure` is "fail", or none can.
         """
         state = self.state
-        _share_batch_statistics(state.model)
+        share_batch_statistics(state.model)
         state.model.eval()
         logits, failures = self._classify()
         state.model.train()
-        self._account_for(failures)
+        account_for(failures, self.videos_named, self.loader)
         videos = torch.tensor(list(logits), dtype=torch.long)
         sums = torch.zeros(3, dtype=torch.float64)
         if logits:
@@ -96,19 +116,33 @@ class Validation:
                 counts[video] += 1
         return {video: value / counts[video] for video, value in sums.items()}, failures
 
-    def _account_for(self, failures: list[Failure]) -> None:
-        """Names videos of which a clip failed, each once, and stops all ranks where a failure is to stop the run."""
-        everywhere = [failure for part in distributed.all_gather_objects(failures) for failure in part]
-        if everywhere and self.loader.config.loader.on_failure == "fail":
-            raise DataError(f'{everywhere[0].reason}; loader.on_failure = "skip" goes on without it')
-        for failure in everywhere:
-            if failure.video not in self.videos_named:
-                self.videos_named.add(failure.video)
-                log.info("validation: leaving out a clip: %s", failure.reason)
+
+def account_for(failures: list[Failure], videos_named: set[int], loader: ClipLoader) -> None:
+    """Names videos of which a clip failed, each once, and stops all ranks where a failure is to stop the run.
+
+    Args:
+        failures: The clips of this rank that did not load.
+        videos_named: The videos that were named before, to which these are added.
+        loader: The loader of the clips.
+
+    Raises:
+        DataError: A clip of some rank failed, and `loader.on_failure` is "fail".
+    """
+    everywhere = [failure for part in distributed.all_gather_objects(failures) for failure in part]
+    if everywhere and loader.config.loader.on_failure == "fail":
+        raise DataError(f'{everywhere[0].reason}; loader.on_failure = "skip" goes on without it')
+    for failure in everywhere:
+        if failure.video not in videos_named:
+            videos_named.add(failure.video)
+            log.info("validation: leaving out a clip: %s", failure.reason)
 
 
-def _share_batch_statistics(model: nn.Module) -> None:
-    """Gives all ranks those of rank 0, which are saved. Nothing else than validations takes them."""
+def share_batch_statistics(model: nn.Module) -> None:
+    """Gives all ranks the batch statistics of rank 0, which are saved. Nothing but validations takes them.
+
+    Args:
+        model: The model, whose buffers change on all ranks but the first.
+    """
     if distributed.world_size() == 1:
         return
     for buffer in model.buffers():

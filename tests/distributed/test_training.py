@@ -29,6 +29,9 @@ from cacl.checkpoints import checkpoint
 from cacl.clips import ClipBatch
 from cacl.config import Config, to_toml
 from cacl.errors import CaclError
+from cacl.loaders.catalog.scan import scan
+from cacl.training.checkpointer import Checkpointer
+from cacl.training.knn_validation import KnnValidation
 from cacl.training.train_state import TrainState
 from cacl.training.trainer import train
 from tests import launch
@@ -102,7 +105,7 @@ def train_same_clips(folder: Path, groups: int) -> dict[str, Any]:
         train_state.model.eval()
         share = SAME_CLIPS_BATCH // distributed.world_size()
         mine = slice(distributed.rank() * share, (distributed.rank() + 1) * share)
-        keys, similarity = [], []
+        keys, similarity, measures = [], [], {}
         for step in range(SAME_CLIPS_STEPS):
             generator = torch.Generator().manual_seed(step)
             views = torch.rand(2, SAME_CLIPS_BATCH, 3, 4, 16, 16, generator=generator).half()
@@ -112,8 +115,25 @@ def train_same_clips(folder: Path, groups: int) -> dict[str, Any]:
             keys.append(train_state.model(batch, train_state.step)[1])
             metrics = train_state.train_step(batch, sync=True)
             similarity.append(distributed.all_gather(metrics["similarity/cnn_query.cnn_key"][None]).mean())
+            measures = train_state.measure()
         state = {name: x.clone() for name, x in train_state.model.state_dict().items()}
-    return {"keys": torch.stack(keys), "similarity": torch.stack(similarity), "state": state}
+    return {"keys": torch.stack(keys), "similarity": torch.stack(similarity), "measures": measures, "state": state}
+
+
+def score_new_encoders(folder: Path) -> dict[str, Any]:
+    """Scores encoders that are not trained yet. All ranks but the first have other batch statistics."""
+    config = configured(
+        folder, "scored", data={"root": str(folder / "labelled.csv"), "layout": "csv"}, knn={"every": 1}
+    )
+    with distributed.process_group("cpu") as device:
+        train_state = TrainState(config, VIDEOS, device)
+        statistics = [x for name, x in train_state.model.query.named_buffers() if name.endswith("running_mean")]
+        for mean in statistics:
+            mean += 10 * distributed.rank()
+        validation = KnnValidation(train_state, scan(config.data))
+        scores, (found, _) = validation.run(Checkpointer(config, "")), validation._features()
+        features = {name: {video: row.tolist() for video, row in rows.items()} for name, rows in found.items()}
+    return {"scores": scores, "features": features, "own statistics": torch.cat(statistics).min().item()}
 
 
 def failure(config: Config) -> str:
@@ -146,6 +166,7 @@ LAUNCHES: launch.Launches = {
     "resumed": (2, lambda folder: observed(configured(folder, "broken"), resume=True)),
     "odd batch": (2, lambda folder: failure(configured(folder, "odd", train={"device": "cpu", "batch_size": 5}))),
     "no videos": (2, lambda folder: failure(configured(folder, "none", data={"root": str(folder / "nowhere")}))),
+    "k-NN": (2, score_new_encoders),
     "stopped": (2, lambda folder: stopped(configured(folder, "stopped"))),
     "same clips of 4": (4, lambda folder: train_same_clips(folder, 1)),
 }
@@ -159,6 +180,8 @@ def folder(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
     """The folder of the tests, after all launches."""
     folder = tmp_path_factory.mktemp("ranks")
     write_videos(folder, make_video)
+    rows = (folder / "videos/labels.csv").read_text().replace(",test", ",val").splitlines()
+    (folder / "labelled.csv").write_text("\n".join([rows[0], *(f"videos/{row}" for row in rows[1:])]))
     launch.run_script(__file__, folder)
     return folder
 
@@ -188,7 +211,8 @@ def assert_same_checkpoint(one: Path, other: Path) -> None:
 @pytest.mark.parametrize("launch", ["same clips of 2", "same clips of 2 in groups", "same clips of 4"])
 def test_many_processes_compute_what_one_does(folder: Path, launch: str) -> None:
     """The keys of all clips come in their order, though shuffled batch norm had dealt them out to other processes. The
-    similarities of queries to the keys of their own clips agree, and, after three steps, all weights and the queue."""
+    similarities of queries to the keys of their own clips agree, and, after three steps, all measures,
+    weights and the queue."""
     expected, results = train_same_clips(folder, 1), results_of(folder, launch)
     keys = expected["keys"][0]
     assert keys.shape == (2 * SAME_CLIPS_BATCH, 8)
@@ -196,12 +220,26 @@ def test_many_processes_compute_what_one_does(folder: Path, launch: str) -> None
     for result in results:
         torch.testing.assert_close(result["keys"], expected["keys"], rtol=0, atol=2e-5)
         torch.testing.assert_close(result["similarity"], expected["similarity"], rtol=0, atol=2e-5)
+        assert "drift/transformer_query" in result["measures"]
+        assert result["measures"] == pytest.approx(expected["measures"], rel=1e-3, abs=1e-4)
         assert result["state"].keys() == expected["state"].keys()
         for name, value in expected["state"].items():
             torch.testing.assert_close(
                 result["state"][name], value, rtol=1e-4, atol=2e-5, msg=lambda m, name=name: f"{name}: {m}"
             )
         assert_equal(result["state"], results[0]["state"])
+
+
+def test_ranks_share_the_videos_of_a_score_and_take_the_encoders_of_the_first(folder: Path) -> None:
+    expected, results = score_new_encoders(folder), results_of(folder, "k-NN")
+    assert [result["own statistics"] for result in results] == [0, 10]
+    for name, rows in expected["features"].items():
+        parts = [result["features"][name] for result in results]
+        assert sorted(video for part in parts for video in part) == sorted(rows) == list(range(VIDEOS))
+        for part in parts:
+            for video, row in part.items():
+                assert row == pytest.approx(rows[video], rel=1e-4, abs=1e-5)
+    assert all(result["scores"] == expected["scores"] for result in results)
 
 
 def test_ranks_end_with_the_same_weights_and_queue(folder: Path) -> None:

@@ -25,9 +25,10 @@ def events(run: Path) -> EventAccumulator:
         ({}, "loss 1.234, 12.3 clips/s, data wait 26%"),
         (CONTRAST, "loss 1.234, contrast 0.500, positives 0.50, 12.3 clips/s, data wait 26%"),
         (ORDER, "loss 1.234, order 2.000, order accuracy 0.12, 12.3 clips/s, data wait 26%"),
+        ({"knn_accuracy/cnn.motion": 0.25}, "loss 1.234, k-NN cnn.motion 0.25, 12.3 clips/s, data wait 26%"),
         ({"clips_skipped": 3.0, "gradient_norm": 1.0}, "loss 1.234, 12.3 clips/s, data wait 26%, skipped 3"),
     ],
-    ids=["loss alone", "contrast", "order", "skipped"],
+    ids=["loss alone", "contrast", "order", "neighbours", "skipped"],
 )
 def test_a_summary_names_what_is_there(scalars: dict[str, float], text: str) -> None:
     assert summarize(SCALARS | scalars) == text

@@ -42,6 +42,8 @@ MAY_CHANGE: dict[str, Any] = {
     "retrieval.clips_per_video": 3,
     "retrieval.clip_starts": "official",
     "retrieval.batch_size": 5,
+    "knn.every": 1,
+    "knn.labels": ("label", "second"),
 }
 """Every key that a resumed run may set anew, with another value; None stands for a path that the test makes. These keys
 say how it runs, where things lie and how it is evaluated. Every other key decides what is computed, and is refused."""
