@@ -167,7 +167,7 @@ class ClipPlan:
     video: int
     """The position of the video in the catalog."""
     start: int
-    """The number of the first frame."""
+    """The number of the first frame, of the first view where views show different moments."""
     stride: int
     """The distance between consecutive frames of the clip, in frames of the video."""
     length: int
@@ -178,11 +178,26 @@ class ClipPlan:
     """The query and the key view for training, one centre view for evaluation."""
     resize: tuple[int, int] | None = None
     """The (height, width) in pixels to which frames are resized before views are cropped. None leaves their size."""
+    view_starts: tuple[int, ...] = ()
+    """The number of the first frame of each view, where views show different moments of the video. Empty where all of
+    them show the same frames."""
 
     @property
     def frame_numbers(self) -> range:
-        """The numbers of the T frames of the clip."""
+        """The numbers of the T frames of the clip, of the first view where views show different moments."""
         return range(self.start, self.start + self.length * self.stride, self.stride)
+
+    @property
+    def moments(self) -> tuple[ClipPlan, ...]:
+        """Plans that together have the views of this one in their order, each of a single moment of the video.
+
+        This is the plan alone where all views show the same frames, else one plan for each view, even where two of them
+        happen to start at the same frame.
+        """
+        if not self.view_starts:
+            return (self,)
+        pairs = zip(self.view_starts, self.views, strict=True)
+        return tuple(replace(self, start=start, views=(view,), view_starts=()) for start, view in pairs)
 
     @property
     def needs_pillow(self) -> bool:

@@ -61,6 +61,7 @@ class ClipLoader:
         size: int = 112,
         batch_size: int = 64,
         views: int = 2,
+        max_frames_apart: int = 0,
         split: str | None = "train",
         labels: str | None = None,
         seed: int = 0,
@@ -78,6 +79,8 @@ class ClipLoader:
             size: The height and the width of a view, in pixels.
             batch_size: The number of clips in a batch over all ranks, which divide it among them.
             views: The number of augmented views of each clip.
+            max_frames_apart: How far in time any other view may start from the first one, in frames of the video. With
+                0, all views show the same frames.
             split: `train`, `val` or `test`; None takes all videos. Where nothing tells splits, all videos are `train`.
             labels: What `batch.labels` holds: `label`, the class of a video, or another column of the lists of the data
                 set. None: nothing.
@@ -96,7 +99,7 @@ class ClipLoader:
             {
                 "seed": seed,
                 "data": {"root": str(root)},
-                "clip": {"frames": frames, "stride": stride, "size": size},
+                "clip": {"frames": frames, "stride": stride, "size": size, "max_frames_apart": max_frames_apart},
                 "loader": {"backend": backend},
             }
         )

@@ -72,7 +72,11 @@ class Reference:
 
 def _shifted(plan: ClipPlan, video: VideoRecord, frames: int) -> ClipPlan:
     last_start = video.frames - 1 - plan.stride * (plan.length - 1)
-    return replace(plan, start=min(max(plan.start + frames, 0), last_start))
+
+    def shifted(start: int) -> int:
+        return min(max(start + frames, 0), last_start)
+
+    return replace(plan, start=shifted(plan.start), view_starts=tuple(map(shifted, plan.view_starts)))
 
 
 def _distance(shown: ClipBatch, truth: ClipBatch) -> np.ndarray:

@@ -97,10 +97,12 @@ class VideoSet:
             return None
         plans = [plan for batch in self.plans for plan in batch]
         videos = [self.catalog.videos[plan.video] for plan in plans]
-        if decodes == "whole file":
+        if decodes == "whole file":  # All moments of the clip are taken of it.
             return statistics.mean(video.frames for video in videos)
-        pairs = zip(plans, videos, strict=True)
-        return statistics.mean(plan.frame_numbers[-1] + 1 - video.decoding_start(plan.start) for plan, video in pairs)
+        return statistics.mean(
+            sum(moment.frame_numbers[-1] + 1 - video.decoding_start(moment.start) for moment in plan.moments)
+            for plan, video in zip(plans, videos, strict=True)
+        )
 
 
 class LoaderMeasurement(NamedTuple):
@@ -224,7 +226,7 @@ class LoaderRun(ContenderRun[LoaderMeasurement]):
             clips_per_second=spread,
             each_clips_per_second=tuple(self.values),
             decoded_frames_per_second=decoded and spread.median * decoded,
-            returned_frames_per_second=spread.median * videos.config.clip.frames,
+            returned_frames_per_second=spread.median * len(videos.plans[0][0].moments) * videos.config.clip.frames,
             cores=processor_seconds / seconds if used else None,
             core_ms_per_clip=1000 * processor_seconds / clips if used else None,
             first_batch_seconds=self.first_batch_seconds,

@@ -189,7 +189,7 @@ def dali_views(
         where = "gpu" if device.type == "cuda" else "cpu"
         shown = fn.external_source(lambda: clips, batch=True, device=where, layout="FHWC", no_copy=True)
         nodes = fn.external_source(lambda: inputs, num_outputs=len(inputs))
-        graph.set_outputs(*views.graph_outputs(shown, nodes))
+        graph.set_outputs(*views.graph_outputs([shown], nodes))
     graph.build()
 
     def run() -> Sequence[Tensor]:

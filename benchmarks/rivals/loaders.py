@@ -28,7 +28,8 @@ from cacl.loaders.decode.raw import open_video, select_video_stream
 Load = Callable[[str, VideoRecord, ClipPlan, Config], tuple[Tensor, ...]]
 """Takes (file, record, plan, configuration), and returns one [3, T, H, W] per view; more may follow these."""
 Decode = Callable[[str, VideoRecord, ClipPlan], Tensor]
-"""Takes (file, record, plan), and returns the frames of the clip: RGB uint8 [T, 3, H, W], channels last in memory."""
+"""Takes (file, record, plan of a single moment), and returns its frames: RGB uint8 [T, 3, H, W], channels last in
+memory."""
 
 
 def worker_count(config: Config) -> int:
@@ -136,8 +137,8 @@ def tuned_views(decode: Decode, file: str, video: VideoRecord, plan: ClipPlan, c
     Returns:
         One float16 [3, T, H, W] per view.
     """
-    frames = decode(file, video, plan)
-    return tuple(_with_colors(_cropped(frames, view, config.clip.size), view) for view in plan.views)
+    images = _cropped_views(decode, file, video, plan, config.clip.size)
+    return tuple(_with_colors(view_images, view) for view_images, view in zip(images, plan.views, strict=True))
 
 
 def color_jitter_views(
@@ -148,8 +149,8 @@ def color_jitter_views(
     Returns:
         One float16 [3, T, H, W] per view, with the same colours for all frames of it.
     """
-    frames, jitter = decode(file, video, plan), _jitter(config.augment)
-    views = (jitter(_cropped(frames, view, config.clip.size)) for view in plan.views)
+    jitter = _jitter(config.augment)
+    views = map(jitter, _cropped_views(decode, file, video, plan, config.clip.size))
     return tuple(v2.functional.to_dtype(view, torch.float16, scale=True).transpose(0, 1) for view in views)
 
 
@@ -163,9 +164,18 @@ def official_release_views(file: str, video: VideoRecord, plan: ClipPlan, config
     """
     with open_video(file) as container:
         images = [frame.to_image(threads=1) for frame in container.decode(select_video_stream(container))]
-    clip = [images[number] for number in plan.frame_numbers]
-    shuffled = [clip[position] for position in plan.order]
-    return tuple(_stack(frames, view, config.clip.size) for frames in (clip, shuffled) for view in plan.views)
+    views = [
+        ([images[number] for number in moment.frame_numbers], view) for moment in plan.moments for view in moment.views
+    ]
+    shuffled = [([frames[position] for position in plan.order], view) for frames, view in views]
+    return tuple(_stack(frames, view, config.clip.size) for frames, view in views + shuffled)
+
+
+def _cropped_views(decode: Decode, file: str, video: VideoRecord, plan: ClipPlan, size: int) -> Iterator[Tensor]:
+    """Decodes each moment of a clip, and yields its views without their colours: uint8 [T, 3, H, W]."""
+    for moment in plan.moments:
+        frames = decode(file, video, moment)
+        yield from (_cropped(frames, view, size) for view in moment.views)
 
 
 def _cropped(frames: Tensor, view: ViewPlan, size: int) -> Tensor:

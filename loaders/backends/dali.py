@@ -145,7 +145,8 @@ class DaliBackend:
             raise ConfigError('"dali" does neither augment.resize nor augment.color_arithmetic = "pillow": "cpu" does')
         video = self.catalog.videos[plan.video]
         try:
-            return self.source.read(self.catalog.location(video), video, plan)
+            location = self.catalog.location(video)
+            return ClipInputs.join(self.source.read(location, video, moment) for moment in plan.moments)
         except DataError as error:
             return Failure(plan.index, plan.video, str(error))
 
@@ -163,12 +164,14 @@ class DaliBackend:
         If the graph dies, the clips that it fails on become failures, and the batches that were in it go back to the
         head of the queue, for the next graph.
         """
-        max_clips, views = len(first.plans), len(first.plans[0].views)
+        max_clips, views, moments = len(first.plans), len(first.plans[0].views), len(first.plans[0].moments)
         in_flight: deque[PendingBatch] = deque()  # The oldest comes first.
 
         def feed() -> list[Any]:
             clips = queue.ready[0].clips if queue.ready else []
-            if not 0 < len(clips) <= max_clips or len(clips[0].views) != views:
+            if not 0 < len(clips) <= max_clips:
+                raise StopIteration
+            if (len(clips[0].views), len(clips[0].inputs)) != (views, moments * len(self.source.layouts)):
                 raise StopIteration
             in_flight.append(queue.ready.popleft())
             return graph_inputs(clips, self.view_maker)
@@ -180,6 +183,7 @@ class DaliBackend:
             self.view_maker,
             max_clips=max_clips,
             views=views,
+            moments=moments,
             threads=threads,
             prefetch=prefetch,
             device_id=self.device.index,

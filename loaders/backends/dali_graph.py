@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cacl.clips import ViewPlan
@@ -24,6 +25,7 @@ def build_graph(
     *,
     max_clips: int,
     views: int,
+    moments: int,
     threads: int,
     prefetch: int,
     device_id: int | None,
@@ -36,6 +38,7 @@ def build_graph(
         view_maker: Makes views of the frames.
         max_clips: The largest number of clips in a batch.
         views: The number of views of each clip.
+        moments: The number of moments of a video that the views of a clip show: one, or as many as views.
         threads: The number of threads that DALI uses.
         prefetch: The number of batches that the graph makes ahead of the one asked for.
         device_id: The number of the GPU, or None for a CPU.
@@ -48,12 +51,11 @@ def build_graph(
 
     # Operators run where their frames are; from the decoder on, that is all the difference a GPU makes.
     graph = Pipeline(batch_size=max_clips, num_threads=threads, device_id=device_id, prefetch_queue_depth=prefetch)
-    source_inputs = len(source.layouts)
-    layouts = [*source.layouts, *[""] * view_maker.inputs_per_view * views]
+    layouts = [*source.layouts * moments, *[""] * view_maker.inputs_per_view * views]
     with graph:
-        nodes = fn.external_source(feed, num_outputs=len(layouts), layout=layouts)
-        frames = source.frames(*nodes[:source_inputs])
-        graph.set_outputs(*view_maker.graph_outputs(frames, nodes[source_inputs:]))
+        nodes = iter(fn.external_source(feed, num_outputs=len(layouts), layout=layouts))
+        frames = [source.frames(*islice(nodes, len(source.layouts))) for _ in range(moments)]
+        graph.set_outputs(*view_maker.graph_outputs(frames, list(nodes)))
     graph.build()
     return graph
 
@@ -66,7 +68,8 @@ def graph_inputs(clips: Sequence[ClipInputs], view_maker: ViewMaker) -> list[Any
         view_maker: Makes views of the frames.
 
     Returns:
-        The inputs of the frame source, each a list with an array per clip, followed by those of each view.
+        The inputs of the frame source for each moment, each a list with an array per clip, followed by those of each
+        view.
     """
     inputs: list[Any] = [list(column) for column in zip(*(clip.inputs for clip in clips), strict=True)]
     return inputs + [column for view in plans_by_view(clips) for column in view_maker.view_inputs(view)]

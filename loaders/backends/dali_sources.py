@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import chain
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -22,11 +24,21 @@ class ClipInputs(NamedTuple):
     """One clip as the graph takes it."""
 
     inputs: tuple[np.ndarray, ...]
-    """The arrays of which the frame source makes the frames, one for each of its layouts."""
+    """The arrays of which the frame source makes the frames, one for each of its layouts; those of the first moment,
+    then those of the next."""
     views: tuple[ViewPlan, ...]
     """The views, in the coordinates of the frames that the source makes, which may lie sideways."""
     quarter_turns: tuple[int, ...]
     """For each view, the counter-clockwise quarter turns that bring it upright once it is made."""
+
+    @classmethod
+    def join(cls, moments: Iterable[ClipInputs]) -> ClipInputs:
+        """Joins what was read of the moments of one clip.
+
+        Args:
+            moments: The inputs of each moment, in the order of `ClipPlan.moments`.
+        """
+        return cls(*(tuple(chain.from_iterable(column)) for column in zip(*moments, strict=True)))
 
 
 class FrameSource(Protocol):
@@ -36,15 +48,15 @@ class FrameSource(Protocol):
     """DALI's layout of each input of a clip."""
 
     def read(self, location: Location, video: VideoRecord, plan: ClipPlan) -> ClipInputs:
-        """Reads what the graph needs of one video. It is called in threads, ahead of the graph.
+        """Reads what the graph needs of one moment of a video. It is called in threads, ahead of the graph.
 
         Args:
             location: The video file.
             video: The record of the video.
-            plan: The frames and the views that are wanted.
+            plan: The frames and the views that are wanted, of a single moment.
 
         Returns:
-            The inputs of the graph for this clip.
+            The inputs of the graph for this moment.
 
         Raises:
             DataError: The file cannot be read. The message names it.

@@ -6,6 +6,7 @@ B is the number of clips in a batch, and V the number of views of each clip.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -36,11 +37,12 @@ class ViewMaker(Protocol):
         """
         ...
 
-    def graph_outputs(self, frames: Node, inputs: Sequence[Node]) -> list[Node]:
+    def graph_outputs(self, frames: Sequence[Node], inputs: Sequence[Node]) -> list[Node]:
         """Adds the end of the graph.
 
         Args:
-            frames: The node of the frames, uint8 RGB of any size in DALI's layout FHWC.
+            frames: The node of the frames of all views, or one node for each view. They are uint8 RGB of any size in
+                DALI's layout FHWC.
             inputs: The nodes of the inputs of the first view, then of the second, and so on.
 
         Returns:
@@ -94,10 +96,13 @@ class DaliViews:
             np.array([view.flip for view in views], np.int32),
         ]
 
-    def graph_outputs(self, frames: Node, inputs: Sequence[Node]) -> list[Node]:
+    def graph_outputs(self, frames: Sequence[Node], inputs: Sequence[Node]) -> list[Node]:
         """Adds the operators that make each view, see `ViewMaker.graph_outputs`."""
         count = self.inputs_per_view
-        return [self._view(frames, *inputs[first : first + count]) for first in range(0, len(inputs), count)]
+        starts = range(0, len(inputs), count)
+        return [
+            self._view(own, *inputs[start : start + count]) for own, start in zip(cycle(frames), starts, strict=False)
+        ]
 
     def _view(self, frames: Node, start: Node, shape: Node, color: Node, mirror: Node) -> Node:
         from nvidia.dali import fn, types
@@ -136,19 +141,32 @@ class KernelViews:
         """
         return [np.array([(view.top + view.side - 1, view.left + view.side - 1) for view in views], np.int32)]
 
-    def graph_outputs(self, frames: Node, inputs: Sequence[Node]) -> list[Node]:
+    def graph_outputs(self, frames: Sequence[Node], inputs: Sequence[Node]) -> list[Node]:
         """Returns the frames and one pixel of each view, see `ViewMaker.graph_outputs`."""
         from nvidia.dali import fn
 
         # These pixels serve nothing but that the graph dies of frames that are smaller than they were when the video
         # was scanned, as it does when it crops them itself.
-        return [frames, *(fn.slice(frames, start=last, shape=[1, 1], axis_names="HW") for last in inputs)]
+        pixels = (
+            fn.slice(own, start=last, shape=[1, 1], axis_names="HW")
+            for own, last in zip(cycle(frames), inputs, strict=False)
+        )
+        return [*frames, *pixels]
 
     def to_tensors(self, outputs: Sequence[Any], plans: Sequence[Sequence[ViewPlan]]) -> Sequence[Tensor]:
-        """Makes all views of the frames by one kernel, see `ViewMaker.to_tensors`."""
+        """Makes all views of the same frames by one kernel, see `ViewMaker.to_tensors`."""
+        moments = outputs[: len(outputs) - len(plans)]  # Behind them comes a pixel of each view.
+        shared = len(plans) // len(moments)
+        return [
+            view
+            for number, frames in enumerate(moments)
+            for view in self._views(frames, plans[number * shared : (number + 1) * shared])
+        ]
+
+    def _views(self, frames: Sequence[Any], plans: Sequence[Sequence[ViewPlan]]) -> Sequence[Tensor]:
         crops = [[(view.top, view.left, view.side, view.flip) for view in views] for views in plans]
         return augment(
-            [torch.from_dlpack(frames) for frames in outputs[0]],
+            [torch.from_dlpack(clip) for clip in frames],
             torch.tensor(crops, dtype=torch.int32),
             torch.from_numpy(np.array([[view.color for view in views] for views in plans])),
             self.size,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TypeAlias
 
 import torch
@@ -19,7 +20,8 @@ from cacl.loaders.decode.storage import Location
 
 LoadClip: TypeAlias = Callable[[Location, VideoRecord, ClipPlan, int, Sequence[Tensor]], None]
 """A function (location, video, plan, size, out) that loads one clip, such as `cpu.load_clip` and `reference.load_clip`.
-It fills `out`, one float16 [3, T, size, size] for each view, and raises DataError if the file cannot be read."""
+Its plan is of a single moment. It fills `out`, one float16 [3, T, size, size] for each view, and raises DataError if
+the file cannot be read."""
 
 
 def build(
@@ -93,8 +95,14 @@ class ThreadPoolBackend:
         for row, plan in enumerate(plans):
             video = self.catalog.videos[plan.video]
             out = [view[row] for view in batch.views]
-            jobs.append(pool.submit(self.load_clip, self.catalog.location(video), video, plan, self.size, out))
+            jobs.append(pool.submit(self._load_moments, self.catalog.location(video), video, plan, out))
         return batch, jobs
+
+    def _load_moments(self, location: Location, video: VideoRecord, plan: ClipPlan, out: Sequence[Tensor]) -> None:
+        """Loads all views of a clip, in one moment of the video after the other."""
+        views = iter(out)
+        for moment in plan.moments:
+            self.load_clip(location, video, moment, self.size, list(islice(views, len(moment.views))))
 
 
 def _wait_for(batch: ClipBatch, jobs: list[Future[None]]) -> ClipBatch:

@@ -22,7 +22,14 @@ from cacl.config import AugmentConfig, ClipConfig
 from cacl.loaders.sampling.augmentation import center_crop_view, draw_view, three_crop_views
 from cacl.loaders.sampling.rng import RandomStream
 
-EPOCH_ORDER_STREAM, CLIP_STREAM, TRAINING_STEP_STREAM, BATCH_TRANSFORM_STREAM, ROUND_ORDER_STREAM = range(5)
+(
+    EPOCH_ORDER_STREAM,
+    CLIP_STREAM,
+    TRAINING_STEP_STREAM,
+    BATCH_TRANSFORM_STREAM,
+    ROUND_ORDER_STREAM,
+    VIEW_START_STREAM,
+) = range(6)
 """What a stream of random numbers is for. It is the second value of the stream's key, behind the seed, so that streams
 for different purposes never share a number."""
 
@@ -34,7 +41,7 @@ class ClipSampler:
 
     Args:
         videos: The videos, each long enough for a clip.
-        clip: The length and the stride of a clip.
+        clip: The length and the stride of a clip, and how far apart in time its views may start.
         augment: The random views.
         seed: The seed of the run.
         views: The number of views of a clip. The first ones are the same whatever their number.
@@ -77,8 +84,8 @@ class ClipSampler:
         video = self.videos[number]
         rng = RandomStream(self.seed, CLIP_STREAM, epoch, slot)
         stride = fitting_stride(video, self.clip)
-        needed = max(_span(self.clip.frames, stride), self.clip.min_remaining_frames)
-        start = rng.integer(0, video.frames - needed + 1)
+        last_start = video.frames - max(_span(self.clip.frames, stride), self.clip.min_remaining_frames)
+        start = rng.integer(0, last_start + 1)
         return ClipPlan(
             index=index,
             video=number,
@@ -88,7 +95,20 @@ class ClipSampler:
             order=draw_frame_order(rng, self.clip.frames),
             views=tuple(draw_view(rng, video, self.augment) for _ in range(self.views)),
             resize=_resize(self.augment),
+            view_starts=self._draw_view_starts(start, last_start, epoch, slot),
         )
+
+    def _draw_view_starts(self, start: int, last_start: int, epoch: int, slot: int) -> tuple[int, ...]:
+        """Draws where each view starts, the first one at `start`. The result is empty where all start there.
+
+        The numbers come from a stream of their own: everything else about a sample stays what it is without them.
+        """
+        distance = self.clip.max_frames_apart
+        if not distance:
+            return ()
+        rng = RandomStream(self.seed, VIEW_START_STREAM, epoch, slot)
+        first, last = max(0, start - distance), min(last_start, start + distance)
+        return (start, *(rng.integer(first, last + 1) for _ in range(self.views - 1)))
 
     def _video_in_slot(self, epoch: int, slot: int) -> int:
         """Returns the position of the video that an epoch visits in one of its slots."""

@@ -105,9 +105,9 @@ def test_a_part_is_a_section_with_those_in_it_or_a_key() -> None:
     [
         ("clip.framse", "clip.framse: no such key; did you mean clip.frames?"),
         ("optm", "optm: no such key; did you mean optim?"),
-        ("clip.q", "clip.q: no such key; clip has frames, stride, min_remaining_frames, size"),
+        ("clip.q", "clip.q: no such key; clip has frames, stride, min_remaining_frames, max_frames_apart, size"),
         ("data.roots.wight", "data.roots.wight: no such key; did you mean data.roots.weight?"),
-        ("clip.", "clip.: no such key; clip has frames, stride, min_remaining_frames, size"),
+        ("clip.", "clip.: no such key; clip has frames, stride, min_remaining_frames, max_frames_apart, size"),
     ],
 )
 def test_an_unknown_part_is_one_line_with_the_way_out(part: str, told: str) -> None:

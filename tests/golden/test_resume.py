@@ -137,6 +137,7 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
         "optim": {"name": "adamw", "lr": 1e-3, "warmup_epochs": 3.0, "max_grad_norm": 1.0},
     },
     "cnn": {"contrast": {"pairs": "cnn", "shuffle_bn_groups": 2}},
+    "clips apart": {"clip": {"max_frames_apart": 5}},
     "none": {"losses": {"contrast": 0.0}, "optim": {"warmup_epochs": 2.0}},
 }
 

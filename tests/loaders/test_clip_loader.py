@@ -202,6 +202,7 @@ def test_the_state_of_other_clips_is_refused(config: Config) -> None:
         loader(config, views=1),
         loader(replace(config, seed=6)),
         loader(replace(config, clip=replace(CLIP, stride=1))),
+        loader(replace(config, clip=replace(CLIP, max_frames_apart=3))),
         loader(replace(config, augment=AugmentConfig(hue=0.0))),
     ]
     for other in others:

@@ -12,12 +12,16 @@ import torch
 
 from cacl.benchmarks.loader.command import LoaderBenchmark, bench_loader
 from cacl.benchmarks.loader.contenders import BASELINE
-from cacl.benchmarks.loader.run import LoaderContender
+from cacl.benchmarks.loader.run import TOLERANCE, LoaderContender
+from cacl.benchmarks.rivals import loaders
 from cacl.clips import ClipBatch, ClipPlan
-from cacl.config import Config, load
+from cacl.config import Config
+from cacl.config import load as load_config
 from cacl.errors import CaclError
 from cacl.loaders.backends.select import Backend, build_backend
 from cacl.loaders.catalog.catalog import Catalog
+from cacl.loaders.catalog.scan import scan
+from cacl.loaders.sampling.sampler import ClipSampler
 from cacl.reporting.console import Console
 from tests.benchmarks.loader.small import FRAMES, SMALL, make_videos
 
@@ -66,8 +70,12 @@ def _broken(batch: ClipBatch) -> ClipBatch:
     raise RuntimeError("Caught in a worker\nout of luck")
 
 
-def _bench(raw: Path, *contenders: LoaderContender) -> LoaderBenchmark:
-    config = load(overrides=SMALL)
+def _same_moment(plan: ClipPlan) -> ClipPlan:
+    return replace(plan, view_starts=(plan.start, plan.start))
+
+
+def _bench(raw: Path, *contenders: LoaderContender, overrides: Sequence[str] = ()) -> LoaderBenchmark:
+    config = load_config(overrides=[*SMALL, *overrides])
     with Console(enabled=False) as console:
         return bench_loader(
             raw, None, config, clips=4, repeats=1, console=console, list_contenders=lambda _: contenders
@@ -115,6 +123,37 @@ def test_without_ours_there_is_nothing_to_compare_with(raw: Path) -> None:
     assert result.rows[1].ratio is None
     with pytest.raises(CaclError, match="cacl cpu, raw videos: refused"):
         result.check()
+
+
+def test_views_at_different_moments_are_measured(raw: Path) -> None:
+    """Both clips are decoded and both count. Of 24 frames from which a clip spans 7, one begins at one of 18."""
+    wrong = LoaderContender(name="wrong", description="", prepare=partial(_Bent, plan=_same_moment))
+    ours, wrong = _bench(raw, OURS, wrong, overrides=["clip.max_frames_apart=17"]).rows
+    assert wrong.reason.startswith("refused: ")
+    assert ours.reason == ""
+    assert ours.stats
+    speed = ours.stats.clips_per_second.median
+    assert ours.stats.returned_frames_per_second == pytest.approx(2 * 4 * speed)
+    assert ours.stats.decoded_frames_per_second
+    assert 2 * 7 <= ours.stats.decoded_frames_per_second / speed <= 2 * 24
+
+
+@pytest.mark.parametrize("load", [partial(loaders.tuned_views, loaders.pyav_frames), loaders.official_release_views])
+def test_rivals_follow_plans_of_two_moments(raw: Path, load: loaders.Load) -> None:
+    config = load_config(overrides=[*SMALL, "clip.max_frames_apart=17"])
+    catalog = scan(replace(config.data, root=str(raw)))
+    plans = [ClipSampler(catalog.videos, config.clip, config.augment, 0).plan(index) for index in range(6)]
+    assert all(plan.view_starts[0] != plan.view_starts[1] for plan in plans[:2])
+    reference = build_backend("reference", catalog, config, torch.device("cpu"))
+    (true,) = reference.batches([plans])
+    for row, plan in enumerate(plans):
+        video = catalog.videos[plan.video]
+        views = load(str(catalog.location(video)), video, plan, config)
+        expected = [view[row].float() for view in true.views]
+        if len(views) == 4:
+            expected += [view[:, list(plan.order)] for view in expected]
+        for mine, theirs in zip(views, expected, strict=True):
+            assert 255 * (mine.float().clamp(0, 1) - theirs.clamp(0, 1)).abs().mean() < TOLERANCE
 
 
 def test_videos_without_motion_are_no_reason_to_refuse(tmp_path: Path) -> None:
