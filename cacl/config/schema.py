@@ -112,10 +112,8 @@ class ClipConfig:
     are left out. 0 asks for as many as the clip spans and keeps shorter videos (see `stride`). The published value is
     46, for a span of 31."""
     max_frames_apart: Count = 0
-    """The greatest distance in time between the clips of the query and the key, in frames of the video from start to
-    start. The clip of the key starts at any frame that near to the start of the query's, each as likely as any other.
-    0 is published: both show the same frames. With as many frames as the longest video has, the two are independent of
-    each other."""
+    """The most frames between the starts of the query's and the key's clip; any start of the key so near is as likely
+    as any other. 0 is published: both show the same frames. The length of the longest video makes them independent."""
     size: Annotated[int, Field(ge=16, strict=True)] = 112
     """The height and the width of a view, in pixels."""
 
