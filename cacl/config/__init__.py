@@ -2,9 +2,9 @@
 
     config = load("demo", overrides=["optim.lr=0.1"])
 
-`schema` has the keys, each with its meaning beside it; `names` checks values that are names in a registry; `rules` has
-what contradicts what; `loading` reads and writes; `recipes` finds what is installed by name; `reference` tells all of
-the keys to people.
+`schema` has the keys, each with its meaning beside it; `bounds` has the numbers that keys take; `names` checks values
+that are names in a registry; `rules` has what contradicts what; `loading` reads and writes; `recipes` finds what is
+installed by name; `reference` tells all of the keys to people.
 An unknown key is an error that names the nearest known one.
 """
 

@@ -81,6 +81,11 @@ def _of_method(config: Config) -> Iterator[str]:
             f"model.transformer.width = {transformer.width} is not a multiple of "
             f"model.transformer.heads = {transformer.heads}"
         )
+    if transformer.embedder == "tubelet" and config.clip.frames % 2:
+        yield (
+            f'clip.frames = {config.clip.frames} is odd: model.transformer.embedder = "tubelet" makes a token of two '
+            "frames"
+        )
     if not any(config.losses.values()):
         yield f"losses = {config.losses}: nothing is left to train on; give one a weight above 0"
     if batch_size % groups or batch_size == groups:

@@ -7,17 +7,11 @@ from typing import Annotated, Literal, TypeVar, dataclass_transform
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from cacl.config.bounds import AboveZero, Count, NonNegative, Positive, Share
 from cacl.config.names import NameOf
 from cacl.registry import BACKENDS, BATCH_TRANSFORMS, ENCODERS, LAYOUTS, LOGGERS, LOSSES, PAIRS
 
 T = TypeVar("T")
-
-# Values are strict, since TOML tells numbers from strings and booleans and nothing needs to be guessed.
-Positive = Annotated[int, Field(ge=1, strict=True)]
-Count = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
-Share = Annotated[float, Field(ge=0, le=1, strict=True)]
-NonNegative = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
-AboveZero = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
 
 Init = Literal["normal", "torch"]
 
@@ -187,10 +181,12 @@ class LoaderConfig:
 
 @_section
 class TransformerConfig:
-    """The video transformer, which reads one token for each frame."""
+    """The video transformer, which reads one token for each frame, or for each two of them."""
 
     embedder: str = "resnet50"
-    """The network that turns a frame into a token: any timm model by name, or `light`, a small convolutional stem."""
+    """The network that makes the tokens. Any timm model by name, and `light`, a small convolutional stem, make one of
+    each frame. `tubelet`, a convolution with batch norm, makes one of each two neighbouring frames (Arnab et al.,
+    ViViT, ICCV 2021), and so sees what moves; `clip.frames` has to be even."""
     weights: str = ""
     """The file of the embedder's weights (.safetensors or .pth). Without one they are random."""
     frozen: bool = True
@@ -203,7 +199,7 @@ class TransformerConfig:
     """The number of attention heads in a block. They divide the width."""
     normalize: bool = True
     """Whether frames are brought to the mean and the deviation that the timm model states. The published recipe does
-    not do so, and `light` never does."""
+    not do so, and `light` and `tubelet` never do."""
 
 
 @_section

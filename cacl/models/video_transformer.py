@@ -1,6 +1,7 @@
-"""The video transformer: one token per frame of the clip and of its shuffled copy, read as one sequence.
+"""The video transformer: tokens of the clip and of its shuffled copy, read as one sequence.
 
-A frame becomes a token in one of two embedders: a timm image model, or a small convolutional stem.
+A frame becomes a token in one of two embedders: a timm image model, or a small convolutional stem. A third embedder
+makes a token of two neighbouring frames.
 """
 
 from __future__ import annotations
@@ -21,19 +22,20 @@ from cacl.models.encoder import Encoder
 
 
 class VideoTransformer(Encoder):
-    """Pre-norm blocks (Dosovitskiy et al., ICLR 2021) over [CLS, T frames, the same T frames in shuffled order].
+    """Pre-norm blocks (Dosovitskiy et al., ICLR 2021) over [CLS, N tokens of the clip, N tokens of its shuffled copy].
 
-    Each of the 2T + 1 tokens has a learned position.
+    N is T where each frame is a token, as published, and T / 2 with the embedder `tubelet`. Each of the 2N + 1 tokens
+    has a learned position.
 
     Args:
-        config: The embedder of frames and the size of the transformer. The embedder `light` is always trained;
-            `config.frozen` is for image models that come with weights.
+        config: The embedder of frames and the size of the transformer. The embedders `light` and `tubelet` are always
+            trained; `config.frozen` is for image models that come with weights.
         frames: T, the number of frames of a clip.
         init: `normal` draws the linear layers of the blocks and of the embedder as Dosovitskiy et al. do (truncated
             normal, standard deviation 0.02); `torch` leaves them as torch draws them.
 
     Raises:
-        ConfigError: timm does not know the embedder, or weights are given to the embedder `light`.
+        ConfigError: timm does not know the embedder, or weights are given to `light` or `tubelet`.
         CheckpointError: The weights of the embedder cannot be read, or do not fit it.
     """
 
@@ -42,8 +44,9 @@ class VideoTransformer(Encoder):
         width = config.width
         self.num_features = width  # of a feature vector, which is one of the tokens
         self.embedder = _create_embedder(config)
+        num_tokens = frames // self.embedder.frames_per_token
         self.cls = nn.Parameter(torch.empty(width))
-        self.positions = nn.Parameter(torch.empty(1 + 2 * frames, width))
+        self.positions = nn.Parameter(torch.empty(1 + 2 * num_tokens, width))
         self.blocks = nn.Sequential(
             # nn.LayerNorm has an epsilon of 1e-5, as the one at the end has; timm's own would have 1e-6.
             *(
@@ -68,16 +71,17 @@ class VideoTransformer(Encoder):
             clips: Floats [B, 3, T, H, W], RGB in about [0, 1].
 
         Returns:
-            Floats [B, 1 + 2T, width]: CLS, then the frames, then the frames of the copy.
+            Floats [B, 1 + 2N, width]: CLS, then the tokens of the clip, then those of the copy.
         """
-        frames = self.embed(clips)
-        return self.norm(self.blocks(self._sequence(frames, frames)))
+        tokens = self.embed(clips)
+        return self.norm(self.blocks(self._sequence(tokens, tokens)))
 
     def forward(self, clips: Tensor, order: Tensor | None = None) -> Tensor:
         """Computes the feature vector of each clip and its shuffled copy.
 
-        An embedder sees one frame at a time. The tokens of the shuffled copy are therefore a gather of those of the
-        clip, and each frame is embedded once.
+        Where a token is one frame, the tokens of the shuffled copy are a gather of those of the clip, and each frame
+        is embedded once. Tokens of two frames are made of the shuffled frames anew. As in the CNN, the copy then has
+        batch statistics of its own.
 
         Args:
             clips: Floats [B, 3, T, H, W], RGB in about [0, 1], with the frames in true order.
@@ -90,8 +94,11 @@ class VideoTransformer(Encoder):
         original = self.embed(clips)
         if order is None:
             return self.attend(original, original)
-        shuffled = original.gather(1, order.long().unsqueeze(-1).expand_as(original))
-        return self.attend(original, shuffled)
+        order = order.long()
+        if self.embedder.frames_per_token == 1:
+            return self.attend(original, original.gather(1, order.unsqueeze(-1).expand_as(original)))
+        shuffled = clips.gather(2, order[:, None, :, None, None].expand_as(clips))
+        return self.attend(original, self.embed(shuffled))
 
     def layer_groups(self) -> dict[str, list[nn.Parameter]]:
         """Returns the parameters of the embedder, with CLS and the positions, and those of each block.
@@ -104,23 +111,25 @@ class VideoTransformer(Encoder):
         return groups
 
     def embed(self, clips: Tensor) -> Tensor:
-        """Turns each frame into a token, which does not know its position yet.
+        """Turns each frame, or each pair of neighbouring frames, into a token, which does not know its position yet.
 
         Args:
             clips: Floats [B, 3, T, H, W], RGB in about [0, 1].
 
         Returns:
-            Floats [B, T, width].
+            Floats [B, N, width].
         """
-        tokens = self.embedder(clips.transpose(1, 2).flatten(0, 1))
-        return tokens.unflatten(0, (clips.shape[0], clips.shape[2]))
+        frames = clips.transpose(1, 2)
+        # The frames of a token lie one after the other in its channels.
+        tubelets = frames.unflatten(1, (-1, self.embedder.frames_per_token)).flatten(2, 3)  # [B, N, 3 or 6, H, W]
+        return self.embedder(tubelets.flatten(0, 1)).unflatten(0, tubelets.shape[:2])
 
     def attend(self, original: Tensor, shuffled: Tensor) -> Tensor:
         """Runs the transformer over the tokens of a clip and of its shuffled copy.
 
         Args:
-            original: Floats [B, T, width], the tokens of the frames in true order.
-            shuffled: Floats [B, T, width], the tokens of the frames in shuffled order.
+            original: Floats [B, N, width], the tokens of the frames in true order.
+            shuffled: Floats [B, N, width], the tokens of the frames in shuffled order.
 
         Returns:
             The CLS features, floats [B, width].
@@ -137,15 +146,16 @@ def video_transformer(config: Config) -> VideoTransformer:
     return VideoTransformer(config.model.transformer, config.clip.frames, config.model.init)
 
 
-def _create_embedder(config: TransformerConfig) -> LightEmbedder | TimmEmbedder:
-    if config.embedder != "light":
+def _create_embedder(config: TransformerConfig) -> TimmEmbedder | LightEmbedder | TubeletEmbedder:
+    stem = {"light": LightEmbedder, "tubelet": TubeletEmbedder}.get(config.embedder)
+    if stem is None:
         return TimmEmbedder(config.embedder, config.weights, config.frozen, config.width, normalize=config.normalize)
     if config.weights:
         raise ConfigError(
-            f'model.transformer.weights = {config.weights!r}: embedder = "light" has no weights to load; '
+            f'model.transformer.weights = {config.weights!r}: embedder = "{config.embedder}" has no weights to load; '
             "leave it empty or name a timm model"
         )
-    return LightEmbedder(config.width)
+    return stem(config.width)
 
 
 class TimmEmbedder(nn.Module):
@@ -167,6 +177,8 @@ class TimmEmbedder(nn.Module):
         CheckpointError: The weights cannot be read, or do not fit the model.
     """
 
+    frames_per_token = 1
+
     mean: Tensor
     """float32 [3, 1, 1], subtracted from the frames."""
     std: Tensor
@@ -178,7 +190,8 @@ class TimmEmbedder(nn.Module):
         if name not in known:
             near = difflib.get_close_matches(name, known, 3, cutoff=0)
             raise ConfigError(
-                f"model.transformer.embedder = {name!r}: no such timm model; nearest are {', '.join(near)} (or `light`)"
+                f"model.transformer.embedder = {name!r}: no such timm model; nearest are {', '.join(near)} "
+                "(or `light`, or `tubelet`)"
             )
         backbone: Any = timm.create_model(name, pretrained=False, num_classes=0)
         if weights:
@@ -234,6 +247,8 @@ class LightEmbedder(nn.Module):
         width: The length of the tokens.
     """
 
+    frames_per_token = 1
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.grid = nn.Sequential(
@@ -255,6 +270,44 @@ class LightEmbedder(nn.Module):
             Floats [N, width].
         """
         return self.project(self.grid(frames))
+
+
+class TubeletEmbedder(nn.Module):
+    """A convolution over two neighbouring frames, for machines without a GPU, which is trained with the rest.
+
+    A token of several frames is the tubelet of ViViT (Arnab et al., ICCV 2021). The convolution sees the same 4 x 4
+    pixels in both frames, and so which way things move. What it finds is averaged in a grid of 3 x 3 positions. Such
+    averages are much alike for all videos, and batch norm enlarges what differs. With group norm, or with more
+    convolutions on top of this one, the transformer learns motion later.
+
+    Args:
+        width: The length of the tokens.
+    """
+
+    frames_per_token = 2
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.grid = nn.Sequential(
+            nn.Conv2d(2 * 3, 64, kernel_size=4, stride=4, bias=False),
+            nn.BatchNorm2d(64),
+            nn.GELU(),
+            nn.AdaptiveAvgPool2d(3),
+            nn.Flatten(),
+            nn.BatchNorm1d(64 * 3 * 3),
+        )
+        self.project = nn.Linear(64 * 3 * 3, width)
+
+    def forward(self, tubelets: Tensor) -> Tensor:
+        """Turns pairs of frames into tokens.
+
+        Args:
+            tubelets: Floats [N, 6, H, W], RGB of the first frame and RGB of the second, in about [0, 1].
+
+        Returns:
+            Floats [N, width].
+        """
+        return self.project(self.grid(tubelets))
 
 
 def _conv_stage(in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int) -> nn.Module:

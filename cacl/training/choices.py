@@ -184,9 +184,12 @@ def _choose_encoders(draft: _Draft, preset: Preset) -> None:
 
 def _choose_clip(draft: _Draft, preset: Preset, videos: VideoFacts) -> None:
     is_c3d = draft.value_of("model.cnn") == "c3d"  # It halves a clip until nothing is left of a smaller one.
+    frames = max(min(preset.frames, videos.short_frames), 8 if is_c3d else 2)
+    if draft.value_of("model.transformer.embedder") == "tubelet":  # It takes frames in twos.
+        frames -= frames % 2
     frames = draft.choose(
         "clip.frames",
-        max(min(preset.frames, videos.short_frames), 8 if is_c3d else 2),
+        frames,
         f"{preset.reason}; 19 of 20 videos have at least {videos.short_frames}",
     )
     longest = min(PUBLISHED_SPAN, videos.median_frames // 2)

@@ -232,7 +232,7 @@ def _note_random_embedder(state: TrainState) -> None:
         state.model.query.transformer is not None
         and transformer.frozen
         and not transformer.weights
-        and transformer.embedder != "light"
+        and transformer.embedder not in ("light", "tubelet")
     ):
         log.info(
             "note: the frame embedder %s is frozen with random weights; give a file of pre-trained ones as "

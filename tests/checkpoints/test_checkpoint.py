@@ -90,6 +90,20 @@ def test_both_encoders_take_clips_alone(saved: Path, which: str) -> None:
     assert len(features.unique(dim=0)) == 3
 
 
+def test_a_transformer_on_tubelets_comes_back_with_its_batch_statistics(tmp_path: Path) -> None:
+    config = tiny_config("never written", {"model": {"transformer": {"embedder": "tubelet"}}})
+    train_state = TrainState(config, 8, torch.device("cpu"))
+    train_state.train_step(tiny_batch(4), sync=True)
+    checkpoint.save(tmp_path / checkpoint.CHECKPOINT_NAME, train_state.make_checkpoint("fingerprint"))
+    trained = train_state.model.query.transformer
+    assert trained is not None
+    assert trained.embedder.grid[1].num_batches_tracked == 2  # the clip, and its shuffled copy
+    encoder, clips = cacl.load_encoder(tmp_path, "transformer"), tiny_batch(3).query.float()
+    assert_same(encoder.state_dict(), trained.state_dict())
+    with torch.no_grad():
+        assert torch.equal(encoder(clips), trained.eval()(clips))
+
+
 def rewritten(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     values = torch.load(path, weights_only=True)
     change(values)

@@ -45,6 +45,10 @@ CONTRADICTIONS = {
         ["train.epochs = 1.0", 'optim.schedule_per = "epoch"', "at least 2"],
     ),
     "heads": (["model.transformer.heads=5"], ["model.transformer.width = 768", "model.transformer.heads = 5"]),
+    "tubelets of an odd clip": (
+        ["model.transformer.embedder=tubelet", "clip.frames=7"],
+        ["clip.frames = 7", 'model.transformer.embedder = "tubelet"'],
+    ),
     "nothing to train on": (["losses.contrast=0", "losses.order=0"], ["losses", "'order': 0.0"]),
     "groups that do not divide": (
         ["contrast.shuffle_bn_groups=3"],
@@ -86,6 +90,7 @@ def test_several_contradictions_are_told_at_once() -> None:
         ["contrast.shuffle_bn_groups=32"],
         ["clip.frames=8", "clip.size=32"],
         ["clip.frames=2", "clip.size=16", "model.cnn=r3d10"],
+        ["clip.frames=2", "model.transformer.embedder=tubelet"],
     ],
     ids=" ".join,
 )

@@ -1,5 +1,6 @@
 """What `cacl train` chooses holds together for every set and machine, and keeps the rules that it is made by."""
 
+import dataclasses
 import subprocess
 import sys
 from operator import attrgetter
@@ -77,6 +78,13 @@ def test_what_is_chosen_holds_together(videos: VideoFacts, machine: MachineFacts
         assert config.clip.frames <= videos.short_frames
         assert config.clip.size <= max(16, videos.short_side)
         assert config.clip.span <= max(config.clip.frames, videos.median_frames / 2)
+
+
+@pytest.mark.parametrize(("short_frames", "frames"), [(2, 2), (3, 2), (7, 6), (60, 8)])
+def test_tubelets_get_an_even_number_of_frames(short_frames: int, frames: int) -> None:
+    videos = dataclasses.replace(SETS["UCF101"], short_frames=short_frames)
+    config, _ = chosen(videos, MACHINES["a CPU"], "model.transformer.embedder=tubelet")
+    assert config.clip.frames == frames
 
 
 @pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
