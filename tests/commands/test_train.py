@@ -38,7 +38,8 @@ def test_training_logs_to_stderr(trained: tuple[Path, Finished], videos: Path) -
     first, loader, *steps = finished.stderr.splitlines()
     assert first == f"6 training videos of 8 in {videos} (layout csv)"
     assert loader.startswith("loader: cpu, ")
-    assert [line.split(",")[0] for line in steps] == ["step 1/3", "step 2/3", "step 3/3"]
+    told = [line.split(",")[0] for line in steps if not line.startswith("warning: ")]  # such a small run collapses
+    assert told == ["step 1/3", "step 2/3", "step 3/3"]
 
 
 def test_tensorboard_has_the_scalars_of_every_logged_step(trained: tuple[Path, Finished]) -> None:
