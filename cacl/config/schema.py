@@ -296,11 +296,11 @@ class TrainConfig:
 
 @_section
 class KnnConfig:
-    """How the encoders are judged by nearest neighbours during a training without labels. It changes nothing of it."""
+    """A score by nearest neighbours during a training without labels."""
 
     every: Count = 0
-    """The number of steps from one score to the next. 0 makes none. The data set needs labelled videos of the splits
-    `train` and `val`."""
+    """The number of steps from one score to the next. 0 makes none. It changes nothing of what is trained. The data set
+    needs labelled videos of the splits `train` and `val`."""
     labels: tuple[str, ...] = ("label",)
     """The labels that videos are classified by: `label`, or other columns of the lists of the data set."""
 
