@@ -181,7 +181,7 @@ class LoaderConfig:
 
 @_section
 class TransformerConfig:
-    """The video transformer, which reads one token for each frame, or for each two of them."""
+    """The video transformer, which reads a token for each frame, or for every two."""
 
     embedder: str = "resnet50"
     """The network that makes the tokens. Any timm model by name, and `light`, a small convolutional stem, make one of
