@@ -259,6 +259,7 @@ DO_NOT_DECIDE_FEATURES = (
         "retrieval.batch_size",
         "finetune.",
         "recognition.",
+        "knn.",
     ),
     "model.",  # the weights are for one model, and an evaluation may not name another
     *(
