@@ -35,6 +35,7 @@ SLOW = (
     "commands/test_retrieval.py",
     "commands/test_several_roots.py",
     "commands/test_signals.py",
+    "commands/test_ucf101_hmdb51.py",
     "commands/test_train_without_config.py",
     "commands/test_wait_policy.py",
     "evaluation/test_features.py::test_a_killed_extraction_goes_on",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,7 +53,7 @@ def finetune(
     from cacl.config import to_dict, to_toml
 
     arguments = {"data.root": videos, "run": run, "finetune.weights": weights}
-    settings = _read_settings(config, overrides or [], arguments, resume=resume and folds is None)
+    settings = _read_settings(config, overrides or [], arguments, resume=resume)
     if dry_run:
         print_result(to_dict(settings), as_json, lambda: print(to_toml(settings), end=""))
         return
@@ -71,10 +72,11 @@ def _read_settings(
     from cacl.config import load
 
     if name_or_file is None and resume:
-        begun = Path(load(DEFAULT_RECIPE, overrides, arguments).run) / "config.toml"
-        if begun.is_file():
+        run = Path(load(DEFAULT_RECIPE, overrides, arguments).run)
+        begun = next(chain(run.glob("config.toml"), sorted(run.glob("fold*/config.toml"))), None)
+        if begun is not None:
             print_message(f"{begun} has the settings of this run")
-            return load(begun, overrides, arguments)
+            return load(begun, overrides, arguments | {"run": str(run)})
     name_or_file = name_or_file or DEFAULT_RECIPE
     weights = load(name_or_file, overrides, arguments).finetune.weights
     if not weights:
@@ -99,13 +101,18 @@ def _finetune_folds(folds: list[int], settings: Config, *, resume: bool, as_json
 
     from cacl import distributed
     from cacl.config import replace
-    from cacl.evaluation.finetuned import evaluate_finetuned, load_finetuned
+    from cacl.evaluation.finetuned import check_fold, evaluate_finetuned, load_finetuned
     from cacl.training import finetuning
 
+    configs = {
+        fold: replace(settings, {"data.fold": fold, "run": str(Path(settings.run) / f"fold{fold}")}) for fold in folds
+    }
     tables = {}
     with distributed.process_group(settings.train.device):
-        for fold in folds:
-            own = replace(settings, {"data.fold": fold, "run": str(Path(settings.run) / f"fold{fold}")})
+        for own in configs.values():  # before the first of them is trained for hours
+            check_fold(own)
+        for fold, own in configs.items():
+            print_message(f"fold {fold}: {own.run}")
             finetuning.finetune(own, resume=resume)
             distributed.barrier()  # Rank 0 writes what all ranks read now.
             saved = load_finetuned(Path(own.run))

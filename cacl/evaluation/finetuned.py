@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -26,9 +27,11 @@ from cacl.errors import DataError, UsageError
 from cacl.evaluation.recognition import Classification
 from cacl.evaluation.videos import scan_videos, videos_of_split
 from cacl.loaders.catalog.catalog import Catalog
+from cacl.loaders.catalog.scan import scan
 from cacl.loaders.catalog.validation_split import with_validation
 from cacl.loaders.clip_loader import ClipLoader
 from cacl.models.video_classifier import VideoClassifier
+from cacl.registry import LAYOUTS
 from cacl.reporting.console import Console
 
 FIXED_BY_WEIGHTS = ("model.", "finetune.")
@@ -210,6 +213,29 @@ def finetuned_scores(
         classes,
         np.array([counts[name] for name in classes]),
     )
+
+
+def check_fold(config: Config) -> None:
+    """Checks, before a network is trained on a fold, that the fold has test videos to judge it by. All ranks call it.
+
+    Args:
+        config: The configuration of the training.
+
+    Raises:
+        DataError: The videos cannot be read, or have no such fold, the fold has no training or no test videos, or a
+            test video has no label of a class that training videos have.
+    """
+    with Console(enabled=distributed.rank() == 0) as console, distributed.main_first():
+        progress = partial(console.progress, "scanning")
+        catalog = scan(config.data, min_frames=config.clip.min_frames, progress=progress)
+    if LAYOUTS.load(catalog.layout).fold_lists is None:
+        raise DataError(
+            f"{catalog.root}: layout {catalog.layout} has no folds, as ucf101 and hmdb51 have: omit --folds"
+        )
+    for split in ("train", "test"):
+        videos_of_split(catalog, split)
+    label = config.finetune.label
+    _check_labels(catalog.of_split("test"), label, catalog.of_split("train").classes(label))
 
 
 def _check_labels(catalog: Catalog, label: str, classes: Sequence[str]) -> None:

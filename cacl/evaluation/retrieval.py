@@ -49,17 +49,15 @@ NAMED_LABELS = 3
 TOP_K = (1, 5, 10, 20, 50)
 """The values of k for which recall at k is computed."""
 
+OFFICIAL_CLIP = (16, 2, 112)
+"""Frames, stride and size of a clip in the release of Guo et al. (CVPR 2022)."""
 OFFICIAL_CLIPS = {
-    "clip.stride": 2,
     "augment.resize": (128, 171),
+    "augment.crop": (0.875, 0.875),
     "retrieval.clips_per_video": 10,
     "retrieval.clip_starts": "official",
-    "clip.frames": 16,
-    "clip.size": 112,
-    "augment.crop": (0.875, 0.875),
 }
-"""The keys that decide the clips, with the values that the release of Guo et al. (CVPR 2022) has."""
-
+"""The other keys that decide the clips, with the values that the release has."""
 
 SCORES = (*(f"R@{k}" for k in TOP_K), "mAP")
 """The names of the scores of a feature, in their order."""
@@ -185,7 +183,8 @@ def evaluate_retrieval(
         functions = evaluated_features(weights, config, device, points)
         on_progress = partial(console.progress, "features")
         arrays = features.video_features(functions, weights.digest, config, catalog, device, folder, on_progress)
-        log.info(describe_protocol(config))
+        if (config.clip.frames, config.clip.stride, config.clip.size) == OFFICIAL_CLIP:
+            log.info(describe_protocol(config))
         arrays = {"size and length": baselines.size_and_length(catalog.videos), **arrays}
         return [
             RetrievalTable(
@@ -208,7 +207,8 @@ def describe_protocol(config: Config) -> str:
     """Describes how the clips differ from those of the release of Guo et al. (CVPR 2022).
 
     Args:
-        config: The configuration of the evaluation.
+        config: The configuration of an evaluation whose clips have the frames, stride and size of the release. Others
+            are not compared with it.
 
     Returns:
         One line that names the keys whose values differ.

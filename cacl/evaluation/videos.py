@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +17,8 @@ from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.catalog.combined_catalog import combine
 from cacl.loaders.catalog.scan import scan
 from cacl.reporting.console import Console, log_catalog
+
+log = logging.getLogger(__name__)
 
 FIXED_BY_WEIGHTS = ("model.", "clip.frames", "contrast.pairs")
 """Configuration keys, or beginnings of keys, that the weights decide and an evaluation cannot set."""
@@ -100,7 +103,9 @@ def videos_of_split(catalog: Catalog, split: str) -> list[int]:
 
 
 def video_labels(catalog: Catalog, label: str, queries: Sequence[int], gallery: Sequence[int]) -> list[str]:
-    """Finds the label of each video. Videos that neither query nor are queried need none.
+    """Finds the label of each video, and says where scores by it tell nothing.
+
+    Videos that neither query nor are queried need no label.
 
     Args:
         catalog: The videos of the data set.
@@ -131,4 +136,12 @@ def video_labels(catalog: Catalog, label: str, queries: Sequence[int], gallery: 
                 f"{catalog.root}: {len(missing)} of {len(videos)} {kind} have no {label!r}, "
                 f"{missing[0].path} among them{way_out}"
             )
+    known = {values[i] for i in gallery}
+    if len(known) == 1:
+        log.info(f"note: every video that is learnt from has the {label} {known.pop()!r}: scores by it tell nothing")
+    elif unknown := [catalog.videos[i] for i in queries if values[i] not in known]:
+        log.info(
+            f"note: {len(unknown)} of {len(queries)} videos that are judged have a {label} that no training video has, "
+            f"and count as wrong, {unknown[0].path} among them"
+        )
     return [value or "" for value in values]

@@ -12,7 +12,7 @@ from cacl import distributed
 from cacl.checkpoints.checkpoint import FinetuneRecord
 from cacl.checkpoints.encoders import EncoderWeights
 from cacl.config import Config
-from cacl.errors import UsageError
+from cacl.errors import DataError, UsageError
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.clip_loader import ClipLoader
 from cacl.models.encoder import Encoder
@@ -85,6 +85,11 @@ def finetune(config: Config, *, resume: bool = False) -> dict[str, Any]:
         check_batch_size(config)
         loader = _loader(config, catalog, "train", device)
         val_loader = _loader(config, catalog, "val", device)
+        if len(loader.classes) < 2:
+            raise DataError(
+                f"{catalog.root}: all training videos have the {config.finetune.label} {loader.classes[0]!r}, and a "
+                "classifier needs two classes: name another column as finetune.label"
+            )
         log.info("%s validation videos, %s classes", len(val_loader.catalog.videos), len(loader.classes))
         state = FinetuneState(
             config,

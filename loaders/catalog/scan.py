@@ -126,7 +126,8 @@ def _open_prepared(config: DataConfig, min_frames: int) -> Catalog:
     layout, rejected = opened.about["layout"], [Rejected(*pair) for pair in opened.about["rejected"]]
     if config.layout not in ("auto", layout):
         raise DataError(
-            f"data.root = {root}: was prepared from layout {layout}; data.layout = {config.layout} is not it"
+            f"data.root = {root}: was prepared from layout {layout}; data.layout = {config.layout} is not it: "
+            f"--set data.layout={layout} takes it as it is"
         )
     videos = PreparedVideos(opened, config.fold, config.test_share)
     usable, short = videos.at_least(min_frames), videos.shorter_than(min_frames)

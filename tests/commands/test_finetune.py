@@ -15,9 +15,7 @@ import pytest
 
 from cacl import config as configuration
 from cacl.checkpoints import checkpoint
-from cacl.loaders.catalog.scan import scan
 from tests.commands.finished import Finished, Run, result
-from tests.training.finetuning_runs import write_hmdb51, write_ucf101
 
 SHORT = ("--set", "train.epochs=4", "--set", "optim.warmup_epochs=0")
 
@@ -83,33 +81,15 @@ def test_a_fine_tuned_run_is_judged_by_its_own_classifier(
     assert drawn["videos"] > 0
 
 
-@pytest.mark.parametrize("layout", ["ucf101", "hmdb51"])
-def test_the_mean_over_three_folds_of_stand_ins(
-    cacl: Run, make_video: Callable[..., Path], config_file: Path, tmp_path: Path, layout: str
+def test_a_single_class_is_refused(
+    cacl: Run, trained: tuple[Path, Finished], tmp_path: Path, make_video: Callable[..., Path]
 ) -> None:
-    """Pre-training, fine-tuning and the mean over the folds, with the commands of the README."""
-    root = tmp_path / "set"
-    (write_ucf101 if layout == "ucf101" else write_hmdb51)(root, make_video)
-    assert cacl("train", "--config", config_file, "--run", tmp_path / "pre", "-s", f"data.root={root}").returncode == 0
-    run = tmp_path / "run"
-    command = ("finetune", root, "--from", tmp_path / "pre", "--run", run, "--folds", "1,2,3", *SHORT)
-    found = result(cacl(*command, "--json"))
-    assert list(found["folds"]) == ["1", "2", "3"]
-    tested: set[str] = set()
-    for fold, table in found["folds"].items():
-        config = configuration.load(run / f"fold{fold}/config.toml")
-        assert (config.data.fold, table["videos"], table["split"]) == (int(fold), 4, "test")
-        trained_on = {json.loads(line)["path"] for line in (run / f"fold{fold}/manifest.jsonl").open()}
-        tests = {video.path for video in scan(config.data).of_split("test").videos}
-        assert trained_on.isdisjoint(tests)
-        assert tested.isdisjoint(tests)
-        tested |= tests
-    assert len(tested) == 12
-    accuracies = [table["results"]["fine-tuned"]["top1"] for table in found["folds"].values()]
-    assert found["mean_top1"] == pytest.approx(sum(accuracies) / 3)
-    again = cacl(*command, "--resume").stdout.splitlines()
-    assert again[0] == f"fold 1: top-1 {100 * accuracies[0]:.1f} % of 4 test videos"
-    assert again[3] == f"mean of 3 folds: top-1 {100 * found['mean_top1']:.1f} %"
+    for number in range(3):
+        make_video(tmp_path / f"videos/run/{number}.mp4", frames=8, size=(32, 24), gop=4)
+    (tmp_path / "videos/labels.csv").write_text("path,label\n" + "".join(f"run/{n}.mp4,run\n" for n in range(3)))
+    finished = cacl("finetune", tmp_path / "videos", "--from", trained[0], "--run", tmp_path / "run")
+    assert finished.returncode == 1
+    assert "all training videos have the label 'run', and a classifier needs two" in finished.stderr.splitlines()[-1]
 
 
 def test_folds_are_different_numbers(cacl: Run, labelled: Path, tmp_path: Path) -> None:

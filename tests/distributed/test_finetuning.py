@@ -31,7 +31,8 @@ from cacl.training.finetune_state import FinetuneState
 from cacl.training.finetuning import finetune
 from tests import launch
 from tests.same_bits import leaves
-from tests.training.finetuning_runs import BATCH, finetune_config, write_labelled_videos, write_ucf101
+from tests.stand_ins import write_ucf101
+from tests.training.finetuning_runs import BATCH, finetune_config, write_labelled_videos
 
 pytestmark = launch.PATIENT
 
@@ -186,7 +187,9 @@ def test_two_ranks_train_and_judge_one_fold_after_the_other(folder: Path) -> Non
     assert second == ""
     found = json.loads(first)
     assert found["folds"].keys() == {"1", "2"}
-    assert all(table["videos"] == 4 for table in found["folds"].values())
+    assert [table["videos"] for table in found["folds"].values()] == [6, 3]
+    accuracies = [table["results"]["fine-tuned"]["top1"] for table in found["folds"].values()]
+    assert found["mean_top1"] == pytest.approx(sum(accuracies) / 2)
     assert (folder / "folds/fold2/best.pt").is_file()
 
 

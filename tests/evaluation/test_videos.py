@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,18 @@ def test_labels_are_asked_of_queries_and_gallery_only() -> None:
         video_labels(videos, "label", [1, 2], [0, 4])
     with pytest.raises(DataError, match=r"^/set: its videos have no 'whom'; --label takes one of who$"):
         video_labels(videos, "whom", [2], [0, 4])
+
+
+def test_labels_that_tell_nothing_are_noted(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    videos = catalog(("train", "a"), ("train", "a"), ("test", "a"), ("test", "b"), ("train", "b"))
+    video_labels(videos, "label", [2], [0, 1])
+    video_labels(videos, "label", [2, 3], [0, 1, 4])
+    assert caplog.messages == ["note: every video that is learnt from has the label 'a': scores by it tell nothing"]
+    caplog.clear()
+    other = catalog(("train", "a"), ("train", "c"), ("test", "a"), ("test", "b"))
+    video_labels(other, "label", [2, 3], [0, 1])
+    assert caplog.messages == [
+        "note: 1 of 2 videos that are judged have a label that no training video has, and count as wrong, "
+        "3.mp4 among them"
+    ]

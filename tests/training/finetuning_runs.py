@@ -34,31 +34,6 @@ def write_labelled_videos(root: Path, make_video: Callable[..., Path]) -> None:
     (root / "labels.csv").write_text("\n".join(rows))
 
 
-def write_ucf101(root: Path, make_video: Callable[..., Path]) -> None:
-    """Writes a stand-in of UCF101 with its names and its three divisions: two classes with videos of six groups."""
-    names = [f"{label}/v_{label}_g{group:02}_c01.avi" for label in ("Archery", "Biking") for group in range(1, 7)]
-    for name in names:
-        make_video(root / name, frames=8, size=(32, 24), gop=4, codec="mpeg4", first=0 if "Archery" in name else 18)
-    (root / "classInd.txt").write_text("1 Archery\n2 Biking\n")
-    for fold in (1, 2, 3):
-        tests = [name for name in names if f"_g{2 * fold - 1:02}_" in name or f"_g{2 * fold:02}_" in name]
-        trains = [f"{name} {1 if 'Archery' in name else 2}" for name in names if name not in tests]
-        (root / f"testlist0{fold}.txt").write_text("\n".join(tests))
-        (root / f"trainlist0{fold}.txt").write_text("\n".join(trains))
-
-
-def write_hmdb51(root: Path, make_video: Callable[..., Path]) -> None:
-    """Writes a stand-in of HMDB51 likewise: each video has a line in a list of each class and division."""
-    for label, first in (("cartwheel", 0), ("catch", 18)):
-        names = [f"{label}_{number}.avi" for number in range(1, 7)]
-        for name in names:
-            make_video(root / label / name, frames=8, size=(32, 24), gop=4, codec="mpeg4", first=first)
-        for fold in (1, 2, 3):
-            marks = [2 if number in (2 * fold - 1, 2 * fold) else 1 for number in range(1, 7)]
-            lines = [f"{name} {mark} " for name, mark in zip(names, marks, strict=True)]
-            (root / f"{label}_test_split{fold}.txt").write_text("\n".join(lines))
-
-
 def finetune_config(run: str | Path = "never written", steps: int = 6, **sections: dict[str, Any]) -> Config:
     own = {"train": {"epochs": steps * BATCH / TRAINING, "batch_size": BATCH}, "finetune": {"encoder": "cnn"}}
     return tiny_config(run, own, sections)

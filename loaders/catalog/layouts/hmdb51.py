@@ -32,13 +32,16 @@ def read(contents: FolderContents, fold: int) -> LayoutResult:
         All videos; those that the fold does not use have no split.
 
     Raises:
-        DataError: There is no list of this fold, or a line is not understood.
+        DataError: There is no list of this fold, or none of a class that has lists of other folds, or a line is not
+            understood.
     """
     ending = f"_test_split{fold}.txt"
     classes = set()
     listed = defaultdict(list)
+    for path in contents.texts_named(FOLD_LISTS):  # A class without its list would be left out in silence.
+        contents.lists_of_fold(FOLD_LISTS, fold, f"{_class_of(path)}{ending}")
     for path in contents.lists_of_fold(FOLD_LISTS, fold, ending):
-        label = path.rpartition("/")[2].removesuffix(ending)
+        label = _class_of(path)
         classes.add(label)
         for where, line in read_lines(contents.root / path):
             match = re.fullmatch(r"(?P<file>.+?)\s+(?P<part>[012])", line)
@@ -48,6 +51,11 @@ def read(contents: FolderContents, fold: int) -> LayoutResult:
             entry = VideoEntry(name, label, SPLITS_BY_DIGIT[match["part"]])
             listed[class_and_stem(name)].append(ListedVideo(where, entry))
     return match_listed_videos(contents.videos, listed, class_and_stem, classes)
+
+
+def _class_of(path: str) -> str:
+    """Returns the class that the name of a list begins with."""
+    return path.rpartition("/")[2].rpartition("_test_split")[0]
 
 
 LAYOUT = Layout(recognise=recognise, read=read, is_published_set=True, fold_lists=FOLD_LISTS)

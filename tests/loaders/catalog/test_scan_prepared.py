@@ -39,7 +39,9 @@ def test_scan_opens_it(tmp_path: Path) -> None:
     assert len(scan(DataConfig(root=str(tmp_path), layout="classes")).videos) == len(wanted)
     older = write(tmp_path / "older", about={name: value for name, value in ABOUT.items() if name != "notes"})
     assert scan(DataConfig(root=str(older))).notes == ()
-    with pytest.raises(DataError, match=r"was prepared from layout classes; data\.layout = csv is not it"):
+    with pytest.raises(
+        DataError, match=r"was prepared from layout classes; data\.layout = csv is not it: --set data\.layout=classes "
+    ):
         scan(DataConfig(root=str(tmp_path), layout="csv"))
     with pytest.raises(
         DataError, match=r": every video is too short; the longest, .*, has \d+ frames, and a clip needs"

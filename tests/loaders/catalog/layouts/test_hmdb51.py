@@ -23,6 +23,7 @@ def test_hmdb51(tmp_path: Path, folder: str) -> None:
     write(tmp_path / folder / "wave_test_split1.txt", f"{ODD} 1 ", "same.avi 2 ", "unused.avi 0 ")
     write(tmp_path / folder / "shoot_bow_test_split1.txt", "same.avi 1 ", "#gone.avi 2 ")
     write(tmp_path / folder / "wave_test_split2.txt", f"{ODD} 2 ", "same.avi 1 ", "unused.avi 1 ")
+    write(tmp_path / folder / "shoot_bow_test_split2.txt", "same.avi 2 ", "new.avi 1 ")
     listing = find(tmp_path)
     assert listing.layout == "hmdb51"
     assert facts(listing) == {
@@ -36,6 +37,9 @@ def test_hmdb51(tmp_path: Path, folder: str) -> None:
     assert facts(find(tmp_path, fold=2))[f"hmdb51/wave/{ODD}"] == ("wave", "test")
     with pytest.raises(DataError, match=r"_test_split3\.txt .* fold 1, 2$"):
         find(tmp_path, fold=3)
+    (tmp_path / folder / "shoot_bow_test_split2.txt").unlink()
+    with pytest.raises(DataError, match=r"data\.fold = 2: no list named shoot_bow_test_split2\.txt in .*; there are"):
+        find(tmp_path, fold=2)
 
 
 def test_hmdb51_value_out_of_range(tmp_path: Path) -> None:
