@@ -87,7 +87,7 @@ def finetune(config: Config, *, resume: bool = False) -> dict[str, Any]:
         val_loader = _loader(config, catalog, "val", device)
         if len(loader.classes) < 2:
             raise DataError(
-                f"{catalog.root}: all training videos have the {config.finetune.label} {loader.classes[0]!r}, and a "
+                f"{catalog.root}: all training videos have the {config.finetune.label} {min(loader.classes)!r}, and a "
                 "classifier needs two classes: name another column as finetune.label"
             )
         log.info("%s validation videos, %s classes", len(val_loader.catalog.videos), len(loader.classes))
