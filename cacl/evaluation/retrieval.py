@@ -183,8 +183,7 @@ def evaluate_retrieval(
         functions = evaluated_features(weights, config, device, points)
         on_progress = partial(console.progress, "features")
         arrays = features.video_features(functions, weights.digest, config, catalog, device, folder, on_progress)
-        if (config.clip.frames, config.clip.stride, config.clip.size) == OFFICIAL_CLIP:
-            log.info(describe_protocol(config))
+        _log_protocol(config)
         arrays = {"size and length": baselines.size_and_length(catalog.videos), **arrays}
         return [
             RetrievalTable(
@@ -201,6 +200,12 @@ def evaluate_retrieval(
             )
             for label, found in labels_by_name.items()
         ]
+
+
+def _log_protocol(config: Config) -> None:
+    """Logs how the clips differ from those of the release, if they are of the same frames, stride and size."""
+    if (config.clip.frames, config.clip.stride, config.clip.size) == OFFICIAL_CLIP:
+        log.info(describe_protocol(config))
 
 
 def describe_protocol(config: Config) -> str:
