@@ -130,7 +130,8 @@ def find_file(path: Path) -> Path:
     """
     file = path / CHECKPOINT_NAME if path.is_dir() else path
     if not file.exists():
-        raise CheckpointError(f"{file}: no such checkpoint; give a run folder, a .pt or a .safetensors file")
+        problem = f"no {CHECKPOINT_NAME} in this folder" if path.is_dir() else "no such checkpoint"
+        raise CheckpointError(f"{path}: {problem}; give a run folder, a .pt or a .safetensors file")
     return file
 
 

@@ -114,7 +114,7 @@ def _print_rows(rows: list[Row], recipe: Config, folder: Path, seeds: list[int],
     from cacl.config import differences, to_dict
 
     def print_changes() -> None:
-        print(f"{folder}: {len(rows)} rows with seed {', '.join(map(str, seeds))}")
+        print(f"{folder}: {len(rows)} rows, seeds {', '.join(map(str, seeds))}")
         width = max(len(row.name) for row in rows)
         for row in rows:
             print(f"{row.name:{width}}  {'; '.join(differences(recipe, row.config)) or 'no change'}")

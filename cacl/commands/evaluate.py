@@ -125,7 +125,8 @@ def recognition(
 
     if not classifier and (saved := load_finetuned(checkpoint)):
         if label or points:
-            raise UsageError(f"{checkpoint}: a fine-tuned network has its own labels; add --classifier to use features")
+            own = f"a fine-tuned network has its own labels and features ({saved.config.finetune.label})"
+            raise UsageError(f"{checkpoint}: {own}; leave --label and --features out, or add --classifier")
         config = configuration.override(saved.config, overrides or [], check_names=False)
         table = evaluate_finetuned(saved, config, split=queries, crops=3 if crops == "3" else 1, average=average)
         print_result(table.to_json(), as_json, lambda: _print_finetuned(table))
@@ -153,7 +154,8 @@ def _check_options_for_features(
     from cacl.evaluation.recognition import CLASSIFIERS
 
     if crops == "3" or average == "probabilities":
-        raise UsageError(f"--crops {crops} and --average {average}: are for a run of `cacl finetune` alone")
+        given = "--crops 3" if crops == "3" else "--average probabilities"
+        raise UsageError(f"{given}: only the network of a run of `cacl finetune` takes it; leave it out")
     if points and classifier and all(CLASSIFIERS[name].takes_tokens for name in classifier):
         raise UsageError(f"--features {points[0]} --classifier {classifier[0]}: that takes tokens; leave one out")
 

@@ -124,7 +124,7 @@ def video_labels(catalog: Catalog, label: str, queries: Sequence[int], gallery: 
         known = sorted({name for video in catalog.videos for name in video.attributes})
         raise DataError(
             f"{catalog.root}: its videos have no {label!r}; "
-            + (f"--label takes one of {', '.join(known)}" if known else "an evaluation needs labelled videos")
+            + (f"the columns of its lists are {', '.join(known)}" if known else "an evaluation needs labelled videos")
         )
     for videos in (queries, gallery):
         missing = [catalog.videos[i] for i in videos if not values[i]]

@@ -66,7 +66,7 @@ def choose_backend(config: LoaderConfig, device: torch.device) -> Choice:
     if device.type == "cuda" and not unavailable_reason:
         # Its GPU branch has been tested only through its CPU twin; until it has run on a GPU, it must be asked for.
         return Choice("cpu", 'the GPU branch of "dali" is not yet verified on a GPU, ask for it by name')
-    return Choice("cpu", f"decoding and augmenting on the CPU ({unavailable_reason or 'training on the CPU'})")
+    return Choice("cpu", f"decoding and augmenting on the CPU ({unavailable_reason or 'the encoders are there, too'})")
 
 
 def build_backend(name: str, catalog: Catalog, config: Config, device: torch.device, processes: int = 1) -> Backend:

@@ -135,7 +135,7 @@ def test_dry_run_only_prints(cacl: Run, config_file: Path, tmp_path: Path) -> No
     command = ("ablate", config_file, "--set", f"run={tmp_path / 'run'}", "--row", "low: optim.lr=0.001", "--dry-run")
     lines = cacl(*command).stdout.splitlines()
     assert lines == [
-        f"{tmp_path / 'run'}_ablation: 2 rows with seed 0, 1, 2",
+        f"{tmp_path / 'run'}_ablation: 2 rows, seeds 0, 1, 2",
         "low     optim.lr: 0.01 -> 0.001",
         "recipe  no change",
     ]
@@ -253,7 +253,7 @@ def test_what_is_wrong_is_told_before_anything_is_trained(
     folder, test = tmp_path / "ablation", ("--queries", "test")
     for arguments, code, told in (
         ([], 1, "no usable video belongs to the validation split, and the evaluation needs it; --queries test takes"),
-        ([*test, "--label", "mood"], 1, "its videos have no 'mood'; --label takes one of colour"),
+        ([*test, "--label", "mood"], 1, "its videos have no 'mood'; the columns of its lists are colour"),
         ([*test, "--features", "dots"], 2, "--features dots: say published, "),
         ([*test, "--seeds", "0,00"], 2, "--seeds 0,00: name different numbers from 0 on"),
         ([*test, "--seeds", ""], 2, "--seeds : name different numbers from 0 on"),

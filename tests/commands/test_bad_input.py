@@ -228,7 +228,7 @@ def test_a_checkpoint_that_is_not_there(cacl: Run, tmp_path: Path, name: str) ->
 
 def test_a_run_folder_without_a_checkpoint(cacl: Run, tmp_path: Path) -> None:
     line = complaint(cacl("eval", "retrieval", tmp_path), 1)
-    assert line.startswith(f"{tmp_path / 'checkpoint.pt'}: no such checkpoint")
+    assert line.startswith(f"{tmp_path}: no checkpoint.pt in this folder")
 
 
 NO_CHECKPOINTS = {
@@ -304,7 +304,7 @@ def test_safetensors_without_the_weights_of_an_encoder(cacl: Run, run: Path) -> 
 
 def test_an_unknown_label_lists_the_known(cacl: Run, run: Path, videos: Path) -> None:
     line = complaint(cacl("eval", "retrieval", run, "--label", "color"), 1)
-    assert line == f"{videos}: its videos have no 'color'; --label takes one of colour"
+    assert line == f"{videos}: its videos have no 'color'; the columns of its lists are colour"
 
 
 def test_an_unknown_key_in_retrieval(cacl: Run, run: Path) -> None:
@@ -322,10 +322,10 @@ def test_keys_that_the_weights_decide_cannot_be_set(cacl: Run, run: Path, overri
     ("options", "message"),
     [
         (("retrieval", "--groups", "colour", "--queries", "val"), "each group queries the others"),
-        (("recognition", "--crops", "3"), "are for a run of `cacl finetune`"),
+        (("recognition", "--crops", "3"), "only the network of a run of `cacl finetune` takes it"),
         (
             ("recognition", "--classifier", "knn", "--average", "probabilities"),
-            "are for a run of `cacl finetune`",
+            "only the network of a run of `cacl finetune` takes it",
         ),
         (
             ("recognition", "--classifier", "attentive", "--features", "map"),

@@ -62,7 +62,7 @@ def test_labels_are_asked_of_queries_and_gallery_only() -> None:
         video_labels(videos, "who", [3], [0, 4])
     with pytest.raises(DataError, match=r"^/set: 1 of 2 videos have no 'label', 1\.mp4 among them$"):
         video_labels(videos, "label", [1, 2], [0, 4])
-    with pytest.raises(DataError, match=r"^/set: its videos have no 'whom'; --label takes one of who$"):
+    with pytest.raises(DataError, match=r"^/set: its videos have no 'whom'; the columns of its lists are who$"):
         video_labels(videos, "whom", [2], [0, 4])
 
 
