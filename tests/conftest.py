@@ -24,6 +24,7 @@ SLOW = (
     "benchmarks/scripts/test_make_corpus.py",
     "benchmarks/test_gpu_kit.py",
     "benchmarks/test_gpu_questions.py",
+    "checkpoints/test_checkpoint.py::test_a_transformer_on_tubelets_comes_back_with_its_batch_statistics",
     "commands/test_ablate.py",
     "commands/test_bench_kernels.py",
     "commands/test_bench_loader.py",
