@@ -1,6 +1,6 @@
 """Says in plain words when an encoder has collapsed, or has moved ahead of its keys: once for each encoder and cause.
 
-docs/training.md has the runs that the bounds were chosen on.
+docs/results.md has the runs that the bounds were chosen on.
 """
 
 from __future__ import annotations
