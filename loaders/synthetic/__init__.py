@@ -4,6 +4,6 @@ A video is a procedural texture, seen through a similarity transform that change
 times six textures; colours, texture and pose are drawn for each video.
 
 dataset             synthesise writes the videos and the list of their labels
-render              the frames of one video: motions, poses and colours
+render              the frames of one video: motions, poses and colours; the labels of its motion
 textures            the six appearances
 """

@@ -18,7 +18,7 @@ import numpy as np
 from cacl.errors import DataError, UsageError
 from cacl.files import atomic_write
 from cacl.loaders.sampling.rng import RandomStream
-from cacl.loaders.synthetic.render import DEFAULT_FRAMES, DEFAULT_SIZE, MOTIONS, render
+from cacl.loaders.synthetic.render import DEFAULT_FRAMES, DEFAULT_SIZE, MOTIONS, MotionLabels, motion_labels, render
 from cacl.loaders.synthetic.textures import TEXTURES
 
 SPLITS = ("train", "test", "val")
@@ -43,11 +43,11 @@ def synthesise(
 ) -> Path:
     """Writes root/videos/<motion>_<appearance>_<number>.mp4 and a list of them, root/labels.csv.
 
-    The list has the columns path (relative to root), motion, appearance and split. It is written last: a folder
-    without it is unfinished, and the same call again makes what is missing. The same settings give the same bytes as
-    long as numpy and the encoder stay the same; a video depends on the settings and its own name, not on how many
-    others there are. The work is done in one spawned process per core, so a script that calls this needs its
-    `if __name__ == "__main__":`.
+    The list has the columns path (relative to root), motion, axis, direction and speed (see `MotionLabels`), appearance
+    and split. It is written last, and anew by each call: a folder without it is unfinished, and the same call again
+    makes what is missing. The same settings give the same bytes as long as numpy and the encoder stay the same; a video
+    depends on the settings and its own name, not on how many others there are. The work is done in one spawned process
+    per core, so a script that calls this needs its `if __name__ == "__main__":`.
 
     Args:
         root: The folder to write to. It is new, empty, or left by an earlier call with the same settings.
@@ -77,7 +77,7 @@ def synthesise(
             for done, _ in enumerate(pool.map(make, missing, chunksize=4), start=1):
                 if progress is not None:
                     progress(done, len(missing))
-        return _write_labels(root, videos)
+        return _write_labels(root, videos, seed)
     except OSError as error:
         raise DataError(f"{root}: cannot be written: {error}") from error
 
@@ -91,6 +91,10 @@ class _LabelledVideo(NamedTuple):
     @property
     def path(self) -> str:
         return f"videos/{self.motion}_{self.appearance}_{self.number:02d}.mp4"
+
+    def random_numbers(self, seed: int) -> RandomStream:
+        pair = list(MOTIONS).index(self.motion) * len(TEXTURES) + list(TEXTURES).index(self.appearance)
+        return RandomStream(seed, pair, self.number)
 
 
 def _list_videos(videos_per_pair: tuple[int, ...]) -> list[_LabelledVideo]:
@@ -127,9 +131,7 @@ def _start_or_resume(root: Path, **settings: object) -> None:
 
 
 def _make_video(root: Path, video: _LabelledVideo, *, seed: int, frames: int, size: tuple[int, int], rate: int) -> None:
-    pair = list(MOTIONS).index(video.motion) * len(TEXTURES) + list(TEXTURES).index(video.appearance)
-    rng = RandomStream(seed, pair, video.number)
-    rendered = render(video.motion, video.appearance, rng, frames=frames, size=size)
+    rendered = render(video.motion, video.appearance, video.random_numbers(seed), frames=frames, size=size)
     with atomic_write(root / video.path) as unfinished:
         encode(unfinished, rendered, rate)
 
@@ -154,12 +156,14 @@ def encode(path: Path, video: np.ndarray, rate: int) -> None:
         container.mux(stream.encode())
 
 
-def _write_labels(root: Path, videos: list[_LabelledVideo]) -> Path:
+def _write_labels(root: Path, videos: list[_LabelledVideo], seed: int) -> Path:
     labels = root / "labels.csv"
     with atomic_write(labels) as unfinished, unfinished.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["path", "motion", "appearance", "split"])
-        writer.writerows([video.path, video.motion, video.appearance, video.split] for video in videos)
+        writer.writerow(["path", "motion", *MotionLabels._fields, "appearance", "split"])
+        for video in videos:
+            of_motion = motion_labels(video.motion, video.random_numbers(seed))
+            writer.writerow([video.path, video.motion, *of_motion, video.appearance, video.split])
     return labels
 
 

@@ -45,12 +45,59 @@ ZOOM_RANGE = (0.015, 0.03)
 """Growth of the logarithm of the scale per frame, in videos of up to `ZOOM_FRAMES` frames. In longer ones it is less,
 so that they sweep no wider range of scales."""
 ZOOM_FRAMES = 40
+SPEED_RANGES = {"horizontal": SHIFT_RANGE, "vertical": SHIFT_RANGE, "rotation": TURN_RANGE, "zoom": ZOOM_RANGE}
+"""The axes, in the order of the directions in `MOTIONS`, with the speeds along them."""
 LOG_SCALE_RANGE = (math.log(0.8), math.log(1.25))
 """The logarithm of the scale in the middle of a zoom."""
 POINTS_PER_CELL = 18.0
 """The width of a cell at scale 1. It is so wide that the smallest pattern moves by less than half its period in two
 frames."""
 DARK_LUMA, LIGHT_LUMA = 75, 180
+
+
+class MotionLabels(NamedTuple):
+    """What the motion of one video has in common with other motions."""
+
+    axis: str
+    """A name of `SPEED_RANGES`. The two motions that have an axis are each other's time reverse."""
+    direction: str
+    """`forwards` where the direction in `MOTIONS` is positive (right, down, clockwise, zoom-in), or `backwards`. Which
+    of the two has which name is a convention. Within an axis, whoever tells them apart tells time's arrow."""
+    speed: str
+    """`slow` where the speed lies in the lower half of its range, or `fast`. In videos of more than `ZOOM_FRAMES`
+    frames, the speed of a zoom and its range are less by the same factor, so the half is the same."""
+
+
+def motion_labels(motion: str, rng: RandomStream) -> MotionLabels:
+    """Tells axis, direction and speed of a video.
+
+    Args:
+        motion: A name of `MOTIONS`.
+        rng: The random numbers that `render` takes for this video, from the first one on.
+
+    Returns:
+        The labels.
+    """
+    ((axis, sign),) = ((axis, sign) for axis, sign in zip(SPEED_RANGES, MOTIONS[motion], strict=True) if sign)
+    middle = sum(SPEED_RANGES[axis]) / 2
+    return MotionLabels(
+        axis=axis,
+        direction="forwards" if sign > 0 else "backwards",
+        speed="slow" if draw_speeds(rng)[axis] < middle else "fast",
+    )
+
+
+def draw_speeds(rng: RandomStream) -> dict[str, float]:
+    """Draws how fast a video moves. These are the first random numbers of a video.
+
+    Args:
+        rng: The random numbers that `render` takes for this video, from the first one on.
+
+    Returns:
+        The speed along each axis, in the units of its range. Where a video does not move along an axis, it has no use.
+    """
+    shift, turn, zoom = rng.uniform(*SHIFT_RANGE), rng.uniform(*TURN_RANGE), rng.uniform(*ZOOM_RANGE)
+    return {"horizontal": shift, "vertical": shift, "rotation": turn, "zoom": zoom}
 
 
 def render(
@@ -112,17 +159,17 @@ class _Pose(NamedTuple):
 
 
 def _draw_poses(motion: str, rng: RandomStream, frames: int) -> list[_Pose]:
-    shift, turn = rng.uniform(*SHIFT_RANGE), rng.uniform(*TURN_RANGE)
-    zoom = rng.uniform(*ZOOM_RANGE) * min(1.0, ZOOM_FRAMES / frames)
+    speeds = draw_speeds(rng)
+    zoom = speeds["zoom"] * min(1.0, ZOOM_FRAMES / frames)
     angle, log_scale = rng.uniform(0, 2 * math.pi), rng.uniform(*LOG_SCALE_RANGE)
     times = [frame - (frames - 1) / 2 for frame in range(frames)]  # symmetrical, so that reversing a video negates them
     still = times[rng.integer(0, frames)]
     right, down, clockwise, growing = MOTIONS[motion]
     return [
         _Pose(
-            right=right * shift * time,
-            down=down * shift * time,
-            angle=angle + clockwise * turn * time,
+            right=right * speeds["horizontal"] * time,
+            down=down * speeds["vertical"] * time,
+            angle=angle + clockwise * speeds["rotation"] * time,
             scale=math.exp(log_scale + zoom * (growing * time if growing else still)),
         )
         for time in times

@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from cacl.loaders.synthetic.dataset import synthesise
 from tests.commands.finished import Finished, Run
 
 REUSED = "features of an earlier evaluation"
@@ -321,6 +322,19 @@ def test_the_split_that_queries_can_be_chosen(cacl: Run, run: Path, videos: Path
     arrays = [np.load(file) for file in (run / "features").rglob("*.npy")]
     assert {len(array) for array in arrays} == {8}
     assert all(array.any(axis=1).all() for array in arrays)
+
+
+def test_synthetic_videos_are_judged_by_what_their_motion_is(cacl: Run, run: Path, tmp_path: Path) -> None:
+    synthesise(tmp_path / "set", videos_per_pair=(1, 1), frames=8, size=(16, 24))
+    labels = ("axis", "direction", "speed")
+    options = [option for label in labels for option in ("--label", label)]
+    by_axis, by_direction, by_speed = tables(
+        cacl("eval", "retrieval", run, "-s", f"data.root={tmp_path / 'set'}", *options, "--json"), reused=False
+    )
+    for table, classes in ((by_axis, 4), (by_direction, 2), (by_speed, 2)):
+        assert (table["queries"], table["gallery"], table["classes"]) == (48, 48, classes)
+    assert by_axis["recall"]["chance"]["R@1"] == pytest.approx(1 / 4)
+    assert by_direction["recall"]["chance"]["R@1"] == pytest.approx(1 / 2)
 
 
 def test_kinetics_is_queried_by_its_validation_list(cacl: Run, run: Path, videos: Path, tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from cacl.loaders.sampling.rng import RandomStream
-from cacl.loaders.synthetic.render import DEFAULT_SIZE, MOTIONS, render
+from cacl.loaders.synthetic.render import DEFAULT_SIZE, MOTIONS, MotionLabels, draw_speeds, motion_labels, render
 from cacl.loaders.synthetic.textures import TEXTURES
+from tests.loaders.synthetic.measured_motion import INNER, measure_motion, sample
 
 OPPOSITES = [("left", "right"), ("up", "down"), ("clockwise", "counter-clockwise"), ("zoom-in", "zoom-out")]
 APPEARANCES = list(TEXTURES)
@@ -69,16 +70,6 @@ def origins(motion: str, amount: float) -> tuple[np.ndarray, np.ndarray]:
     return (from_x + (width - 1) / 2)[INNER], (from_y + (height - 1) / 2)[INNER]
 
 
-def sample(images: np.ndarray, column: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """Interpolates images [N, H, W] bilinearly at positions [h, w], which gives [N, h, w]."""
-    left, top = np.floor(column).astype(int), np.floor(row).astype(int)
-    right_share, lower_share = (column - left).astype(np.float32), (row - top).astype(np.float32)
-    upper = images[:, top, left] * (1 - right_share) + images[:, top, left + 1] * right_share
-    lower = images[:, top + 1, left] * (1 - right_share) + images[:, top + 1, left + 1] * right_share
-    return upper * (1 - lower_share) + lower * lower_share
-
-
-INNER = np.s_[8:-8, 8:-8]
 AMOUNTS = {
     **dict.fromkeys(("left", "right", "up", "down"), (1.0, 1.5, 2.0, 2.5)),
     **dict.fromkeys(("clockwise", "counter-clockwise"), (2.5, 3.3, 4.2, 5.0)),
@@ -98,6 +89,50 @@ def test_each_motion_explains_its_own_videos_best(appearance: str):
         best, second = sorted(errors, key=errors.__getitem__)[:2]
         assert best == motion, (number, errors)
         assert errors[best] < errors[second] / 2, (motion, number, errors)
+
+
+# --- Labels of the motion
+
+AXES = {"horizontal": ("right", "left"), "vertical": ("down", "up")}
+AXES |= {"rotation": ("clockwise", "counter-clockwise"), "zoom": ("zoom-in", "zoom-out")}
+"""The motion forwards and the one backwards along each axis."""
+MIDDLES = {"horizontal": 1.75, "vertical": 1.75, "rotation": math.radians(3.75), "zoom": 0.0225}
+"""The middles of the ranges of speeds, in points, radians and growth per frame, in videos of up to 40 frames."""
+
+
+def test_two_motions_have_an_axis_in_common_if_they_are_each_others_time_reverse():
+    videos = {motion: render(motion, "noise", RandomStream(6), frames=6, size=(16, 24)) for motion in MOTIONS}
+    labels = {motion: motion_labels(motion, RandomStream(6)) for motion in MOTIONS}
+    for one, other in itertools.permutations(MOTIONS, 2):
+        reverse = np.array_equal(videos[one][::-1], videos[other])
+        assert reverse == (labels[one].axis == labels[other].axis)
+        if reverse:
+            assert {labels[one].direction, labels[other].direction} == {"forwards", "backwards"}
+            assert labels[one].speed == labels[other].speed
+    for axis, (forwards, backwards) in AXES.items():
+        assert labels[forwards][:2] == (axis, "forwards")
+        assert labels[backwards][:2] == (axis, "backwards")
+
+
+@pytest.mark.parametrize(("axis", "frames"), [*((axis, 3) for axis in AXES), ("zoom", 80)])
+def test_a_video_moves_as_drawn_and_as_its_labels_say(axis: str, frames: int):
+    """Without the noise of encoding. In 80 frames a zoom takes half the steps that were drawn."""
+    position = list(AXES).index(axis)
+    middles = np.array(list(MIDDLES.values())) * min(1, 40 / frames)
+    middle, step = frames // 2, max(1, frames // 40)  # so slow a zoom is measured in every second frame
+    seen = set()
+    for number, (appearance, sign) in enumerate(itertools.product(APPEARANCES, (1, -1))):
+        motion = AXES[axis][sign < 0]
+        video = render(motion, appearance, RandomStream(26, number), frames=frames)
+        measured = measure_motion(video[middle - step : middle + step + 1 : step]) / step / middles
+        speed = measured[position] * sign
+        assert speed == pytest.approx(draw_speeds(RandomStream(26, number))[axis] / MIDDLES[axis], abs=0.02)
+        assert np.abs(np.delete(measured, position)).max() < 0.02
+        assert abs(speed - 1) > 0.04  # so that the measurement decides
+        labels = MotionLabels(axis, "forwards" if sign > 0 else "backwards", "fast" if speed > 1 else "slow")
+        assert motion_labels(motion, RandomStream(26, number)) == labels
+        seen.add(labels)
+    assert len(seen) == 4
 
 
 # --- What is drawn
