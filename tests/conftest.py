@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
@@ -87,11 +88,18 @@ SLOW = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what stands in these folders and files, and these tests."""
     for item in items:
-        file = item.path.relative_to(Path(__file__).parent)
-        test = f"{file.as_posix()}::{getattr(item, 'originalname', item.name)}"
-        for mark, places in ((pytest.mark.distributed, DISTRIBUTED), (pytest.mark.slow, SLOW)):
-            if any(file.is_relative_to(place) or test == place for place in places):
+        path = _places_of(item.path)
+        places = {*path, f"{path[0]}::{getattr(item, 'originalname', item.name)}"}
+        for mark, marked in ((pytest.mark.distributed, DISTRIBUTED), (pytest.mark.slow, SLOW)):
+            if not places.isdisjoint(marked):
                 item.add_marker(mark)
+
+
+@functools.cache
+def _places_of(path: Path) -> list[str]:
+    """Returns a file and the folders that it is in, relative to this one."""
+    file = path.relative_to(Path(__file__).parent)
+    return [place.as_posix() for place in (file, *file.parents)]
 
 
 @pytest.hookimpl(wrapper=True)
