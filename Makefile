@@ -9,7 +9,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-PYTEST = $(BIN)/python -m pytest -n 2 --dist worksteal
+# One thread for each of the two processes.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # As the command line sets it: the tests share their cores with other work, too.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -29,7 +30,7 @@ test: $(READY)
 	$(MAKE) --keep-going all-tests interpreted-tests
 
 quick-tests: $(READY)
-	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow and not distributed"
+	$(PYTEST) -m "not slow and not distributed"
 
 all-tests: $(READY)
 	$(PYTEST)
