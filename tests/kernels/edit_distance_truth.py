@@ -13,6 +13,8 @@ from torch import Tensor
 INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64]
 LENGTHS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 62, 63, 64, 65, 100, 128, 129, 255, 256, 300]
 """Lengths of orders on both sides of every word size."""
+WORDS = [1, 2, 8, 9, 16, 17, 32, 33, 63, 64, 65, 129]
+"""Lengths that need words of each size, one of them and more; each of `LENGTHS` is compared with rapidfuzz."""
 
 
 def by_rapidfuzz(first: Iterable[np.ndarray], second: Iterable[np.ndarray]) -> list[int]:

@@ -16,6 +16,7 @@ from cacl.kernels.edit_distance_reference import CHUNK_ROWS
 from tests.kernels.edit_distance_truth import (
     INTEGERS,
     LENGTHS,
+    WORDS,
     by_rapidfuzz,
     columns_first,
     distance_dtype,
@@ -45,7 +46,7 @@ def test_agrees_with_rapidfuzz(length: int) -> None:
 
 
 def test_agrees_with_rapidfuzz_at_many_lengths() -> None:
-    for length in [*range(1, 131), *range(140, 300, 10)]:
+    for length in [*range(1, 131), *range(140, 300, 40)]:
         order = random_orders(length, 20)
         distance = edit_distance_to_identity(torch.from_numpy(order))
         assert distance.tolist() == to_identity_by_rapidfuzz(order), length
@@ -66,7 +67,7 @@ def test_agrees_with_rapidfuzz_on_every_permutation(length: int) -> None:
     )
 
 
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("length", WORDS)
 def test_bounds_and_values_that_never_occur(length: int) -> None:
     """L - LIS <= D <= min(2 (L - LIS), Hamming). Only the identity has D = 0, and nothing has D = 1."""
     order = sample_orders(length)
@@ -79,7 +80,7 @@ def test_bounds_and_values_that_never_occur(length: int) -> None:
     np.testing.assert_array_equal(distance == 0, hamming == 0)
 
 
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("length", WORDS)
 def test_the_inverse_is_as_far(length: int) -> None:
     """A relabelling of both sequences turns an order and the identity into the identity and the inverse order; and
     reading both from the back, with labels counted from the back, changes nothing either."""
@@ -133,9 +134,9 @@ def test_one_row_many_times(length: int) -> None:
     assert edit_distance_to_identity(row.expand(5, -1)).tolist() == [expected] * 5
 
 
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("length", WORDS)
 def test_rows_do_not_touch_each_other(length: int) -> None:
-    order = torch.from_numpy(random_orders(length, 9))
+    order = torch.from_numpy(random_orders(length, 4))
     together = edit_distance_to_identity(order)
     alone = [edit_distance_to_identity(row[None]) for row in order]
     assert all(distance.shape == (1,) for distance in alone)
@@ -159,7 +160,7 @@ def test_two_orders_agree_with_rapidfuzz(length: int) -> None:
     np.testing.assert_array_equal(distance.numpy(), by_rapidfuzz(first, second))
 
 
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("length", WORDS)
 def test_two_orders_are_as_far_whatever_the_symbols_are_called(length: int) -> None:
     first = torch.from_numpy(random_orders(length, 200))
     second = first.flip(0)
