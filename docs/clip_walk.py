@@ -9,6 +9,7 @@ describes the files, and tests/test_clip_walk.py holds it to this list.
 
 from __future__ import annotations
 
+import functools
 import sys
 import tempfile
 import threading
@@ -53,11 +54,8 @@ def files_entered(config: Config) -> list[str]:
     entered: dict[str, None] = {}
 
     def watch(frame: FrameType, event: str, _argument: Any) -> None:
-        path = Path(frame.f_code.co_filename)
-        if event == "call" and frame.f_code.co_name != "<module>" and path.is_absolute() and path.exists():
-            path = path.resolve()
-            if path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in PACKAGE_FOLDERS:
-                entered[path.relative_to(ROOT).as_posix()] = None
+        if event == "call" and frame.f_code.co_name != "<module>" and (name := _name_of(frame.f_code.co_filename)):
+            entered[name] = None
 
     def walk(step: int) -> None:
         (batch,) = loader.steps(step, step + 1)
@@ -72,6 +70,17 @@ def files_entered(config: Config) -> list[str]:
         sys.setprofile(None)
         threading.setprofile(None)
     return list(entered)
+
+
+@functools.cache
+def _name_of(file: str) -> str:
+    """Returns the path of a file of the package in the repository, and "" of any other."""
+    path = Path(file)
+    if path.is_absolute() and path.exists() and path.resolve().is_relative_to(ROOT):
+        path = path.resolve().relative_to(ROOT)
+        if path.parts[0] in PACKAGE_FOLDERS:
+            return path.as_posix()
+    return ""
 
 
 def _configuration(folder: Path) -> Config:
