@@ -99,6 +99,7 @@ SLOW = (
     "reporting/test_charts.py",
     "reporting/test_wandb_and_trackio.py",
     "test_clip_walk.py",
+    "test_forked.py",
     "test_packaging.py",
     "training/test_checkpointer.py::test_a_resumed_run_may_change_how_it_runs",
     "training/test_choices.py::test_a_step_on_a_cpu_takes_less_than_four_gib",

@@ -1,7 +1,7 @@
 """Groups of real processes that find each other as those of torchrun do, and leave what they return in files.
 
-A test file is run as a script, which imports torch once and forks. `run_script` starts it from a fixture, `main` runs
-all of its launches there, and `results_of` reads what they returned.
+A test file is run as a script, which forks. `run_script` starts it from a fixture, `main` runs all of its launches
+there, and `results_of` reads what they returned.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import multiprocessing
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 import torch
+
+from tests import forked
 
 Launches: TypeAlias = Mapping[str, tuple[int, Callable[[Path], Any]]]
 """The launches by name: the number of processes, and the function that each calls with the folder of the tests."""
@@ -32,15 +32,21 @@ for ranks that wait for ever."""
 def run_script(script: str, folder: Path) -> None:
     """Runs all launches of a test file. If the test ends before, because its time is up, they are killed."""
     environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
-    environment["PYTHONPATH"] = str(ROOT)  # for what the test files share
-    process = subprocess.Popen(
-        [sys.executable, script, str(folder)], env=os.environ | environment, start_new_session=True
-    )
+    process = forked.start(_run_alone, script, str(folder), environment=os.environ | environment)
+    assert process.pid is not None
     try:
-        assert process.wait() == 0
+        process.join()
+        assert process.exitcode == 0
     finally:
+        process.kill()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def _run_alone(script: str, folder: str) -> None:
+    """Runs a script in a process group of its own."""
+    os.setsid()
+    forked.script(script, folder)
 
 
 def main(launches: Launches, folder: Path) -> None:

@@ -1,6 +1,7 @@
-"""A small data set, a small configuration, a run trained with them once, and two ways to call the command line."""
+"""A small data set, a small configuration, a run trained with them once, and three ways to call the command line."""
 
 import csv
+import io
 import os
 import shutil
 import signal
@@ -8,11 +9,13 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
 from cacl.cli import main
+from tests import forked
 from tests.commands.finished import Finished, Run
 
 CONFIG = """
@@ -83,15 +86,11 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.fixture
-def cacl(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """`cacl("train", "--resume")` runs a command in this process, and sees what it writes to the file descriptors."""
-
-    def run(*arguments: object) -> Finished:
-        command = ["cacl", *map(str, arguments)]
-        monkeypatch.setattr(sys, "argv", command)
-        capfd.readouterr()
-        code: object = 0
+def call(command: list[str]) -> int:
+    """Runs a command in this process, and returns its exit code."""
+    code: object = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", command)
         try:
             main()
         except SystemExit as exit:
@@ -99,7 +98,18 @@ def cacl(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         except Exception:  # what the interpreter makes of it
             traceback.print_exc()
             code = 1
-        assert isinstance(code, int)
+    assert isinstance(code, int)
+    return code
+
+
+@pytest.fixture
+def cacl(capfd: pytest.CaptureFixture[str]) -> Run:
+    """`cacl("train", "--resume")` runs a command in this process, and sees what it writes to the file descriptors."""
+
+    def run(*arguments: object) -> Finished:
+        command = ["cacl", *map(str, arguments)]
+        capfd.readouterr()
+        code = call(command)
         written = capfd.readouterr()
         return Finished(command, code, written.out, written.err)
 
@@ -108,7 +118,18 @@ def cacl(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture(scope="session")
 def process(environment: dict[str, str]) -> Run:
-    """Runs a command in a process of its own. `environment=` sets more variables, and `without=` takes some away."""
+    """Runs a command in a process of its own. `environment=` sets more variables."""
+    default = environment
+
+    def run(*arguments: object, environment: dict[str, str] | None = None) -> Finished:
+        return forked.run(forked.cacl, *arguments, environment=os.environ | default | (environment or {}))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def interpreter(environment: dict[str, str]) -> Run:
+    """Runs a command in a new Python. `environment=` sets more variables, and `without=` takes some away."""
 
     def run(*arguments: object, environment: dict[str, str] | None = None, without: Sequence[str] = ()) -> Finished:
         variables = os.environ | default | (environment or {})
@@ -146,10 +167,17 @@ def config_file(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(config_file: Path, process: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
-    """A run folder, and what the process that made it printed. Tests only look at it; `run` is a copy to change."""
-    run = tmp_path_factory.mktemp("runs") / "tiny"
-    return run, process("train", "--config", config_file, "--set", f"run={run}", "--json")
+def trained(
+    config_file: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Finished]:
+    """A run folder, and what the command that made it printed. Tests only look at it; `run` is a copy to change."""
+    run, out, err = tmp_path_factory.mktemp("runs") / "tiny", io.StringIO(), io.StringIO()
+    command = ["cacl", "train", "--config", str(config_file), "--set", f"run={run}", "--json"]
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        code = call(command)
+    return run, Finished(command, code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture

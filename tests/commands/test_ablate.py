@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import statistics
 from pathlib import Path
@@ -160,16 +159,16 @@ class Broken(OrderLoss):
 
 
 def test_a_row_that_fails_is_named_and_the_others_have_their_turn(
-    process: Run, config_file: Path, tmp_path: Path
+    process: Run, config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "broken.py").write_text(BROKEN)
+    monkeypatch.chdir(tmp_path)
     folder = tmp_path / "ablation"
-    found_by = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     command = (
         "ablate", config_file, "--run", folder, "--seeds", "0", "--import", "broken", "--queries", "test",
         "--row", "too fast: optim.lr=1e30", "--row", "broken: losses.broken=1", "--row", "slow: optim.lr=0.001",
     )  # fmt: skip
-    finished = process(*command, "--json", environment=found_by)
+    finished = process(*command, "--json")
     assert finished.returncode == 1
     found = json.loads(finished.stdout)
     assert found == written(folder)
@@ -180,7 +179,7 @@ def test_a_row_that_fails_is_named_and_the_others_have_their_turn(
     assert "Traceback" in finished.stderr  # of what is no mistake of the user
     assert finished.stderr.splitlines()[-1] == "cacl: 2 of 4 runs failed: too fast, seed 0; broken, seed 0"
 
-    again = process(*command, "--resume", environment=found_by)
+    again = process(*command, "--resume")
     assert again.returncode == 1
     assert "failed: too fast, seed 0: step 2: the loss or its gradient is not finite" in again.stdout
     assert any(line.replace(" ", "").startswith("│broken│seed0failed│-│") for line in again.stdout.splitlines())

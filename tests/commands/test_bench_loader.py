@@ -28,9 +28,9 @@ def raw(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
-def prepared(raw: Path, process: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared(raw: Path, interpreter: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("sets") / "prepared"
-    done = process("data", "prepare", raw, target, "--gop", 8)
+    done = interpreter("data", "prepare", raw, target, "--gop", 8)
     assert done.returncode == 0, done.stderr
     return target
 

@@ -74,12 +74,14 @@ def test_a_scan_takes_folders_of_any_name(
     assert len(found["videos"]) == 1
 
 
-def test_a_scan_prints_names_that_are_no_utf8(process: Run, make_video: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_scan_prints_names_that_are_no_utf8(
+    interpreter: Run, make_video: Callable[..., Path], tmp_path: Path
+) -> None:
     video = make_video(tmp_path / "videos/a.mp4", frames=8, size=(32, 24))
     for name in (b"\xfe.mp4", b"\xff.mp4"):
         Path(os.fsdecode(os.fsencode(video.parent) + b"/" + name)).write_bytes(b"no video")
     arguments = ["data", "scan", video.parent, "-s", "clip.frames=8", "-s", "data.max_rejected_share=1"]
-    finished = process(*arguments, environment={"PYTHONIOENCODING": "utf-8:strict"})
+    finished = interpreter(*arguments, environment={"PYTHONIOENCODING": "utf-8:strict"})
     assert finished.returncode == 0, finished.stderr
     assert "2 of 3 files rejected" in finished.stdout
 
@@ -100,9 +102,9 @@ def test_rejected_files_are_named_to_the_letter(
     assert second.startswith(f"  {name}: cannot be opened as a video (")
 
 
-def test_synth_prints_where_its_list_lies(process: Run, tmp_path: Path) -> None:
+def test_synth_prints_where_its_list_lies(interpreter: Run, tmp_path: Path) -> None:
     root = tmp_path / "synth"
-    made = process("data", "synth", root, "--train", 0, "--test", 0, "--val", 1, "--seed", 5, "--json")
+    made = interpreter("data", "synth", root, "--train", 0, "--test", 0, "--val", 1, "--seed", 5, "--json")
     assert result(made) == {"labels": str(root / "labels.csv")}
     assert made.stderr == ""
     with (root / "labels.csv").open() as rows:

@@ -6,8 +6,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import pytest
 
 from cacl import config as configuration
 from cacl.checkpoints import checkpoint
+from tests import forked
 from tests.commands.finished import Finished, Run, result
 
 SHORT = ("--set", "train.epochs=4", "--set", "optim.warmup_epochs=0")
@@ -145,18 +144,11 @@ def test_a_killed_run_goes_on_with_its_own_settings_to_the_same_bits(
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert result(process("finetune", labelled, "--run", whole, *common))["steps"] > 60
 
-    command = [sys.executable, "-m", "cacl.cli", "finetune", labelled, "--run", killed, *common]
-    running = subprocess.Popen(
-        [*map(str, command)], env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        bufsize=0, pipesize=4096,
+    ended = forked.run(
+        forked.cacl, "finetune", labelled, "--run", killed, *common, environment=os.environ | environment,
+        send=signal.SIGKILL, when=lambda line: line.startswith("step 23/"),
     )  # fmt: skip
-    assert running.stderr is not None
-    for line in running.stderr:
-        if line.startswith(b"step 23/"):
-            running.send_signal(signal.SIGKILL)
-            break
-    running.communicate(timeout=240)
-    assert running.returncode == -signal.SIGKILL
+    assert ended.returncode == -signal.SIGKILL
     assert checkpoint.load(killed).step >= 20
 
     resumed = result(process("finetune", "--run", killed, "--resume", "--json"))

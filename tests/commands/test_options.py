@@ -33,9 +33,11 @@ def described(target: Path) -> list[tuple[int, list[int], int]]:
 
 
 @pytest.fixture(scope="module")
-def as_usual(source: Path, process: Run, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, list[int], int]]:
+def as_usual(
+    source: Path, interpreter: Run, tmp_path_factory: pytest.TempPathFactory
+) -> list[tuple[int, list[int], int]]:
     target = tmp_path_factory.mktemp("usual") / "target"
-    assert process("data", "prepare", source, target, "--workers", 1).returncode == 0
+    assert interpreter("data", "prepare", source, target, "--workers", 1).returncode == 0
     return described(target)
 
 

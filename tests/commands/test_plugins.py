@@ -125,14 +125,14 @@ def test_a_layout(here: Path, videos: Path, process: Run, tmp_path: Path) -> Non
     assert "_test_" not in manifest
 
 
-def test_an_installed_plugin_needs_no_import(here: Path, process: Run) -> None:
+def test_an_installed_plugin_needs_no_import(here: Path, interpreter: Run) -> None:
     """A folder with metadata on Python's path is how an installed package looks."""
     info = here / "my_package-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[cacl.plugins]\ntiny3d = tiny3d\nbroken = not_there\n")
     path = {"PYTHONPATH": f"{here}:{ROOT}"}
-    done = process("config", "model.cnn", "--json", environment=path)
+    done = interpreter("config", "model.cnn", "--json", environment=path)
     assert done.returncode == 0, done.stderr
     assert "tiny3d" in json.loads(done.stdout)[0]["choices"]
     assert len(done.stderr.splitlines()) == 1

@@ -28,14 +28,14 @@ class Roots(NamedTuple):
 
 @pytest.fixture(scope="module")
 def roots(
-    videos: Path, make_video: Callable[..., Path], process: Run, tmp_path_factory: pytest.TempPathFactory
+    videos: Path, make_video: Callable[..., Path], interpreter: Run, tmp_path_factory: pytest.TempPathFactory
 ) -> Roots:
     folder = tmp_path_factory.mktemp("roots")
     for number in range(4):
         split = "test" if number == 3 else "train"
         make_video(folder / f"source/{split}/sit/{number}.mp4", frames=9, size=(32, 24), gop=4, first=50 * number)
         make_video(folder / f"plain/{number}.mp4", frames=9, size=(32, 24), gop=4, first=50 * number + 20)
-    assert process("data", "prepare", folder / "source", folder / "prepared").returncode == 0
+    assert interpreter("data", "prepare", folder / "source", folder / "prepared").returncode == 0
     return Roots(videos, folder / "prepared", folder / "plain")
 
 

@@ -3,16 +3,15 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from cacl.checkpoints import checkpoint
+from tests import forked
 from tests.commands.finished import Run
 
-pytestmark = pytest.mark.usefixtures("interruptible", "one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 STEPS = 50
 
@@ -20,25 +19,16 @@ STEPS = 50
 def interrupted(arguments: list[str], environment: dict[str, str], after: str) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a process that gets SIGINT after the first line on stderr with `after` in it.
 
-    It cannot finish before: the pipe holds 4 KiB, less than it logs in half its steps, and is not read meanwhile.
+    It cannot finish before: it logs more in half its steps than the pipe holds.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cacl.cli", *arguments],
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        pipesize=4096,
+    done = forked.run(
+        forked.cacl,
+        *arguments,
+        environment=os.environ | environment,
+        send=signal.SIGINT,
+        when=lambda line: after in line,
     )
-    assert process.stderr is not None
-    seen = []
-    for line in process.stderr:
-        seen.append(line)
-        if after in line:
-            process.send_signal(signal.SIGINT)
-            break
-    out, err = process.communicate(timeout=240)
-    return process.returncode, out, "".join(seen) + err
+    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture

@@ -7,8 +7,6 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -19,6 +17,7 @@ import torch
 
 from cacl.config import Config
 from cacl.loaders.clip_loader import ClipLoader
+from tests import forked
 from tests.commands.finished import Finished, Run, result
 from tests.launch import ROOT
 from tests.stand_ins import HMDB51_DIGITS, write_hmdb51, write_ucf101
@@ -166,18 +165,11 @@ def test_killed_folds_go_on_where_they_were(
     """The first fold is done when the process is killed, the second has begun, and the third has not."""
     common = ("--from", trained[0], "--folds", "1,2,3", "--set", "train.epochs=6", "--set", "train.checkpoint_every=5")
     whole = result(process("finetune", "data/UCF-101", "--run", "whole", *common, "--json"))
-    command = [sys.executable, "-m", "cacl.cli", "finetune", "data/UCF-101", "--run", "killed", *map(str, common)]
-    running = subprocess.Popen(
-        command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, bufsize=0,
-        pipesize=4096,
+    ended = forked.run(
+        forked.cacl, "finetune", "data/UCF-101", "--run", "killed", *common, environment=os.environ | environment,
+        send=signal.SIGKILL, when=lambda line: line.startswith("step 12/") and Path("killed/fold2").is_dir(),
     )  # fmt: skip
-    assert running.stderr is not None
-    for line in running.stderr:
-        if line.startswith(b"step 12/") and Path("killed/fold2").is_dir():
-            running.send_signal(signal.SIGKILL)
-            break
-    running.communicate(timeout=240)
-    assert running.returncode == -signal.SIGKILL
+    assert ended.returncode == -signal.SIGKILL
     assert not Path("killed/fold3").exists()
     first = Path("killed/fold1/best.pt").stat().st_mtime_ns
     resumed = process("finetune", "--run", "killed", "--folds", "1,2,3", "--resume", "--json")

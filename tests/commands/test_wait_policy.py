@@ -9,10 +9,10 @@ import pytest
 from tests.commands.finished import Run
 
 
-def test_openmp_reads_it_as_torch_is_loaded(process: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openmp_reads_it_as_torch_is_loaded(interpreter: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """As OpenMP tells itself when it is loaded; GNU's would spin 300,000 times before it sleeps."""
     monkeypatch.setenv("OMP_DISPLAY_ENV", "VERBOSE")
-    told = process("eval", "retrieval", "nowhere", without=("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")).stderr
+    told = interpreter("eval", "retrieval", "nowhere", without=("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")).stderr
     assert "cacl: nowhere: no such checkpoint" in told  # so torch is there
     assert "OMP_WAIT_POLICY = 'PASSIVE'" in told
     assert "GOMP_SPINCOUNT = '0'" in told or "GOMP_SPINCOUNT" not in told, "GNU's OpenMP tells that by default, too"

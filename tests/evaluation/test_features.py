@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,8 +21,8 @@ from cacl.evaluation import features
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.clip_loader import ClipLoader
 from cacl.models.cnn3d import CNN3D
+from tests import forked
 from tests.config_keys import config_keys, other_value, value_at, with_value
-from tests.launch import ROOT
 from tests.tiny import tiny_config
 
 VIDEOS, CLIPS = 5, 3
@@ -195,24 +194,21 @@ def test_an_extraction_that_died_goes_on(
     assert features.load_cached(tmp_path / "features", list(FUNCTIONS)) is not None
 
 
+class Killed(PaintedBackend):
+    def end(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed_extraction(folder: str) -> None:
+    features.SAVE_EVERY_SECONDS = 0
+    extract_into(Path(folder), Killed(SHADES, dies_in=2))
+
+
 def test_a_killed_extraction_goes_on(
     extracted: Callable[[PaintedBackend], dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
     """The process gets no chance to save anything when it is killed, in its third batch."""
-    killed = f"""
-from pathlib import Path
-import os, signal
-from tests.evaluation import test_features as here
-from cacl.evaluation import features
-
-class Killed(here.PaintedBackend):
-    def end(self):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-features.SAVE_EVERY_SECONDS = 0
-here.extract_into(Path({str(tmp_path)!r}), Killed(here.SHADES, dies_in=2))
-"""
-    ended = subprocess.run([sys.executable, "-c", killed], cwd=ROOT, capture_output=True, text=True)
+    ended = forked.run(killed_extraction, tmp_path, environment=os.environ)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     rest = PaintedBackend(SHADES)
     found = extracted(rest)

@@ -7,11 +7,10 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pytest
 import torch
@@ -25,6 +24,7 @@ from cacl.errors import CaclError
 from cacl.training.stop_signals import TrainingInterruptedError
 from cacl.training.train_state import TrainState
 from cacl.training.trainer import train
+from tests import forked
 from tests.same_bits import assert_same_bits
 from tests.tiny import tiny_config
 
@@ -216,31 +216,19 @@ def uninterrupted(configured: Callable[..., Config], tmp_path_factory: pytest.Te
     return config, observed(config)
 
 
-def started(config: Config, surroundings: dict[str, str], *options: str) -> subprocess.Popen[bytes]:
-    """Starts `cacl train` in a process of its own. Its stderr is a pipe of 4 KiB that nothing here reads ahead of."""
+def trained(
+    config: Config, surroundings: dict[str, str], *options: str, **signalled: Any
+) -> subprocess.CompletedProcess[str]:
+    """Runs `cacl train` in a process of its own, which may get a signal (see tests/forked.py)."""
     file = Path(config.run).with_suffix(".toml")
     file.write_text(configuration.to_toml(config))
-    return subprocess.Popen(
-        [sys.executable, "-m", "cacl.cli", "train", "-c", str(file), *options],
-        env=os.environ | surroundings,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        bufsize=0,
-        pipesize=4096,
-    )
+    return forked.run(forked.cacl, "train", "-c", file, *options, environment=os.environ | surroundings, **signalled)
 
 
-def ended(process: subprocess.Popen[bytes], after: str, number: signal.Signals) -> tuple[int, str]:
+def ended(config: Config, surroundings: dict[str, str], after: str, number: signal.Signals) -> tuple[int, str]:
     """Sends a signal when a line that begins with `after` is read, and returns the exit code and stderr."""
-    assert process.stderr is not None
-    lines = []
-    for line in process.stderr:
-        lines.append(line.decode())
-        if lines[-1].startswith(after):
-            process.send_signal(number)
-            break
-    lines.append(process.communicate(timeout=240)[1].decode())
-    return process.returncode, "".join(lines)
+    done = trained(config, surroundings, send=number, when=lambda line: line.startswith(after))
+    return done.returncode, done.stderr
 
 
 def test_a_killed_run_resumes_to_the_same_bits(
@@ -249,7 +237,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
     """The pipe holds fewer lines than there are steps from here to the next checkpoint, so the kill comes between."""
     whole, expected = uninterrupted
     config = dataclasses.replace(whole, run=str(tmp_path / "killed"))
-    code, err = ended(started(config, surroundings), f"step {LONG_INTERVAL + 2}/{LONG_RUN}", signal.SIGKILL)
+    code, err = ended(config, surroundings, f"step {LONG_INTERVAL + 2}/{LONG_RUN}", signal.SIGKILL)
     assert code == -signal.SIGKILL, err
     steps = sum(line.startswith("step ") for line in err.splitlines())
     assert LONG_INTERVAL + 2 <= steps < 2 * LONG_INTERVAL
@@ -270,14 +258,14 @@ def test_a_run_stopped_by_sigterm_resumes_to_the_same_bits(
     """The run is resumed by another process."""
     whole, _ = uninterrupted
     config = dataclasses.replace(whole, run=str(tmp_path / "stopped"))
-    code, err = ended(started(config, surroundings), f"step 5/{LONG_RUN}", signal.SIGTERM)
+    code, err = ended(config, surroundings, f"step 5/{LONG_RUN}", signal.SIGTERM)
     assert code == 130, err
     saved = checkpoint.load(tmp_path / "stopped").step
     assert f"stopped by SIGTERM after step {saved} of {LONG_RUN}" in err
     assert 5 <= saved < LONG_INTERVAL
 
-    resumed = started(config, surroundings, "--resume")
-    err = resumed.communicate(timeout=240)[1].decode()
+    resumed = trained(config, surroundings, "--resume")
+    err = resumed.stderr
     assert resumed.returncode == 0, err
     assert f"after step {saved} of {LONG_RUN}" in err
     assert f"step {saved}/" not in err
@@ -286,40 +274,34 @@ def test_a_run_stopped_by_sigterm_resumes_to_the_same_bits(
     assert logged(tmp_path / "stopped") == logged(Path(whole.run))
 
 
-KILLED = """
-import os, signal, sys
-import torch
-from cacl import cli
+def killed_as_it_saves(place: str, *arguments: str) -> None:
+    """Is `cacl`, and gets SIGKILL while it writes its second checkpoint, at this place."""
+    save, replace, saves = torch.save, os.replace, 0
 
-save, replace, place, saves = torch.save, os.replace, sys.argv.pop(1), 0
+    def kill() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
-def kill():
-    os.kill(os.getpid(), signal.SIGKILL)
+    class Torn:
+        def __init__(self, file: Any) -> None:
+            self.file = file
 
-class Torn:
-    def __init__(self, file):
-        self.file = file
+        def write(self, data: bytes) -> None:
+            self.file.write(bytes(data)[: len(data) // 2])
+            self.file.flush()
+            kill()
 
-    def write(self, data):
-        self.file.write(bytes(data)[: len(data) // 2])
-        self.file.flush()
-        kill()
+    def save_or_die(values: Any, file: Any) -> None:
+        nonlocal saves
+        saves += 1
+        save(values, cast("Any", Torn(file)) if saves == 2 and place == "half written" else file)
 
-def save_or_die(values, file):
-    global saves
-    saves += 1
-    save(values, Torn(file) if saves == 2 and place == "half written" else file)
+    def replace_or_die(source: Any, target: Any) -> None:
+        if saves == 2 and str(target).endswith("checkpoint.pt"):
+            kill()
+        replace(source, target)
 
-def replace_or_die(source, target):
-    if saves == 2 and str(target).endswith("checkpoint.pt"):
-        kill()
-    replace(source, target)
-
-torch.save, os.replace = save_or_die, replace_or_die
-cli.main()
-"""
-"""A script that runs `cacl` and gets SIGKILL while it writes its second checkpoint. Its first argument says at which
-place."""
+    torch.save, os.replace = save_or_die, replace_or_die
+    forked.cacl(*arguments)
 
 
 @pytest.mark.parametrize("place", ["half written", "not yet in its place"])
@@ -331,8 +313,9 @@ def test_a_kill_while_a_checkpoint_is_written(
     whole = configured(tmp_path / "whole", 4, 1)
     config, run = dataclasses.replace(whole, run=str(tmp_path / "killed")), tmp_path / "killed"
     (tmp_path / "config.toml").write_text(configuration.to_toml(config))
-    command = [sys.executable, "-c", KILLED, place, "train", "-c", str(tmp_path / "config.toml")]
-    killed = subprocess.run(command, env=os.environ | surroundings, capture_output=True, text=True, timeout=240)
+    killed = forked.run(
+        killed_as_it_saves, place, "train", "-c", tmp_path / "config.toml", environment=os.environ | surroundings
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
 
     def unfinished() -> list[Path]:
