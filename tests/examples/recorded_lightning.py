@@ -1,4 +1,7 @@
-"""Runs examples/lightning_trainer.py and notes the clips of every step; it may kill itself before one of them."""
+"""Runs examples/lightning_trainer.py and notes the clips of every step; it may kill itself before one of them.
+
+python recorded_lightning.py NOTES KILLED_BEFORE ARGUMENTS_OF_THE_EXAMPLE...
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ from cacl.clips import ClipBatch
 from tests.launch import ROOT
 
 
-def train(notes: str, killed_before: str, *arguments: str) -> None:
-    """Runs the example with its arguments in this process, which it takes over."""
+def main() -> None:
+    notes, killed_before, *arguments = sys.argv[1:]
     example = runpy.run_path(str(ROOT / "examples/lightning_trainer.py"))
     training = example["ContrastiveTraining"]
     training_step = training.training_step
@@ -33,3 +36,7 @@ def train(notes: str, killed_before: str, *arguments: str) -> None:
     training.training_step = recorded_step
     sys.argv[1:] = arguments
     example["main"]()
+
+
+if __name__ == "__main__":
+    main()

@@ -6,13 +6,13 @@ import importlib.util
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests import forked
-from tests.examples import recorded_lightning
+from tests.launch import ROOT
 from tests.same_bits import leaves
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("lightning") is None, reason="lightning is not installed")
@@ -24,8 +24,14 @@ def run(videos: Path, run: Path, killed_before: int) -> tuple[subprocess.Complet
     """Runs the example. The second value has a line for each step, with the numbers and the pixels of its clips."""
     notes = run.with_suffix(f".{killed_before}")
     example = [videos, run, "--steps", str(STEPS), "--save-every", str(SAVE_EVERY)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(videos.parent / "cache")}
-    done = forked.run(recorded_lightning.train, notes, killed_before, *example, environment=environment)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.examples.recorded_lightning", notes, str(killed_before), *example],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(videos.parent / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
     return done, notes.read_text().splitlines()
 
 
