@@ -231,6 +231,9 @@ class ContrastConfig:
 
     pairs: Annotated[str, NameOf(PAIRS)] = "cross"
     """Which pairs of embeddings are positives; `cacl.method.pairs` has those of this package."""
+    cross_weight: AboveZero = 1.0
+    """The weight of each pair across the two architectures, where one within an architecture has 1. As in SLIP (Mu et
+    al., ECCV 2022), the sum of two contrasts needs a balance. 1 is published."""
     negatives: Literal["queue", "batch", "both"] = "queue"
     """What the positives are compared with: `queue` takes the keys of earlier videos, as published; `batch` takes the
     other videos of the batch, of all processes, where both sides of a pair learn; `both` takes the mean of both

@@ -124,6 +124,7 @@ class ContrastLoss:
             self._config.temperature,
             self._pairs,
             self._config.negatives,
+            cross_weight=self._config.cross_weight,
             gather=partial(distributed.all_gather, counts=state.counts),
             rank_offset=sum(state.counts[: distributed.rank()]),
         )
@@ -160,10 +161,11 @@ def contrast_loss(
     pairs: Sequence[Pair],
     negatives: str = "queue",
     *,
+    cross_weight: float = 1.0,
     gather: Callable[[Tensor], Tensor] = lambda x: x,
     rank_offset: int = 0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Computes the contrastive loss of a batch: the mean over its pairs and videos of the formula below.
+    """Computes the contrastive loss of a batch: the mean over its pairs, by their weights, and over its videos.
 
     A pair of similarity p with negatives of similarities n costs -log(e^(p/T) / (e^(p/T) + sum_n e^(n/T))) at
     temperature T. The other positives of a video are in no denominator.
@@ -176,6 +178,7 @@ def contrast_loss(
         negatives: Which similarities n are. With `queue` they are those of the pair's queue anchor to the queue. With
             `batch` they are those of each side of the pair to the other side of all other videos, and the losses of
             the two sides are averaged. With `both` the loss is the mean of the two losses.
+        cross_weight: The weight of each pair across the two architectures. Those within one have a weight of 1.
         gather: Concatenates the rows of all ranks in the order of the ranks; see `symmetric_contrast`. It is called
             only for negatives from the batch.
         rank_offset: The position of this rank's first row among the rows of all ranks.
@@ -187,21 +190,24 @@ def contrast_loss(
         ValueError: Shapes, dtypes or devices do not fit together, or the queue requires a gradient.
     """
     embeddings = {name: x.to(queue.dtype) for name, x in embeddings.items()}
-    losses, metrics = {}, {}
+    by_pair: dict[str, Tensor] = {}
+    metrics: dict[str, Tensor] = {}
     if negatives in ("queue", "both"):
-        losses["queue"], metrics = _queue_loss(embeddings, queue, temperature, pairs)
+        by_pair["queue"], metrics = _queue_losses(embeddings, queue, temperature, pairs)
     if negatives in ("batch", "both"):
-        losses["batch"], batch_metrics = _batch_loss(embeddings, temperature, pairs, gather, rank_offset)
+        by_pair["batch"], batch_metrics = _batch_losses(embeddings, temperature, pairs, gather, rank_offset)
         metrics |= batch_metrics
+    weights = queue.new_tensor([cross_weight if pair.is_across else 1.0 for pair in pairs])
+    losses = {name: (values * weights).sum() / weights.sum() for name, values in by_pair.items()}
     if len(losses) > 1:
         metrics |= {f"contrast/{name}": loss.detach() for name, loss in losses.items()}
     return torch.stack(list(losses.values())).mean(), metrics
 
 
-def _queue_loss(
+def _queue_losses(
     embeddings: Mapping[Embedding, Tensor], queue: Tensor, temperature: float, pairs: Sequence[Pair]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Contrasts every pair with the similarities of its queue anchor to the queue."""
+    """Contrasts every pair with the similarities of its queue anchor to the queue, and returns a loss for each."""
     pairs_by_anchor: dict[Embedding, list[Pair]] = {}
     for pair in pairs:
         if pair.anchor == pair.queue_anchor:
@@ -226,17 +232,17 @@ def _queue_loss(
             loss = F.softplus(logsumexp - similarity / temperature)
         losses.append(loss.mean())
         metrics |= _pair_metrics(pair, "top1", similarity.detach(), max_negative_logit, temperature)
-    return torch.stack(losses).mean(), metrics
+    return torch.stack(losses), metrics
 
 
-def _batch_loss(
+def _batch_losses(
     embeddings: Mapping[Embedding, Tensor],
     temperature: float,
     pairs: Sequence[Pair],
     gather: Callable[[Tensor], Tensor],
     rank_offset: int,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Contrasts both sides of every pair with those of the other videos of the batch."""
+    """Contrasts both sides of every pair with those of the other videos, and returns a loss for each pair."""
     losses, metrics = [], {}
     for pair in pairs:
         loss, similarity, max_negative_logit = symmetric_contrast(
@@ -244,7 +250,7 @@ def _batch_loss(
         )
         losses.append(loss.mean())
         metrics |= _pair_metrics(pair, "batch_top1", similarity, max_negative_logit, temperature)
-    return torch.stack(losses).mean(), metrics
+    return torch.stack(losses), metrics
 
 
 def _pair_metrics(

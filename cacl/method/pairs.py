@@ -36,6 +36,11 @@ class Pair(NamedTuple):
     """The query whose similarities to the keys of the queue are the negatives of this pair. Within a batch it plays no
     part: there, both sides of the pair are contrasted with those of the other videos."""
 
+    @property
+    def is_across(self) -> bool:
+        """Whether the two sides come from different architectures."""
+        return self.anchor.encoder != self.positive.encoder
+
     def __str__(self) -> str:
         """Returns the name that metrics have for it, such as `cnn_query.transformer_key`."""
         return f"{self.anchor}.{self.positive}"

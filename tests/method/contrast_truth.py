@@ -63,14 +63,20 @@ def unit_rows(x: np.ndarray) -> Tensor:
 
 
 def contrast_in_numpy(
-    embeddings: Mapping[Embedding, Tensor], queue: Tensor, temperature: float, pairs: str, negatives: str = "queue"
+    embeddings: Mapping[Embedding, Tensor],
+    queue: Tensor,
+    temperature: float,
+    pairs: str,
+    negatives: str = "queue",
+    cross_weight: float = 1.0,
 ) -> tuple[float, dict[str, float]]:
     """The loss and its metrics in float64, as the formula is written."""
     e = {name: x.detach().numpy().astype(np.float64) for name, x in embeddings.items()}
     keys = queue.numpy().astype(np.float64)
     losses: dict[str, list[float]] = {kind: [] for kind in KINDS_OF_NEGATIVES[negatives]}
-    metrics = {}
+    metrics, weights = {}, []
     for first, second, anchor in PUBLISHED_PAIRS[pairs]:
+        weights += [cross_weight if first.encoder != second.encoder else 1.0] * len(e[first])
         batch = len(e[first])
         similarity = np.array([a @ b for a, b in zip(e[first], e[second], strict=True)])
         metrics[f"similarity/{named(first)}.{named(second)}"] = similarity.mean()
@@ -91,8 +97,8 @@ def contrast_in_numpy(
             nearest = np.where(np.eye(batch, dtype=bool), -np.inf, e[first] @ e[second].T).max(1)
             metrics[f"batch_top1/{named(first)}.{named(second)}"] = np.mean(similarity >= nearest)
     if len(losses) > 1:
-        metrics |= {f"contrast/{kind}": float(np.mean(values)) for kind, values in losses.items()}
-    return float(np.mean([np.mean(values) for values in losses.values()])), metrics
+        metrics |= {f"contrast/{kind}": np.average(values, weights=weights) for kind, values in losses.items()}
+    return float(np.mean([np.average(values, weights=weights) for values in losses.values()])), metrics
 
 
 def contrast_in_torch(

@@ -65,6 +65,17 @@ def test_contrast_has_the_gradients_of_the_formula(pairs: str, size: tuple[int, 
         assert (gradient - expected[name]).abs().max() <= allowed, name
 
 
+@pytest.mark.parametrize("negatives", KINDS_OF_NEGATIVES)
+@pytest.mark.parametrize("weight", [0.3, 4.0])
+@pytest.mark.parametrize("pairs", PUBLISHED_PAIRS)
+def test_pairs_across_the_architectures_have_their_weight(pairs: str, weight: float, negatives: str) -> None:
+    embeddings, queue = random_embeddings((17, 65, 33))
+    expected, expected_metrics = contrast_in_numpy(embeddings, queue, 0.1, pairs, negatives, weight)
+    loss, metrics = contrast_loss(embeddings, queue, 0.1, PAIRS.load(pairs), negatives, cross_weight=weight)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert_metrics(metrics, expected_metrics, 1e-5 * expected)
+
+
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 @pytest.mark.parametrize("batch", [1, 2, 5, 17])
 @pytest.mark.parametrize("negatives", ["batch", "both"])
