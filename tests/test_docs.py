@@ -39,6 +39,12 @@ def test_keys_files_and_links_of_a_page_exist(page: Path) -> None:
     assert not {link for link in LINK.findall(text) if not (page.parent / link).is_file()}  # The site has no folders.
 
 
+def test_a_configuration_that_a_page_names_still_loads() -> None:
+    earlier, demo = config.load(ROOT / "docs/demo_with_queue.toml"), config.load("demo")
+    assert (earlier.contrast.pairs, earlier.contrast.negatives) == ("within", "queue")
+    assert (earlier.clip, earlier.augment, earlier.retrieval) == (demo.clip, demo.augment, demo.retrieval)
+
+
 def test_the_search_sees_what_it_looks_for() -> None:
     text = "`train.batch` in `cacl/gone.py`, see [it](gone.md#part), `data.root=x`"
     assert KEY.findall(text) == ["train.batch", "data.root"]
