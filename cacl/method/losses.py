@@ -190,23 +190,27 @@ def contrast_loss(
         ValueError: Shapes, dtypes or devices do not fit together, or the queue requires a gradient.
     """
     embeddings = {name: x.to(queue.dtype) for name, x in embeddings.items()}
-    by_pair: dict[str, Tensor] = {}
+    by_pair: dict[str, list[Tensor]] = {}
     metrics: dict[str, Tensor] = {}
     if negatives in ("queue", "both"):
         by_pair["queue"], metrics = _queue_losses(embeddings, queue, temperature, pairs)
     if negatives in ("batch", "both"):
         by_pair["batch"], batch_metrics = _batch_losses(embeddings, temperature, pairs, gather, rank_offset)
         metrics |= batch_metrics
-    weights = queue.new_tensor([cross_weight if pair.is_across else 1.0 for pair in pairs])
-    losses = {name: (values * weights).sum() / weights.sum() for name, values in by_pair.items()}
+    weights = [cross_weight if pair.is_across else 1.0 for pair in pairs]  # A tensor of them would be a copy to a GPU.
+    losses = {name: _weighted_mean(values, weights) for name, values in by_pair.items()}
     if len(losses) > 1:
         metrics |= {f"contrast/{name}": loss.detach() for name, loss in losses.items()}
     return torch.stack(list(losses.values())).mean(), metrics
 
 
+def _weighted_mean(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    return torch.stack([value * weight for value, weight in zip(values, weights, strict=True)]).sum() / sum(weights)
+
+
 def _queue_losses(
     embeddings: Mapping[Embedding, Tensor], queue: Tensor, temperature: float, pairs: Sequence[Pair]
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[list[Tensor], dict[str, Tensor]]:
     """Contrasts every pair with the similarities of its queue anchor to the queue, and returns a loss for each."""
     pairs_by_anchor: dict[Embedding, list[Pair]] = {}
     for pair in pairs:
@@ -232,7 +236,7 @@ def _queue_losses(
             loss = F.softplus(logsumexp - similarity / temperature)
         losses.append(loss.mean())
         metrics |= _pair_metrics(pair, "top1", similarity.detach(), max_negative_logit, temperature)
-    return torch.stack(losses), metrics
+    return losses, metrics
 
 
 def _batch_losses(
@@ -241,7 +245,7 @@ def _batch_losses(
     pairs: Sequence[Pair],
     gather: Callable[[Tensor], Tensor],
     rank_offset: int,
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[list[Tensor], dict[str, Tensor]]:
     """Contrasts both sides of every pair with those of the other videos, and returns a loss for each pair."""
     losses, metrics = [], {}
     for pair in pairs:
@@ -250,7 +254,7 @@ def _batch_losses(
         )
         losses.append(loss.mean())
         metrics |= _pair_metrics(pair, "batch_top1", similarity, max_negative_logit, temperature)
-    return torch.stack(losses), metrics
+    return losses, metrics
 
 
 def _pair_metrics(
