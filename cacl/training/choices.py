@@ -83,7 +83,7 @@ PRESETS = {
         heads=4,
         frames=8,
         size=40,
-        batch_per_process=16,
+        batch_per_process=32,
         clip_gib=0.15,
         reason="small enough for two CPU cores",
     ),
@@ -169,13 +169,8 @@ def _choose_encoders(draft: _Draft, preset: Preset) -> None:
     if draft.value_of("model.transformer.weights"):
         draft.choose("model.transformer.frozen", True, "its weights are pre-trained")
     else:
-        # Frozen random weights hardly tell videos apart. Tokens of two frames tell what moves (docs/results.md).
-        is_odd = "clip.frames" in draft.given and draft.value_of("clip.frames") % 2
-        draft.choose(
-            "model.transformer.embedder",
-            "light" if is_odd else "tubelet",
-            "without pre-trained weights a small one is trained" + (", and frames are odd" if is_odd else ""),
-        )
+        # Frozen random weights hardly tell videos apart.
+        draft.choose("model.transformer.embedder", "light", "without pre-trained weights a small one is trained")
         draft.choose("model.transformer.frozen", False, "random weights have to be trained")
     width, heads = preset.transformer_width, preset.heads
     if "model.transformer.heads" in draft.given:
@@ -264,9 +259,7 @@ def _choose_contrast(draft: _Draft, videos: VideoFacts) -> None:
         draft.choose(
             "contrast.queue_size", queue_size, f"reaches back by half an epoch of {videos.count} videos at most"
         )
-    if encoders == 2 and not is_long:
-        draft.choose("contrast.cross_weight", 0.3, f"for {steps:,.0f} steps: the pairs within an encoder come first")
-    draft.choose("contrast.momentum", 0.999 if is_long else 0.9, f"for {steps:,.0f} steps")
+    draft.choose("contrast.momentum", 0.999 if is_long else 0.99, f"for {steps:,.0f} steps")
     draft.choose(
         "contrast.temperature",
         0.07 if is_long else 0.1,
