@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from cacl.reporting.console import Console
 from cacl.reporting.scalars import ScalarLog, summarize
@@ -47,7 +48,10 @@ def test_every_logging_step_is_a_line_and_an_event(tmp_path: Path, capsys: pytes
     assert [(event.step, event.value) for event in logged.Scalars("loss")] == [(4, pytest.approx(1.2344)), (6, 1.0)]
 
 
-def test_events_of_an_earlier_attempt_are_dropped(tmp_path: Path) -> None:
+def test_events_of_an_earlier_attempt_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # TensorBoard reads files in the order of their names. Those of one second and one process, as no resumed run has
+    # them, end in a counter, and 10 would come before 9.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     for first, *logged in ((0, 2, 4, 6), (4, 6)):
         with Console() as console, ScalarLog(tiny_config(tmp_path), console, first_step=first, steps=6) as scalar_log:
             for step in logged:
