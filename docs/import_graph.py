@@ -30,7 +30,7 @@ ROWS = (
     ("kernels", "models", "loaders.decode", "loaders.sampling"),
     ("config",),
     ("registry",),
-    ("clips", "files", "distributed", "loaders.progress"),
+    ("clips", "files", "distributed", "stages", "loaders.progress"),
     ("errors",),
 )
 """Folders and single modules of `cacl`, the highest first. Those of one row do not import each other."""
@@ -42,7 +42,7 @@ TOP_LEVEL = {"cacl": "cacl", "cacl.loaders": "loaders", "cacl.kernels": "kernels
 NOT_INSTALLED = ("gpu", "scripts")
 """Folders of benchmarks/ that hold scripts for a checkout and no part of the package."""
 
-EVERYWHERE = ("config", "registry", "clips", "files", "distributed", "loaders.progress", "errors")
+EVERYWHERE = ("config", "registry", "clips", "files", "distributed", "stages", "loaders.progress", "errors")
 """What stands at the bottom of the picture without arrows, since nearly every folder imports some of it."""
 
 BOX_WIDTH, BOX_HEIGHT, GAP, ROW_HEIGHT, MARGIN = 140, 34, 26, 84, 20

@@ -18,6 +18,7 @@ from cacl.method.key_queue import KeyQueue
 from cacl.method.losses import Loss, LossParts, LossState
 from cacl.method.pairs import Embedding
 from cacl.registry import LOSSES
+from cacl.stages import stage
 
 CONTRAST = "contrast"
 """The name of the loss that takes keys."""
@@ -75,13 +76,15 @@ class CACL(nn.Module):
         """
         counts = counts or [len(batch)] * distributed.world_size()
         # Views travel in half precision; networks take fp32, or what autocast makes of it.
-        outputs = self.query(batch.query.float(), batch.order)
+        with stage("query"):
+            outputs = self.query(batch.query.float(), batch.order)
         keys, all_keys = {}, self.queue.keys[:0]
         if CONTRAST in self.losses:
-            keys, all_keys = self._encode_keys(batch.key.float(), batch.order, step, counts)
+            with stage("keys"):
+                keys, all_keys = self._encode_keys(batch.key.float(), batch.order, step, counts)
         state = LossState(batch, keys, self.queue.keys, counts)
         total, metrics = torch.zeros((), device=batch.order.device), {}
-        with torch.autocast(batch.order.device.type, enabled=False):  # losses stay fp32
+        with stage("loss"), torch.autocast(batch.order.device.type, enabled=False):  # losses stay fp32
             for name, loss in self.losses.items():
                 value, loss_metrics = loss(outputs[name], state)
                 if value.dim() or (torch.is_grad_enabled() and not value.requires_grad):
@@ -98,12 +101,14 @@ class CACL(nn.Module):
         Args:
             keys: float32 [N, D], the keys that `forward` returned.
         """
-        sources, targets = dict(self.query.named_parameters()), dict(self.key.named_parameters())
-        moving = [name for name in targets if sources[name].requires_grad]
-        if moving:
-            momentum = self.config.contrast.momentum
-            ema_update([targets[name] for name in moving], [sources[name] for name in moving], momentum)
-        self.queue.enqueue(keys)
+        with stage("momentum"):
+            sources, targets = dict(self.query.named_parameters()), dict(self.key.named_parameters())
+            moving = [name for name in targets if sources[name].requires_grad]
+            if moving:
+                momentum = self.config.contrast.momentum
+                ema_update([targets[name] for name in moving], [sources[name] for name in moving], momentum)
+        with stage("queue"):
+            self.queue.enqueue(keys)
 
     @torch.no_grad()
     def _encode_keys(

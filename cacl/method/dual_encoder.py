@@ -12,6 +12,7 @@ from cacl.config import ClipConfig, Config
 from cacl.errors import ConfigError
 from cacl.method.losses import Loss
 from cacl.registry import ENCODERS
+from cacl.stages import stage
 
 
 class DualEncoder(nn.Module):
@@ -57,18 +58,20 @@ class DualEncoder(nn.Module):
         """
         outputs: dict[str, dict[str, Tensor]] = {}
         if self.cnn is not None:
-            # Two passes, not one of twice the batch: the copy has batch statistics of its own, as in the paper.
-            both = clips, shuffle_frames(clips, order)
-            maps: list[list[Tensor]] = []
-            if self.comparing & set(self.cnn_heads):
-                maps = [self.cnn.forward_stages(x) for x in both]
-            features = torch.cat([self.cnn.pool(x[-1]) for x in maps] or [self.cnn(x) for x in both], dim=1)
-            for loss, head in self.cnn_heads.items():
-                outputs.setdefault(loss, {})["cnn"] = head(*maps) if loss in self.comparing else head(features)
+            with stage("cnn"):
+                # Two passes, not one of twice the batch: the copy has batch statistics of its own, as in the paper.
+                both = clips, shuffle_frames(clips, order)
+                maps: list[list[Tensor]] = []
+                if self.comparing & set(self.cnn_heads):
+                    maps = [self.cnn.forward_stages(x) for x in both]
+                features = torch.cat([self.cnn.pool(x[-1]) for x in maps] or [self.cnn(x) for x in both], dim=1)
+                for loss, head in self.cnn_heads.items():
+                    outputs.setdefault(loss, {})["cnn"] = head(*maps) if loss in self.comparing else head(features)
         if self.transformer is not None:
-            features = self.transformer(clips, order)
-            for loss, head in self.transformer_heads.items():
-                outputs.setdefault(loss, {})["transformer"] = head(features)
+            with stage("transformer"):
+                features = self.transformer(clips, order)
+                for loss, head in self.transformer_heads.items():
+                    outputs.setdefault(loss, {})["transformer"] = head(features)
         return outputs
 
     def keep_heads_of(self, loss: str) -> None:

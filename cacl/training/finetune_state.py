@@ -15,6 +15,7 @@ from cacl.config import Config
 from cacl.errors import CheckpointError
 from cacl.models.encoder import Encoder
 from cacl.models.video_classifier import VideoClassifier
+from cacl.stages import stage
 from cacl.training.layer_rates import freeze_layers, layer_rates
 from cacl.training.run_state import RunState
 
@@ -75,15 +76,16 @@ class FinetuneState(RunState[VideoClassifier]):
             The mean loss of this rank's clips, and the accuracy on them, on the device.
         """
         assert batch.labels is not None
-        finetune, clips, labels = self.config.finetune, batch.query.float(), batch.labels
-        others, ratio = labels, 1.0
-        if finetune.mixup:
-            # They are drawn on the CPU, whose random numbers are those of the step on any device.
-            ratio = float(torch.distributions.Beta(finetune.mixup, finetune.mixup).sample())
-            permutation = torch.randperm(len(labels)).to(labels.device)
-            clips, others = ratio * clips + (1 - ratio) * clips[permutation], labels[permutation]
-        logits = self.data_parallel(clips)
-        with torch.autocast(self.device.type, enabled=False):  # the loss stays fp32
+        finetune, labels = self.config.finetune, batch.labels
+        with stage("query"):
+            clips, others, ratio = batch.query.float(), labels, 1.0
+            if finetune.mixup:
+                # They are drawn on the CPU, whose random numbers are those of the step on any device.
+                ratio = float(torch.distributions.Beta(finetune.mixup, finetune.mixup).sample())
+                permutation = torch.randperm(len(labels)).to(labels.device)
+                clips, others = ratio * clips + (1 - ratio) * clips[permutation], labels[permutation]
+            logits = self.data_parallel(clips)
+        with stage("loss"), torch.autocast(self.device.type, enabled=False):  # the loss stays fp32
             logits = logits.float()
             loss = ratio * F.cross_entropy(logits, labels, label_smoothing=finetune.label_smoothing)
             if finetune.mixup:

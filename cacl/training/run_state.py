@@ -23,6 +23,7 @@ from cacl.config import Config
 from cacl.errors import CaclError, CheckpointError, ConfigError
 from cacl.loaders.sampling.rng import RandomStream
 from cacl.loaders.sampling.sampler import TRAINING_STEP_STREAM
+from cacl.stages import stage
 from cacl.training.optim import LearningRateSchedule, create_optimizer
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -113,7 +114,7 @@ class RunState(ABC, Generic[Model]):
         """Takes one step.
 
         Args:
-            batch: The clips of this rank, on the device.
+            batch: The clips of this rank, which are copied to the device.
             sync: Whether to wait for the device, in order to check that all losses and gradients so far are finite.
             counts: The number of clips of each rank; None: all have as many.
 
@@ -124,23 +125,25 @@ class RunState(ABC, Generic[Model]):
             DivergenceError: The loss or its gradient, of this step or an earlier one, is not finite. The step is not
                 taken.
         """
+        with stage("copy"):
+            batch = batch.to(self.device)
         self._seed_step()
         learning_rates = self.learning_rates()
-        for group, learning_rate in zip(self.optimizer.param_groups, learning_rates.values(), strict=True):
-            group["lr"] = learning_rate
-
         with self.autocast():
             loss, metrics = self.compute_loss(batch, counts)
-        # Gradients are averaged over ranks, and are to be those of the mean over all clips.
-        weight = len(batch) * len(counts) / sum(counts) if counts else 1.0
-        self.optimizer.zero_grad(set_to_none=True)
-        (loss * weight).backward()
-
-        norm = nn.utils.clip_grad_norm_(self.trained.parameters(), self.config.optim.max_grad_norm or math.inf)
-        self.finite &= loss.isfinite() & norm.isfinite()
-        if sync:
-            self._check_finite()
-        self.optimizer.step()
+        with stage("backward"):
+            # Gradients are averaged over ranks, and are to be those of the mean over all clips.
+            weight = len(batch) * len(counts) / sum(counts) if counts else 1.0
+            self.optimizer.zero_grad(set_to_none=True)
+            (loss * weight).backward()
+        with stage("optimizer"):
+            norm = nn.utils.clip_grad_norm_(self.trained.parameters(), self.config.optim.max_grad_norm or math.inf)
+            self.finite &= loss.isfinite() & norm.isfinite()
+            if sync:
+                self._check_finite()
+            for group, learning_rate in zip(self.optimizer.param_groups, learning_rates.values(), strict=True):
+                group["lr"] = learning_rate
+            self.optimizer.step()
         self.end_step()
         self.step += 1
         return metrics | {
@@ -149,11 +152,14 @@ class RunState(ABC, Generic[Model]):
             **{name: torch.tensor(learning_rate) for name, learning_rate in learning_rates.items()},
         }
 
-    def skip_step(self, *, sync: bool) -> None:
+    def skip_step(self, *, sync: bool) -> dict[str, Tensor]:
         """Counts a step that has too few clips to learn from. Nothing else changes but the learning rate.
 
         Args:
             sync: Whether to wait for the device, as in `train_step`.
+
+        Returns:
+            No scalars.
 
         Raises:
             DivergenceError: The loss or the gradient of an earlier step is not finite.
@@ -161,6 +167,7 @@ class RunState(ABC, Generic[Model]):
         if sync:
             self._check_finite()
         self.step += 1
+        return {}
 
     def make_checkpoint(self, data_fingerprint: str) -> Checkpoint:
         """Returns the checkpoint of this state. Its tensors are those of the state and change with it.

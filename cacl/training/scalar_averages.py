@@ -10,6 +10,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from cacl.stages import stage
+
 T = TypeVar("T")
 
 
@@ -35,7 +37,8 @@ class ScalarAverages:
         """
         while True:
             start = time.monotonic()
-            batch = next(batches, None)
+            with stage("data"):
+                batch = next(batches, None)
             if batch is None:
                 return
             self.seconds_waited += time.monotonic() - start

@@ -21,6 +21,7 @@ from cacl.loaders.clip_loader import ClipLoader
 from cacl.reporting.console import Console
 from cacl.reporting.scalars import ScalarLog
 from cacl.reporting.sinks.select import check_installed
+from cacl.stages import stage
 from cacl.training.checkpointer import Checkpointer, load_to_resume
 from cacl.training.choose_config import choose_config
 from cacl.training.failure_log import FailureLog
@@ -170,19 +171,18 @@ def fit(
             log_now = last or judge is not None or step % config.log_every == 0
             save_now = last or checkpointer.due(step)
             sync = log_now or save_now or state.device.type == "cpu"
-            if enough_clips:
-                metrics = state.train_step(batch.to(state.device), sync=sync, counts=counts)
-                averages.add(metrics, clips=sum(counts))
-            else:
-                state.skip_step(sync=sync)
+            metrics = state.train_step(batch, sync=sync, counts=counts) if enough_clips else state.skip_step(sync=sync)
 
-            with averages.paused():
-                validated = judge.run(checkpointer) if judge else {}
-            if log_now and averages.steps:
-                scalars = averages.take() | state.measure() | validated
-                scalar_log.write(step, scalars | failure_log.scalars | {"epoch": state.epochs_done})
-            if save_now:
-                checkpointer.save(state)
+            with stage("log"):
+                if metrics:
+                    averages.add(metrics, clips=sum(counts))
+                with averages.paused():
+                    validated = judge.run(checkpointer) if judge else {}
+                if log_now and averages.steps:
+                    scalars = averages.take() | state.measure() | validated
+                    scalar_log.write(step, scalars | failure_log.scalars | {"epoch": state.epochs_done})
+                if save_now:
+                    checkpointer.save(state)
             if stop_signal and step < state.num_steps:
                 raise TrainingInterruptedError(stop_signal, step, state.num_steps)
     return scalars
