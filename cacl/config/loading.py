@@ -14,9 +14,10 @@ import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
 from cacl.config import recipes
+from cacl.config.data_schema import RootConfig
 from cacl.config.names import CHECK_NAMES
 from cacl.config.rules import contradicting_roots, contradictions
-from cacl.config.schema import Config, RootConfig
+from cacl.config.schema import Config
 from cacl.errors import ConfigError
 
 

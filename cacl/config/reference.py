@@ -12,11 +12,13 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from cacl.config import schema
+from cacl.config import data_schema, schema
 from cacl.config.loading import way_out
 from cacl.errors import ConfigError
 
 TYPE_NAMES = {"string": "string", "boolean": "true or false", "integer": "whole number", "number": "number"}
+MODULES = (data_schema, schema)
+"""The modules that the classes of the sections stand in."""
 LARGEST = {2**63: "2^63"}
 """Bounds that are better read in another form."""
 
@@ -112,7 +114,12 @@ def _walk(
         yield from _walk(prefix + key, definitions[kind], getattr(values, key), definitions)
     for key, value in described["properties"].items():
         if kind := _entry_kind(value):
-            yield from _walk(prefix + key, definitions[kind], getattr(schema, kind)(), definitions, is_list=True)
+            yield from _walk(prefix + key, definitions[kind], _defaults(kind), definitions, is_list=True)
+
+
+def _defaults(kind: str) -> Any:
+    """Returns a section with its defaults by the name of its class."""
+    return next(getattr(module, kind)() for module in MODULES if hasattr(module, kind))
 
 
 def _entry_kind(described: Mapping[str, Any]) -> str:
@@ -156,7 +163,7 @@ def _joined(words: Sequence[str]) -> str:
 def _meanings() -> dict[str, dict[str, str]]:
     """Returns the docstring of each field by class and field, on one line. Python drops them, so the source is read."""
     found: dict[str, dict[str, str]] = {}
-    for section in ast.parse(inspect.getsource(schema)).body:
+    for section in [part for module in MODULES for part in ast.parse(inspect.getsource(module)).body]:
         if isinstance(section, ast.ClassDef):
             fields = found[section.name] = {}
             for field, after in zip(section.body, section.body[1:], strict=False):

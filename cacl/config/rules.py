@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cacl.config.schema import Config, DataConfig
+from cacl.config.data_schema import DataConfig
+from cacl.config.schema import Config
 
 
 def contradictions(config: Config) -> Iterator[str]:

@@ -1,10 +1,10 @@
 """Every key has a docstring."""
 
 import ast
+import inspect
 from collections.abc import Iterator
-from pathlib import Path
 
-from cacl.config import schema
+from cacl.config import data_schema, schema
 
 
 def undocumented(source: str) -> Iterator[str]:
@@ -26,8 +26,8 @@ def undocumented(source: str) -> Iterator[str]:
 
 
 def test_every_key_has_its_meaning_beside_it() -> None:
-    source = Path(schema.__file__).read_text(encoding="utf-8")
-    assert list(undocumented(source)) == []
+    for module in (schema, data_schema):
+        assert list(undocumented(inspect.getsource(module))) == []
 
 
 def test_the_check_of_documentation_sees_what_is_missing() -> None:
