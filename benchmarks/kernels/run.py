@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from cacl.benchmarks.harness.comparison import Contender, ContenderResult, ContenderRun, compare
+from cacl.benchmarks.harness.calls import CallRun, RooflineRun
+from cacl.benchmarks.harness.comparison import Contender, ContenderResult, compare
 from cacl.benchmarks.harness.stats import Spread
-from cacl.benchmarks.harness.timing import Call, Roofline, memory_of, seconds_of, synchronize, warm_up
-from cacl.errors import CaclError, reason_of
+from cacl.benchmarks.harness.timing import Call, Roofline, memory_of, synchronize
+from cacl.errors import CaclError
 from cacl.reporting.console import Console
 
 BASELINE = "cacl"
@@ -129,60 +130,6 @@ def solve(problem: Problem, device: torch.device, repeats: int, console: Console
         roofline=f"{task.least_work.description} at {roofline.rate / 1e9:,.3g} G/s ({roofline.contender.name})",
         rows=tuple(run.result(runs[0], seconds) for run in runs),
     )
-
-
-class CallRun(ContenderRun[float]):
-    """A call that is timed, once it is warm."""
-
-    call: Call
-    calls: int
-
-    def __init__(self, contender: Contender[[], Call], device: torch.device) -> None:
-        super().__init__(contender)
-        self.device = device
-
-    def check(self) -> str:
-        """Prepares the call. There is nothing to compare it with."""
-        self.call = self.contender.prepare()
-        return ""
-
-    def warm_up(self) -> None:
-        """Calls it as often as a measurement will."""
-        self.calls = warm_up(self.call, self.device)
-
-    def measure(self) -> float:
-        """Seconds of one call."""
-        return seconds_of(self.call, self.calls, self.device)
-
-    @property
-    def values(self) -> list[float]:
-        """Seconds of one call in each repeat."""
-        return self.measurements
-
-    def describe_error(self, error: Exception) -> str:
-        """The first line of the message: compilers add many."""
-        return reason_of(error).strip().partition("\n")[0]
-
-    def release(self) -> None:
-        """Lets go of the memory that the call holds."""
-        self.call = lambda: None
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-
-class RooflineRun(CallRun):
-    """Work that this machine does as fast as it can. Nothing is faster than the best of many measurements of it."""
-
-    def __init__(self, roofline: Roofline, device: torch.device) -> None:
-        super().__init__(
-            Contender(name=roofline.description, description="the roofline", prepare=lambda: roofline.call), device
-        )
-        self.work = roofline.work
-
-    @property
-    def rate(self) -> float:
-        """Operations or bytes per second."""
-        return self.work / min(self.measurements)
 
 
 class KernelRun(CallRun):
