@@ -127,7 +127,7 @@ class RunState(ABC, Generic[Model]):
         """
         with stage("copy"):
             batch = batch.to(self.device)
-        self._seed_step()
+        self.seed_step()
         learning_rates = self.learning_rates()
         with self.autocast():
             loss, metrics = self.compute_loss(batch, counts)
@@ -205,16 +205,17 @@ class RunState(ABC, Generic[Model]):
         """Returns the context in which the model computes, in the precision that the configuration asks for."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
+    def seed_step(self) -> None:
+        """Sets torch's random state to that of the next step of this rank."""
+        rng = RandomStream(self.config.seed, TRAINING_STEP_STREAM, self.step, distributed.rank())
+        torch.manual_seed(rng.integer(0, 2**53))
+
     def _check_finite(self) -> None:
         if not self.finite:
             raise DivergenceError(
                 f"step {self.step + 1}: the loss or its gradient is not finite; the last checkpoint is from before "
                 "that. Lower optim.lr, set optim.max_grad_norm, or set train.precision = fp32"
             )
-
-    def _seed_step(self) -> None:
-        rng = RandomStream(self.config.seed, TRAINING_STEP_STREAM, self.step, distributed.rank())
-        torch.manual_seed(rng.integer(0, 2**53))
 
 
 def _uses_bf16(precision: str, device: torch.device) -> bool:
