@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import tomllib
@@ -170,8 +171,8 @@ def _read(name_or_file: str | Path) -> dict[str, Any]:
 
 
 def _laid_over(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns nested values, and those of `base` where there are none."""
-    merged = dict(base)
+    """Returns nested values, and those of `base` where there are none. They may be changed, and `base` stays."""
+    merged = copy.deepcopy(dict(base))
     for key, value in values.items():
         below = merged.get(key)
         if isinstance(value, dict) and isinstance(below, Mapping):

@@ -93,3 +93,9 @@ def test_set_below_a_value_says_so() -> None:
 def test_host_is_another_name_of_the_cpu_backend(text: str, backend: str) -> None:
     assert load(None, [f"loader.backend={text}"]).loader.backend == backend
     assert from_dict({"loader": {"backend": text}}).loader.backend == backend
+
+
+def test_what_lies_below_is_left_as_it_is() -> None:
+    base = {"model": {"transformer": {"embedder": "light"}}}
+    assert load(None, ["model.cnn=c3d", "model.transformer.depth=2"], base=base).model.transformer.depth == 2
+    assert base == {"model": {"transformer": {"embedder": "light"}}}
