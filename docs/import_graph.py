@@ -22,6 +22,7 @@ ROWS = (
     ("cli",),
     ("commands",),
     ("benchmarks", "ablation"),
+    ("profiling",),
     ("training",),
     ("evaluation",),
     ("checkpoints", "reporting", "loaders.clip_loader"),
@@ -50,7 +51,7 @@ BOX_WIDTH, BOX_HEIGHT, GAP, ROW_HEIGHT, MARGIN = 140, 34, 26, 84, 20
 SWEEPS = 8
 """How often the rows are ordered by the means of their neighbours, down and up again."""
 FILL = {"loaders": ("#eef3f8", "#7d93aa"), "method": ("#fbf1e4", "#c9a063"), "other": ("#e9f4ec", "#6fa57f")}
-METHOD = ("kernels", "models", "method", "training", "evaluation", "ablation", "checkpoints")
+METHOD = ("kernels", "models", "method", "training", "profiling", "evaluation", "ablation", "checkpoints")
 
 
 def source_files() -> dict[str, Path]:
