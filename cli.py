@@ -27,6 +27,7 @@ app.command()(configuration.recipes)
 app.command()(configuration.config)
 app.command()(bench.bench_loader)
 app.command()(bench.bench_kernels)
+app.command()(bench.bench_step)
 app.add_typer(data.app, name="data")
 app.add_typer(evaluate.app, name="eval")
 

@@ -1,4 +1,4 @@
-"""`cacl bench-loader` and `cacl bench-kernels`: how fast it is, beside how others do the same."""
+"""`cacl bench-loader`, `bench-kernels` and `bench-step`: how fast it is, beside how others do the same."""
 
 from __future__ import annotations
 
@@ -79,6 +79,35 @@ def bench_kernels(
             seconds=math.inf if seconds is None else seconds,
             on_result=lambda result: output.save(result, out) if out else None,
         )
+    if out:
+        output.save(result, out)
+    print_result(result.to_json(), as_json, lambda: output.show(result))
+    result.check()
+
+
+def bench_step(
+    config: ConfigName = None,
+    overrides: Overrides = None,
+    repeats: Annotated[int, typer.Option(help="Measurements of each step.")] = 5,
+    compile: Annotated[bool, typer.Option(help="Time the compiled step too, which takes long to begin.")] = True,
+    out: Annotated[Path | None, typer.Option(help="Folder for bench_step.json and bench_step.png.")] = None,
+    imports: Imports = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time a training step on clips of noise, beside the step as the authors of the method wrote it.
+
+    Without --config it is that of R3D-10 and ResNet-18, with 16 clips of 16 frames of 112 x 112.
+    """
+    from cacl import config as configuration
+    from cacl.benchmarks.harness.output import make_output_dir
+    from cacl.benchmarks.step import command, output
+    from cacl.reporting.console import Console
+
+    resolved = configuration.load(config, overrides or [], base={} if config else command.DEFAULTS)
+    if out:
+        make_output_dir(out)
+    with Console() as console:
+        result = command.bench_step(resolved, repeats=repeats, console=console, compile=compile)
     if out:
         output.save(result, out)
     print_result(result.to_json(), as_json, lambda: output.show(result))

@@ -64,7 +64,7 @@ class RunState(ABC, Generic[Model]):
         self.schedule = LearningRateSchedule(config, clips_per_epoch)
         self.num_steps = self.schedule.num_steps
         self.step = 0
-        self.bf16 = _uses_bf16(config.train.precision, device)
+        self.bf16 = uses_bf16(config.train.precision, device)
         self.trained = trained
         self.optimizer = create_optimizer(trained if groups is None else groups, config.optim)
         if config.train.compile:
@@ -218,7 +218,16 @@ class RunState(ABC, Generic[Model]):
             )
 
 
-def _uses_bf16(precision: str, device: torch.device) -> bool:
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Returns whether encoders run under autocast to bfloat16.
+
+    Args:
+        precision: What `train.precision` says.
+        device: The device to train on.
+
+    Raises:
+        ConfigError: They would not reproduce on this device.
+    """
     if precision == "bf16" and device.type == "cpu":
         # Measured with torch 2.15: weight gradients of some bf16 convolutions differ from call to call on a CPU, and
         # are sometimes not finite. docs/training.md has the figures.

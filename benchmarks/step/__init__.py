@@ -1,0 +1,7 @@
+"""`cacl bench-step`: one training step, eager and compiled, beside the step as the authors wrote it.
+
+command      runs the benchmark from a configuration to a result
+contenders   which steps are compared, and the batches that they take
+run          one of them: check, warm-up, measurement, stats
+output       table, JSON and chart
+"""
