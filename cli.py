@@ -11,6 +11,7 @@ from cacl import __version__
 from cacl.commands import bench, configuration, data, environment, evaluate
 from cacl.commands.ablate import ablate
 from cacl.commands.finetune import finetune
+from cacl.commands.profile import profile
 from cacl.commands.train import train
 from cacl.errors import CaclError
 
@@ -23,6 +24,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(finetune)
 app.command()(ablate)
+app.command()(profile)
 app.command()(configuration.recipes)
 app.command()(configuration.config)
 app.command()(bench.bench_loader)

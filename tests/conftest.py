@@ -42,6 +42,7 @@ SLOW = (
     "commands/test_options.py",
     "commands/test_plugins.py",
     "commands/test_prepare.py",
+    "commands/test_profile.py",
     "commands/test_recognition.py",
     "commands/test_retrieval.py",
     "commands/test_several_roots.py",

@@ -9,11 +9,12 @@ import typer
 from cacl.commands.completion import complete_recipe
 
 
-def _import_plugins(modules: list[str] | None) -> None:
+def _import_plugins(modules: list[str] | None) -> list[str] | None:
     from cacl.registry import import_plugin
 
     for module in modules or []:
         import_plugin(module)
+    return modules
 
 
 ConfigName = Annotated[

@@ -24,6 +24,7 @@ def contradictions(config: Config) -> Iterator[str]:
     yield from _of_finetuning(config)
     yield from _of_c3d(config)
     yield from _of_loggers(config)
+    yield from _of_profile(config)
 
 
 def contradicting_roots(data: DataConfig) -> Iterator[str]:
@@ -130,3 +131,9 @@ def _of_loggers(config: Config) -> Iterator[str]:
     loggers = config.train.loggers
     if len(set(loggers)) < len(loggers):
         yield f"train.loggers = {list(loggers)}: name each of them once"
+
+
+def _of_profile(config: Config) -> Iterator[str]:
+    first, last = config.profile.steps
+    if first >= last:
+        yield f"profile.steps = [{first}, {last}]: no step lies between them; let the second be larger"

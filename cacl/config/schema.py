@@ -221,6 +221,17 @@ class RecognitionConfig:
 
 
 @section
+class ProfileConfig:
+    """What `cacl profile` records, which alone takes these keys."""
+
+    steps: tuple[Count, Count] = (10, 15)
+    """How many steps are taken before the first one that is recorded, and how many up to the last one, which ends the
+    training. The first steps of a run are slower than the others."""
+    ranks: Annotated[tuple[Count, ...], Field(min_length=1)] = (0,)
+    """The processes that are recorded, by their numbers, where there are several."""
+
+
+@section
 class Config:
     """The configuration of a run."""
 
@@ -245,3 +256,4 @@ class Config:
     finetune: FinetuneConfig = FinetuneConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
     recognition: RecognitionConfig = RecognitionConfig()
+    profile: ProfileConfig = ProfileConfig()

@@ -24,6 +24,7 @@ MAY_CHANGE_ON_RESUME = (
     "loader.",
     "retrieval.",
     "knn.",
+    "profile.",
     "train.device",
     "train.log_every",
     "train.loggers",

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from cacl import config as configuration
 from cacl import distributed
@@ -63,18 +65,35 @@ def train(config: Config, *, resume: bool = False, given: Collection[str] | None
     ):
         config = config if given is None else choose_config(config, given, device, console)
         saved = load_to_resume(config) if resume else None
-        catalog = find_training_videos(config, console, saved)
-        check_batch_size(config, config.contrast.shuffle_bn_groups)
-        state = TrainState(config, catalog.clips_per_epoch, device)
-        _note_random_embedder(state)
-        rank, world_size = distributed.rank(), distributed.world_size()
-        loader = ClipLoader.from_config(
-            config, catalog=catalog, split=None, rank=rank, world_size=world_size, device=device
-        )
+        state, loader = set_up(config, device, console, saved)
         validation = None
         if config.knn.every:
             validation = KnnValidation(state, scan_videos(config, console, config.clip.min_frames))
         return run_to_the_end(state, loader, console, saved, validation)
+
+
+def set_up(
+    config: Config, device: torch.device, console: Console, saved: Checkpoint | None = None
+) -> tuple[TrainState, ClipLoader]:
+    """Makes the state of a new run without labels, and the loader of its training videos. All ranks call it.
+
+    Args:
+        config: The configuration of the run.
+        device: The device to train on.
+        console: The open console.
+        saved: The checkpoint that the run goes on from, whose training videos it keeps; None for a new run.
+
+    Raises:
+        CaclError: Something went wrong that a user can mend.
+    """
+    catalog = find_training_videos(config, console, saved)
+    check_batch_size(config, config.contrast.shuffle_bn_groups)
+    state = TrainState(config, catalog.clips_per_epoch, device)
+    _note_random_embedder(state)
+    rank, world_size = distributed.rank(), distributed.world_size()
+    return state, ClipLoader.from_config(
+        config, catalog=catalog, split=None, rank=rank, world_size=world_size, device=device
+    )
 
 
 def run_to_the_end(
@@ -136,6 +155,7 @@ def fit(
     failure_log: FailureLog,
     scalar_log: ScalarLog,
     validation: PeriodicValidation | None = None,
+    watch: Callable[[Iterator[ClipBatch]], Iterator[ClipBatch]] = lambda batches: batches,
 ) -> dict[str, float]:
     """Takes the steps that the run still lacks, one for each batch. All ranks call it.
 
@@ -148,6 +168,7 @@ def fit(
         failure_log: The account of the clips that are not trained on.
         scalar_log: What the scalars are written to.
         validation: What judges the state during the run.
+        watch: Passes the batches on. From one to the next is a step, with the wait for its batch at the beginning.
 
     Returns:
         The scalars that were logged last, by name.
@@ -158,7 +179,7 @@ def fit(
     """
     config, averages, scalars = state.config.train, ScalarAverages(), {}
     with StopSignals() as signals:
-        for batch in averages.timed(batches):
+        for batch in watch(averages.timed(batches)):
             step = state.step + 1
             # All ranks skip the same steps, and stop after the same one, whichever of them was told to.
             counts, received = zip(*distributed.all_gather_numbers(len(batch), signals.received), strict=True)

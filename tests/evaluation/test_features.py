@@ -256,6 +256,7 @@ DO_NOT_DECIDE_FEATURES = (
         "finetune.",
         "recognition.",
         "knn.",
+        "profile.",
     ),
     "model.",  # the weights are for one model, and an evaluation may not name another
     *(

@@ -44,6 +44,8 @@ MAY_CHANGE: dict[str, Any] = {
     "retrieval.batch_size": 5,
     "knn.every": 1,
     "knn.labels": ("label", "second"),
+    "profile.steps": (0, 1),
+    "profile.ranks": (1,),
 }
 """Every key that a resumed run may set anew, with another value; None stands for a path that the test makes. These keys
 say how it runs, where things lie and how it is evaluated. Every other key decides what is computed, and is refused."""
