@@ -21,6 +21,7 @@ from cacl.benchmarks.harness.comparison import Step, compare
 from cacl.benchmarks.harness.timing import multiply_roofline
 from cacl.benchmarks.step.contenders import BASELINE, StepContender, contenders
 from cacl.benchmarks.step.run import StepResult, StepRun, truth_of
+from cacl.benchmarks.step.scaling import Scaling, measure_scaling
 from cacl.config import Config, override, to_dict
 from cacl.errors import CaclError, UsageError
 from cacl.reporting.console import Console
@@ -46,6 +47,8 @@ class StepBenchmark:
     """What this machine does in a large product of matrices of the same dtype, at its best during the benchmark."""
     peak: str
     """How large that product is."""
+    scaling: tuple[Scaling, ...]
+    """Our step on several processes, where that was asked for."""
     settings: dict[str, Any]
     machine: dict[str, Any]
 
@@ -73,6 +76,8 @@ def bench_step(
     repeats: int,
     console: Console,
     compile: bool = True,
+    ranks: Sequence[int] = (),
+    modules: Sequence[str] = (),
     list_contenders: Callable[..., Sequence[StepContender]] = contenders,
 ) -> StepBenchmark:
     """Times training steps.
@@ -82,11 +87,13 @@ def bench_step(
         repeats: Measurements of each step.
         console: Shows the progress.
         compile: Whether to measure the compiled step, too.
+        ranks: Numbers of processes to measure our step on, with as many clips for each process.
+        modules: The modules that register what the configuration names, for these processes.
         list_contenders: Names the steps to compare, the baseline first.
 
     Raises:
         UsageError: There are no repeats, or there is no such device.
-        CaclError: The peak of this machine cannot be measured.
+        CaclError: The peak of this machine cannot be measured, or one of several processes failed.
     """
     if repeats < 1:
         raise UsageError(f"--repeats {repeats}: give at least 1")
@@ -95,29 +102,37 @@ def bench_step(
         listed = list_contenders(config, compile=compile)
         truth = truth_of(listed[0], config, device)
         runs = [StepRun(contender, config, device, truth) for contender in listed]
-        bf16 = uses_bf16(config.train.precision, device)
-        dtype = torch.bfloat16 if bf16 else torch.float32
+        dtype = torch.bfloat16 if uses_bf16(config.train.precision, device) else torch.float32
         peak = RooflineRun(multiply_roofline(device, dtype), device)
-        load = os.getloadavg()[0]
+        settings = _describe_settings(config, device, dtype) | {"repeats": repeats, "load": os.getloadavg()[0]}
         compare([*runs, peak], repeats, _tell_progress(console))
+        scaling: list[Scaling] = []
+        for number in ranks:
+            log.info("%s", f"{number} processes" if number > 1 else "1 process")
+            first = scaling[0] if scaling else None
+            scaling.append(measure_scaling(config, device, number, repeats, modules, first))
     if peak.reason:
         raise CaclError(f"the peak of this machine: {peak.contender.name} {peak.reason}")
     return StepBenchmark(
         rows=tuple(run.result(runs[0], peak.rate) for run in runs),
         peak_flops_per_second=peak.rate,
         peak=f"{peak.contender.name}, {str(dtype).removeprefix('torch.')}",
-        settings={
-            **{name: to_dict(config)[name] for name in ("seed", "clip", "model", "losses", "contrast", "optim")},
-            "batch_size": config.train.batch_size,
-            "precision": "bf16" if bf16 else "fp32",
-            "device": device.type,
-            "threads": torch.get_num_threads(),
-            "repeats": repeats,
-            "load": load,
-        },
+        scaling=tuple(scaling),
+        settings=settings,
         machine=machine.describe(PACKAGES)
         | {"gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None, "cuda": torch.version.cuda},
     )
+
+
+def _describe_settings(config: Config, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    known = to_dict(config)
+    return {
+        **{name: known[name] for name in ("seed", "clip", "model", "losses", "contrast", "optim")},
+        "batch_size": config.train.batch_size,
+        "precision": "bf16" if dtype == torch.bfloat16 else "fp32",
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _tell_progress(console: Console) -> Callable[[Step], None]:

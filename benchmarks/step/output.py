@@ -11,6 +11,7 @@ from cacl.benchmarks.harness.stats import Spread, ratios
 from cacl.benchmarks.step.command import PACKAGES, StepBenchmark
 from cacl.benchmarks.step.contenders import BASELINE
 from cacl.benchmarks.step.run import StepResult, StepStats
+from cacl.benchmarks.step.scaling import Scaling
 from cacl.reporting import charts
 
 
@@ -32,10 +33,22 @@ COLUMNS: list[Column[StepResult]] = [
 ]
 
 
+SCALING_COLUMNS: list[Column[Scaling]] = [
+    Column("processes", lambda row: str(row.ranks)),
+    Column("threads\neach", lambda row: str(row.threads)),
+    Column("ms", lambda row: _format_ms(row.seconds.median)),
+    Column("min..max", lambda row: f"{_format_ms(row.seconds.min)}..{_format_ms(row.seconds.max)}"),
+    Column("clips/s", lambda row: format_number(row.clips_per_second)),
+    Column("clips/s of each,\nto the first row", lambda row: f"{row.efficiency:.0%}"),
+]
+
+
 def show(result: StepBenchmark) -> None:
     """Prints the result for people on stdout."""
     print_table(result.rows, COLUMNS)
     _show_stages(result)
+    if result.scaling:
+        print_table(result.scaling, SCALING_COLUMNS)
     for row in result.rows:
         print(f"{row.contender}: {row.description}")
     for row in result.rows:

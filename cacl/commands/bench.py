@@ -90,6 +90,9 @@ def bench_step(
     overrides: Overrides = None,
     repeats: Annotated[int, typer.Option(help="Measurements of each step.")] = 5,
     compile: Annotated[bool, typer.Option(help="Time the compiled step too, which takes long to begin.")] = True,
+    ranks: Annotated[
+        str, typer.Option(metavar="N,...", help="Numbers of processes to time our step on, such as 1,2,4.")
+    ] = "",
     out: Annotated[Path | None, typer.Option(help="Folder for bench_step.json and bench_step.png.")] = None,
     imports: Imports = None,
     as_json: AsJson = False,
@@ -100,14 +103,17 @@ def bench_step(
     """
     from cacl import config as configuration
     from cacl.benchmarks.harness.output import make_output_dir
-    from cacl.benchmarks.step import command, output
+    from cacl.benchmarks.step import command, output, scaling
     from cacl.reporting.console import Console
 
     resolved = configuration.load(config, overrides or [], base={} if config else command.DEFAULTS)
+    numbers = scaling.parse_ranks(ranks)
     if out:
         make_output_dir(out)
     with Console() as console:
-        result = command.bench_step(resolved, repeats=repeats, console=console, compile=compile)
+        result = command.bench_step(
+            resolved, repeats=repeats, console=console, compile=compile, ranks=numbers, modules=imports or []
+        )
     if out:
         output.save(result, out)
     print_result(result.to_json(), as_json, lambda: output.show(result))

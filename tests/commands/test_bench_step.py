@@ -82,10 +82,25 @@ def test_the_report_names_no_folder_and_no_machine(cacl: Run, tmp_path: Path) ->
     assert done.stderr.splitlines()[:3] == ["check", "warm-up", "repeat 1 of 1"]
 
 
+def test_several_processes_take_a_step_together(cacl: Run) -> None:
+    done = cacl("bench-step", "--repeats", 2, "--no-compile", "--ranks", "1,2", "--json", *SET)
+    assert done.returncode in (0, 3), done.stderr
+    one, two = json.loads(done.stdout)["scaling"]
+    assert [one["ranks"], two["ranks"]] == [1, 2]
+    for row in (one, two):
+        assert len(row["each_seconds"]) == 2
+        assert row["clips_per_second"] == pytest.approx(4 * row["ranks"] / median(row["each_seconds"]))
+    assert one["efficiency"] == 1
+    assert two["efficiency"] == pytest.approx(two["clips_per_second"] / 2 / one["clips_per_second"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--repeats", "0"], "--repeats 0: give at least 1"),
+        (["--ranks", "1,x"], "--ranks 1,x: give numbers of processes, each once, such as 1,2,4"),
+        (["--ranks", "2,2"], "--ranks 2,2: give numbers of processes"),
+        (["--ranks", "0"], "--ranks 0: give numbers of processes"),
         (["--set", "train.device=tpu"], "train.device = 'tpu': say auto, cpu or cuda"),
         (["--set", "model.cnn=r3d1"], "model.cnn"),
         (["--out", "{file}"], "--out {file}"),
