@@ -12,10 +12,12 @@ from torch.profiler import record_function
 STEP = "step"
 """The whole step, around all of its stages. Only a profiler marks it."""
 STAGES = ("data", "copy", "query", "keys", "loss", "backward", "optimizer", "momentum", "queue", "log")
-"""The stages of a step in their order: they follow each other, and none is in another. `data` is the wait for the
-loader, `copy` the way to the device, `query` and `keys` the encoders and their momentum copies, `momentum` how the
-copies follow, `queue` how new keys enter it, and `log` everything that a step leaves for people, which may wait for
-the device."""
+"""The stages of a step in their order: they follow each other, and none is in another.
+
+`data` is the wait for the loader, and for those of other processes. `copy` is the way to the device. `query` and `keys`
+are the encoders and their momentum copies, `momentum` is how the copies follow, and `queue` how new keys enter it.
+`log` is everything that a step leaves for people, which may wait for the device.
+"""
 ENCODERS = ("cnn", "transformer")
 """The two encoders, each with its heads: what `query` and `keys` consist of."""
 PREFIX = "cacl/"

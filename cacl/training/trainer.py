@@ -182,7 +182,8 @@ def fit(
         for batch in watch(averages.timed(batches)):
             step = state.step + 1
             # All ranks skip the same steps, and stop after the same one, whichever of them was told to.
-            counts, received = zip(*distributed.all_gather_numbers(len(batch), signals.received), strict=True)
+            with stage("data"):
+                counts, received = zip(*distributed.all_gather_numbers(len(batch), signals.received), strict=True)
             enough_clips, stop_signal = min(counts) >= state.min_clips_per_rank, max(received)
             if sum(counts) < config.batch_size:
                 failure_log.record_batch(step, batch, skipped=not enough_clips)
@@ -193,7 +194,6 @@ def fit(
             save_now = last or checkpointer.due(step)
             sync = log_now or save_now or state.device.type == "cpu"
             metrics = state.train_step(batch, sync=sync, counts=counts) if enough_clips else state.skip_step(sync=sync)
-
             with stage("log"):
                 if metrics:
                     averages.add(metrics, clips=sum(counts))
