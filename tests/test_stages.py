@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from cacl import stages
 from cacl.stages import ENCODERS, PREFIX, STAGES, stage
 from cacl.training.train_state import TrainState
 from tests.tiny import tiny_batch, tiny_config
@@ -36,8 +38,10 @@ def test_stages_of_a_step_follow_each_other_and_the_encoders_are_in_two_of_them(
     assert around == [["query"], ["query"], ["keys"], ["keys"]]
 
 
-def test_a_mark_breaks_no_graph_of_torch_compile() -> None:
+def test_a_mark_breaks_no_graph_of_torch_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is compiled it is no mark of torch, of which the compiler would warn."""
     graphs = []
+    monkeypatch.setattr(stages, "record_function", None)
 
     def backend(graph: torch.fx.GraphModule, _: object) -> object:
         graphs.append(graph)
@@ -51,4 +55,6 @@ def test_a_mark_breaks_no_graph_of_torch_compile() -> None:
     x = torch.rand(3)
     found = torch.compile(marked, backend=backend, fullgraph=True)(x)
     assert len(graphs) == 1
+    with pytest.raises(TypeError):
+        marked(x)
     assert torch.equal(found, x.sin() + 1)
