@@ -17,6 +17,7 @@ from cacl import distributed
 from cacl.clips import ClipBatch, ClipPlan, to_device
 from cacl.config import Config, from_dict
 from cacl.errors import CheckpointError, ConfigError
+from cacl.loaders.backends import trial
 from cacl.loaders.backends.select import Backend, Choice, build_backend, choose_backend
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.catalog.scan import scan
@@ -166,13 +167,17 @@ class ClipLoader:
             raise ConfigError(f"views = {views}: a clip needs at least one view")
         self.config, self.batch_size, self.views = config, batch_size, views
         self.rank, self.world_size, self.device = rank, world_size, device
-        self.choice = choose_backend(config.loader, device)
+        choice = choose_backend(config.loader, device)
         whole = _scan(config) if catalog is None else catalog
         self.catalog = whole if split is None else whole.choose_split(split)
         self.classes = () if labels is None else whole.classes(labels)
         self._labels = None if labels is None else torch.tensor(self.catalog.label_numbers(labels, self.classes))
         self.sampler = ClipSampler(
             self.catalog.videos, config.clip, config.augment, config.seed, views, self.catalog.shares
+        )
+        share = batch_size // world_size
+        self.choice = choice or trial.choose(
+            self.catalog, config, device, views=views, batch_size=share, world_size=world_size
         )
         self._position, self._restored = 0, False
 

@@ -145,7 +145,8 @@ class LoaderConfig:
 
     backend: Annotated[str, NameOf(BACKENDS, "auto"), BeforeValidator(_backend_name)] = "auto"
     """What decodes and augments the clips: `dali` does so on the GPU, `cpu` on the CPU, and `reference` is the slow,
-    readable form. `host` is another name of `cpu`."""
+    readable form. `host` is another name of `cpu`. `auto` takes `dali` where it can run, shows the frames that `cpu`
+    shows, and is faster, which it tries on the first clips; elsewhere it takes `cpu`."""
     threads: Count = 0
     """The number of decoding threads per process. 0 shares the cores of the machine among its processes, with at least
     16 threads for a remote set."""

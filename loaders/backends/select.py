@@ -43,15 +43,16 @@ class Choice(NamedTuple):
     """Why it was chosen, in words."""
 
 
-def choose_backend(config: LoaderConfig, device: torch.device) -> Choice:
-    """Says what `auto` stands for on this machine.
+def choose_backend(config: LoaderConfig, device: torch.device) -> Choice | None:
+    """Says what `auto` stands for on this machine, as far as this can be told without trying.
 
     Args:
         config: The backend that is asked for.
         device: Where the encoders are trained.
 
     Returns:
-        The backend and why it was chosen.
+        The backend and why it was chosen. None: both `dali` and `cpu` run here, and `trial` tells which is right and
+        faster.
 
     Raises:
         ConfigError: A backend that was asked for by name cannot run here.
@@ -64,8 +65,7 @@ def choose_backend(config: LoaderConfig, device: torch.device) -> Choice:
     if config.backend != "auto":
         return Choice(config.backend, "as configured")
     if device.type == "cuda" and not unavailable_reason:
-        # Its GPU branch has been tested only through its CPU twin; until it has run on a GPU, it must be asked for.
-        return Choice("cpu", 'the GPU branch of "dali" is not yet verified on a GPU, ask for it by name')
+        return None
     return Choice("cpu", f"decoding and augmenting on the CPU ({unavailable_reason or 'the encoders are there, too'})")
 
 

@@ -27,6 +27,7 @@ from tests.loaders.backends.clips import (
 
 def test_auto_chooses_the_cpu_and_says_why(videos: Catalog) -> None:
     choice = choose_backend(LoaderConfig(), CPU)
+    assert choice
     assert choice.name == "cpu"
     assert "on the CPU" in choice.reason
     for name in ("cpu", "reference"):
@@ -86,5 +87,6 @@ def test_dali_without_a_gpu_is_an_error_and_auto_is_not() -> None:
     with pytest.raises(ConfigError, match=r'^loader\.backend = "dali" cannot run here: .*; "cpu" needs nothing but'):
         choose_backend(LoaderConfig(backend="dali"), device)
     choice = choose_backend(LoaderConfig(), device)
+    assert choice
     assert choice.name == "cpu"
     assert "no CUDA device" in choice.reason or "not installed" in choice.reason
