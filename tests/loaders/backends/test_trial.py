@@ -14,11 +14,12 @@ import pytest
 import torch
 
 import cacl
+from cacl.clips import ViewPlan
 from cacl.config import AugmentConfig, Config, DataConfig, LoaderConfig
 from cacl.loaders import clip_loader
 from cacl.loaders.backends import dali, trial, trial_memory
 from cacl.loaders.backends.select import Choice, choose_backend
-from cacl.loaders.backends.trial import ClipErrors, Comparison, compare, decide
+from cacl.loaders.backends.trial import ClipErrors, Comparison, compare, decide, view_errors
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.sampling.sampler import ClipSampler
 from tests.loaders.backends import trials
@@ -89,6 +90,15 @@ def test_the_twin_of_dali_on_the_cpu_is_right(videos: Catalog) -> None:
     assert (len(clips), failures) == (8, ())
     assert max(clip.color for clip in clips) < trial.MAX_COLOR_ERROR
     assert max(clip.frame for clip in clips) == 0
+
+
+def test_errors_count_in_the_colours_of_the_video() -> None:
+    """A view that triples the contrast triples what a decoder rounds, too."""
+    color = np.hstack([3 * np.eye(3), np.zeros((3, 1))]).astype(np.float32)
+    view = ViewPlan(top=0, left=0, side=8, flip=False, color=color)
+    frames = torch.rand(3, 7, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    errors = view_errors(frames[:, ::2] + 3 * 2 / 255, frames, 2, view)
+    assert errors == pytest.approx((2, 0), abs=1e-4)
 
 
 # ------------------------------------------------------------------------------------------------------- what is wrong
@@ -210,14 +220,31 @@ def test_anything_else_that_it_depends_on_is_measured(
     assert not measured
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"backend": "dali"}', None])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: "",
+        lambda text: "{",
+        lambda text: "[]",
+        lambda text: '{"backend": "dali"}',
+        lambda text: text.replace('"dali"', '"gpu"'),
+        lambda text: text.replace('"driver": "', '"driver": "1'),
+    ],
+    ids=["empty", "cut off", "list", "a part", "another backend", "another driver"],
+)
 def test_a_damaged_file_is_ignored_and_named(
-    videos: Catalog, config: Config, measured: list[Choice], damage: str | None, caplog: pytest.LogCaptureFixture
+    videos: Catalog,
+    config: Config,
+    measured: list[Choice],
+    damage: Callable[[str], str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     measured += [Choice("dali", "first"), Choice("cpu", "second")]
     choose(videos, config)
     (file,) = Path(config.data.cache).iterdir()
-    file.write_text(file.read_text().replace('"dali"', '"gpu"') if damage is None else damage)
+    text = file.read_text()
+    assert damage(text) != text
+    file.write_text(damage(text))
     assert choose(videos, config) == ("cpu", "second")
     assert [record.message.partition(":")[0] for record in caplog.records if record.levelno == logging.WARNING] == [
         str(file)
