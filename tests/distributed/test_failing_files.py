@@ -75,9 +75,10 @@ def observed(config: Config, *, damages: bool = True, dies: bool = False, resume
             self.ended()
             return metrics
 
-        def skip_step(self, **options: Any) -> None:
-            super().skip_step(**options)
+        def skip_step(self, **options: Any) -> dict[str, Tensor]:
+            metrics = super().skip_step(**options)
             self.ended()
+            return metrics
 
         def ended(self) -> None:
             if dies and self.step == DIED:

@@ -103,9 +103,10 @@ def observed(
             self.ended(step)
             return metrics
 
-        def skip_step(self, **options: Any) -> None:
-            super().skip_step(**options)
+        def skip_step(self, **options: Any) -> dict[str, Tensor]:
+            metrics = super().skip_step(**options)
             self.ended(self.step)
+            return metrics
 
         def ended(self, step: int) -> None:
             if step == at:
