@@ -6,4 +6,5 @@ stats        the spread over repeats, and ratios within a repeat
 timing       seconds and memory of a call, and the rooflines of this machine
 machine      what a benchmark ran on, and the processor time that it took
 output       tables, the folder for results, JSON
+ratio_bars   bars of a chart of times relative to the baseline
 """

@@ -55,11 +55,12 @@ def describe_machine(known: dict[str, Any], packages: Sequence[str]) -> str:
     """One line about the machine that a result comes from.
 
     Args:
-        known: What `machine.describe` returned.
+        known: What `machine.describe` returned, with `gpu` and `cuda` where a GPU was measured.
         packages: The packages whose versions are named, if they were installed.
     """
     versions = ", ".join(f"{name} {known[name]}" for name in ("python", *packages) if name in known)
-    return f"{known['cores']} cores of {known['cpu']}; {versions}; cacl {known['commit'] or known.get('cacl')}"
+    gpu = f"{known['gpu']}, CUDA {known['cuda']}; " if known.get("gpu") else ""
+    return f"{gpu}{known['cores']} cores of {known['cpu']}; {versions}; cacl {known['commit'] or known.get('cacl')}"
 
 
 def make_output_dir(folder: Path) -> None:

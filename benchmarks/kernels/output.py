@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cacl.benchmarks.harness.output import Column, describe_machine, format_number, print_table, write_json
-from cacl.benchmarks.harness.stats import Spread, ratios
 from cacl.benchmarks.kernels.command import PACKAGES, KernelBenchmark
 from cacl.benchmarks.kernels.run import BASELINE, KernelResult, KernelStats, ProblemResult
 from cacl.kernels.dispatch import INTERPRETED
-
-if TYPE_CHECKING:
-    from cacl.reporting import charts
 
 
 def _from_stats(heading: str, cell: Callable[[KernelStats], str], otherwise: str = "") -> Column[KernelResult]:
@@ -50,7 +46,7 @@ def show(result: KernelBenchmark) -> None:
     _show_resources(result)
     known = result.to_json()
     print(_describe_settings(known))
-    print(_describe_machine(known))
+    print(describe_machine(known["machine"], PACKAGES[1:]))
 
 
 def _show_problem(problem: ProblemResult) -> None:
@@ -107,30 +103,24 @@ def save_json(result: KernelBenchmark, folder: Path) -> None:
 
 def draw(result: dict[str, Any], file: Path) -> None:
     """Draws the chart of a result, as bench_kernels.json holds it."""
-    from cacl.reporting import charts  # The GPU machine of benchmarks/gpu has no matplotlib.
+    # The GPU machine of benchmarks/gpu has no matplotlib.
+    from cacl.benchmarks.harness.ratio_bars import ratio_bars
+    from cacl.reporting import charts
 
     charts.draw_ratios(
         file,
         title="Time of a call, relative to cacl",
         subtitle=["to the right of 1: slower than cacl, on a logarithmic axis", _describe_settings(result)],
-        sections={f"{problem['operation']}: {problem['setting']}": _bars(problem) for problem in result["problems"]},
-        footnotes=[_describe_machine(result)],
+        sections={
+            f"{problem['operation']}: {problem['setting']}": ratio_bars(problem["rows"], BASELINE, _describe_time)
+            for problem in result["problems"]
+        },
+        footnotes=[describe_machine(result["machine"], PACKAGES[1:])],
     )
 
 
-def _bars(problem: dict[str, Any]) -> list[charts.Bar]:
-    from cacl.reporting import charts
-
-    bars, ours = [], problem["rows"][0]["stats"]
-    for row in problem["rows"]:
-        name, series, stats = row["contender"], int(row["contender"] == BASELINE), row["stats"]
-        if stats and ours:
-            spread = Spread.of(ratios(stats["each_seconds"], ours["each_seconds"]))
-            note = f"{format_number(spread.median)} ({_format_ms(stats['seconds']['median'])} ms)"
-            bars.append(charts.Bar(name, series, spread.median, spread.min, spread.max, note))
-        elif not row["reason"].startswith("skipped"):
-            bars.append(charts.Bar(name, series, note=row["reason"] or "nothing to compare it with"))
-    return bars
+def _describe_time(stats: dict[str, Any]) -> str:
+    return f"{_format_ms(stats['seconds']['median'])} ms"
 
 
 def _describe_settings(result: dict[str, Any]) -> str:
@@ -140,12 +130,6 @@ def _describe_settings(result: dict[str, Any]) -> str:
         f"median of {settings['repeats']} repeats in turn, {where}; the range is from the fastest to the slowest; "
         f"load of the machine before: {settings['load']:.1f}"
     )
-
-
-def _describe_machine(result: dict[str, Any]) -> str:
-    known = result["machine"]
-    gpu = f"{known['gpu']}, CUDA {known['cuda']}; " if known["gpu"] else ""
-    return gpu + describe_machine(known, PACKAGES[1:])
 
 
 def _format_ms(seconds: float) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cacl.benchmarks.harness.output import Column, describe_machine, format_number, print_table, write_json
-from cacl.benchmarks.harness.stats import Spread, ratios
+from cacl.benchmarks.harness.ratio_bars import ratio_bars
 from cacl.benchmarks.step.command import PACKAGES, StepBenchmark
 from cacl.benchmarks.step.contenders import BASELINE
 from cacl.benchmarks.step.run import StepResult, StepStats
@@ -55,7 +55,7 @@ def show(result: StepBenchmark) -> None:
         if row.reason:
             print(f"{row.contender}: {row.reason}")
     known = result.to_json()
-    for line in (*_describe_settings(known), _describe_peak(known), _describe_machine(known)):
+    for line in (*_describe_settings(known), _describe_peak(known), describe_machine(known["machine"], PACKAGES[1:])):
         print(line)
 
 
@@ -93,22 +93,9 @@ def draw(result: dict[str, Any], file: Path) -> None:
         file,
         title="Time of a training step, relative to cacl",
         subtitle=["to the right of 1: slower than cacl, on a logarithmic axis", repeats],
-        sections={setting: _bars(result)},
-        footnotes=[_describe_peak(result), _describe_machine(result)],
+        sections={setting: ratio_bars(result["rows"], BASELINE, _describe_speed)},
+        footnotes=[_describe_peak(result), describe_machine(result["machine"], PACKAGES[1:])],
     )
-
-
-def _bars(result: dict[str, Any]) -> list[charts.Bar]:
-    bars, ours = [], result["rows"][0]["stats"]
-    for row in result["rows"]:
-        name, series, stats = row["contender"], int(row["contender"] == BASELINE), row["stats"]
-        if stats and ours:
-            spread = Spread.of(ratios(stats["each_seconds"], ours["each_seconds"]))
-            note = f"{format_number(spread.median)} ({format_number(stats['clips_per_second'])} clips/s)"
-            bars.append(charts.Bar(name, series, spread.median, spread.min, spread.max, note))
-        elif not row["reason"].startswith("skipped"):
-            bars.append(charts.Bar(name, series, note=row["reason"] or "nothing to compare it with"))
-    return bars
 
 
 def _describe_settings(result: dict[str, Any]) -> tuple[str, str]:
@@ -123,14 +110,12 @@ def _describe_settings(result: dict[str, Any]) -> tuple[str, str]:
     )
 
 
+def _describe_speed(stats: dict[str, Any]) -> str:
+    return f"{format_number(stats['clips_per_second'])} clips/s"
+
+
 def _describe_peak(result: dict[str, Any]) -> str:
     return f"peak {result['peak_flops_per_second'] / 1e9:,.3g} GFLOP/s: {result['peak']}"
-
-
-def _describe_machine(result: dict[str, Any]) -> str:
-    known = result["machine"]
-    gpu = f"{known['gpu']}, CUDA {known['cuda']}; " if known["gpu"] else ""
-    return gpu + describe_machine(known, PACKAGES[1:])
 
 
 def _format_ms(seconds: float) -> str:
