@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from cacl.config import Config, Init
@@ -51,7 +52,7 @@ class CNN3D(Encoder):
         Returns:
             Floats [B, C, T', H', W'] with C = `num_features`.
         """
-        return self.layers(clips)
+        return self.layers(_channels_last_on_cpu(clips))
 
     def forward_stages(self, clips: Tensor) -> list[Tensor]:
         """Computes the feature map of each stage, from conv1 on. The last one is that of `forward_features`.
@@ -62,7 +63,7 @@ class CNN3D(Encoder):
         Returns:
             Floats [B, C, T', H', W'] for each stage.
         """
-        maps, x = [], clips
+        maps, x = [], _channels_last_on_cpu(clips)
         for layers in self._layers_by_stage():
             x = layers(x)
             maps.append(x)
@@ -241,6 +242,15 @@ class _BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.relu(self.residual(x) + self.shortcut(x))
+
+
+def _channels_last_on_cpu(clips: Tensor) -> Tensor:
+    """Puts the channels of a clip last in memory, if it is on a CPU. The maps of all layers then follow.
+
+    oneDNN takes convolutions in that layout, and batch norm is quicker in it. torch's convolutions over time alone, in
+    R(2+1)D, give their maps back in the other one, where nothing is gained or lost. On a GPU it has not been measured.
+    """
+    return clips.contiguous(memory_format=torch.channels_last_3d) if clips.device.type == "cpu" else clips
 
 
 def _full_conv(

@@ -110,6 +110,8 @@ def relative_difference(x: Tensor, y: Tensor) -> Tensor:
         Float32 [B, C, T'], or float64 where the maps are, from 0 for equal maps to 1. It is 0 where both maps are.
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
-    x, y = x.to(dtype), y.to(dtype)
-    size = (x.abs() + y.abs()).sum((3, 4))
-    return (x - y).abs().sum((3, 4)) / size.clamp(min=torch.finfo(dtype).tiny)
+    # Frame by frame, so that the gradients of maps with channels last have their channels last, too.
+    first, second = (maps.to(dtype).transpose(1, 2).flatten(0, 1) for maps in (x, y))
+    size = (first.abs() + second.abs()).sum((2, 3))
+    difference = (first - second).abs().sum((2, 3)) / size.clamp(min=torch.finfo(dtype).tiny)
+    return difference.unflatten(0, (len(x), -1)).transpose(1, 2)

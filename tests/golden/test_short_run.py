@@ -33,10 +33,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 VIDEOS, FRAMES, SIDE = 16, 8, 32
 
 BY_FIRST_DRAW = {
-    1.541: {"contrast": [5.97722, 5.59363, 4.79129], "order": [1.68781, 1.50313, 1.27488]},  # torch 2.15
-    -0.00896: {"contrast": [4.69298, 5.75034, 4.64547], "order": [1.68781, 1.32971, 1.16592]},  # torch 2.11
+    1.541: {"contrast": [5.97722, 5.59363], "order": [1.68781, 1.50313]},  # torch 2.15
+    -0.00896: {"contrast": [4.69298, 5.75034], "order": [1.68781, 1.32971]},  # torch 2.11
 }
-"""The losses of the first three steps of `configured`, on an x86 CPU with AVX-512. The keys are the first number that
+"""The losses of the first two steps of `configured`, on an x86 CPU with AVX-512. The keys are the first number that
 `trunc_normal_` draws, which torch has changed, and with it what a transformer starts from."""
 GOLDEN = BY_FIRST_DRAW[
     round(nn.init.trunc_normal_(torch.empty(3), generator=torch.Generator().manual_seed(0))[0].item(), 5)
@@ -45,7 +45,8 @@ GOLDEN = BY_FIRST_DRAW[
 TOLERANCE = 1e-3
 """The relative tolerance. The videos are lossless and hold the decoder's planes as they were drawn, so only sums in
 another order differ from machine to machine: without vector instructions, or without oneDNN, these values changed by
-6e-5 at most. The changes that are to be noticed (test_golden_losses_notice) move at least one by more than 1e-2."""
+6e-5 at most. The third step is left out: relative noise of 3e-6 in the clips changes
+it by 8e-3. The changes that are to be noticed (test_golden_losses_notice) move at least one by more than 1e-2."""
 
 
 def draw(path: Path, number: int) -> None:
@@ -137,11 +138,11 @@ def test_two_processes_give_the_same_bits(configured: Callable[..., Config], tmp
 
 def test_golden_losses(configured: Callable[..., Config]) -> None:
     """Whoever changes augmentation, initialisation, sampling or the loss on purpose writes new values here."""
-    found = losses(configured(), 3)
+    found = losses(configured(), 2)
     for name, values in GOLDEN.items():
         assert found[name] == pytest.approx(values, rel=TOLERANCE), name
     assert found["loss"] == pytest.approx([sum(pair) for pair in zip(*GOLDEN.values(), strict=True)], rel=TOLERANCE)
-    assert found["learning_rate"] == pytest.approx([0.005 * (1 + math.cos(math.pi * step / 8)) for step in range(3)])
+    assert found["learning_rate"] == pytest.approx([0.005 * (1 + math.cos(math.pi * step / 8)) for step in range(2)])
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ def test_golden_losses(configured: Callable[..., Config]) -> None:
 )
 def test_golden_losses_notice(configured: Callable[..., Config], change: dict[str, Any]) -> None:
     """Each of these changes exceeds ten times the tolerance, so that the test above is no formality."""
-    found = losses(configured(**change), 3)
+    found = losses(configured(**change), 2)
     assert any(found[name] != pytest.approx(values, rel=10 * TOLERANCE) for name, values in GOLDEN.items())
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from cacl.models.cnn3d import CNN3D, ResNet3D
 from cacl.models.create import create_model
+from cacl.models.heads import relative_difference
 from tests.models.helpers import assert_as_torch_draws, parameters, shapes_only
 
 CNNS = ("c3d", "r3d10", "r3d18", "r3d34", "r2plus1d10", "r2plus1d10_official", "r2plus1d18")
@@ -196,6 +197,18 @@ def test_memory_format_does_not_matter(name: str) -> None:
         cnn.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # missing from the annotations
         actual = cnn(clip.to(memory_format=torch.channels_last_3d))
     torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["c3d", "r3d10"])
+def test_maps_and_their_gradients_have_the_channels_last_on_a_cpu(name: str) -> None:
+    """Those that the order head compares, too. One map of another layout has all gradients behind it copied."""
+    cnn = create_model(name, width=0.125)
+    assert isinstance(cnn, CNN3D)
+    maps, shuffled = (cnn.forward_stages(torch.rand(2, 3, 8, 32, 32)) for _ in range(2))
+    x, y = maps[-2], shuffled[-2]
+    gradients = torch.autograd.grad(relative_difference(x, y).square().sum(), [x, y])
+    for value in (*maps, cnn.forward_features(torch.rand(2, 3, 8, 32, 32)), *gradients):
+        assert value.is_contiguous(memory_format=torch.channels_last_3d)
 
 
 @pytest.mark.parametrize("name", ["c3d", "r3d10", "r2plus1d10"])
