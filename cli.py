@@ -46,6 +46,7 @@ def main() -> None:
     """Runs the command that the arguments name. Errors that a user can mend are one line on stderr and an exit code."""
     environment.accept_any_file_name()
     environment.let_waiting_threads_sleep()
+    environment.keep_freed_memory()
     try:
         app()
     except CaclError as error:
