@@ -2,7 +2,8 @@
 
 It is written from the facts about the release of Guo et al. (CVPR 2022), and holds none of its code. The host makes the
 shuffled copies and, in Python, the labels. Every frame of a clip and of its copy goes through the frame embedder, and
-each pair of embeddings has logits of its own. Weights, optimiser and precision are those of a `TrainState` of ours.
+each pair of embeddings has logits of its own. Weights, optimiser and precision are those of a `TrainState` of ours, but
+the optimiser steps in the form that torch takes by itself.
 """
 
 from __future__ import annotations
@@ -82,6 +83,8 @@ class OfficialStep:
         self.state = state
         self.pairs: Sequence[Pair] = PAIRS.load(state.config.contrast.pairs)
         self.pointer = int(state.model.queue.pointer)
+        for group in state.optimizer.param_groups:
+            group["fused"] = None
 
     def __call__(self, batch: OfficialBatch) -> dict[str, Tensor]:
         """Takes one step.

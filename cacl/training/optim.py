@@ -8,11 +8,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import timm.optim
-from torch import nn
-from torch.optim import Optimizer
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from cacl.config import Config, OptimConfig
 from cacl.errors import ConfigError
+
+FUSED = (SGD, Adam, AdamW)
+"""The optimisers of torch that change all parameters in one call, on CPUs and on CUDA. Those of timm have no such form,
+and take several calls for each parameter."""
 
 
 def create_optimizer(parameters: nn.Module | Iterable[Mapping[str, Any]], config: OptimConfig) -> Optimizer:
@@ -34,6 +39,7 @@ def create_optimizer(parameters: nn.Module | Iterable[Mapping[str, Any]], config
         near = difflib.get_close_matches(config.name, names, 1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
         raise ConfigError(f"optim.name = {config.name!r}: no such optimiser; {hint}")
+    fused: dict[str, Any] = {"fused": True} if timm.optim.get_optimizer_info(config.name).opt_class in FUSED else {}
     try:
         return timm.optim.create_optimizer_v2(
             parameters if isinstance(parameters, nn.Module) else [dict(group) for group in parameters],
@@ -42,9 +48,30 @@ def create_optimizer(parameters: nn.Module | Iterable[Mapping[str, Any]], config
             weight_decay=config.weight_decay,
             momentum=config.momentum,
             filter_bias_and_bn=False,  # the published recipe decays everything
+            **fused,
         )
     except (AssertionError, ImportError) as error:  # optimisers of libraries that are not installed
         raise ConfigError(f"optim.name = {config.name!r} cannot be made here: {error}") from None
+
+
+def restore_optimizer(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
+    """Goes on from the state of an optimiser of the same kind, which may have been made on another device.
+
+    Args:
+        optimizer: The optimiser, which keeps its parameters.
+        saved: What `state_dict` of the other one returned. Whether its steps are fused is part of it: a run from before
+            they were goes on without.
+
+    Raises:
+        ValueError: The groups of parameters are others, or have other lengths.
+    """
+    optimizer.load_state_dict(dict(saved))
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            # Fused steps take memory as it lies: with other strides than those of the parameter, torch 2.15 mixes up
+            # the entries on a CPU, without a word.
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 class LearningRateSchedule:

@@ -24,7 +24,7 @@ from cacl.errors import CaclError, CheckpointError, ConfigError
 from cacl.loaders.sampling.rng import RandomStream
 from cacl.loaders.sampling.sampler import TRAINING_STEP_STREAM
 from cacl.stages import stage
-from cacl.training.optim import LearningRateSchedule, create_optimizer
+from cacl.training.optim import LearningRateSchedule, create_optimizer, restore_optimizer
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -194,7 +194,7 @@ class RunState(ABC, Generic[Model]):
         """
         try:
             self.model.load_state_dict(saved.model)
-            self.optimizer.load_state_dict(saved.optimizer)
+            restore_optimizer(self.optimizer, saved.optimizer)
         except (RuntimeError, ValueError, KeyError):
             raise CheckpointError(
                 f"{self.config.run}: its weights do not fit its configuration; begin another run"

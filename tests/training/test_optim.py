@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import math
 
@@ -10,10 +11,12 @@ import pytest
 import timm.optim
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.profiler import profile
 
 from cacl.config import OptimConfig
 from cacl.errors import ConfigError
-from cacl.training.optim import cosine_with_warmup, create_optimizer
+from cacl.training.optim import cosine_with_warmup, create_optimizer, restore_optimizer
 
 # ------------------------------------------------------------------------------------------------ learning rate
 
@@ -90,6 +93,78 @@ def test_first_two_steps_are_those_of_the_papers(name: str) -> None:
         optimizer.step()
         for p, w in zip(module.parameters(), weights, strict=True):
             np.testing.assert_allclose(p.detach().numpy(), w, rtol=1e-5, atol=1e-6)
+
+
+def take_steps(optimizer: Optimizer, module: nn.Module, steps: int, *, seed: int = 0) -> None:
+    """Takes steps with gradients of noise that is added to the weights: what is learnt is to make them small."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        for p in module.parameters():
+            noise = torch.randn(p.shape, generator=generator).to(p.dtype)
+            p.grad = p.detach() + noise.contiguous(memory_format=memory_format_of(p))
+        optimizer.step()
+
+
+def memory_format_of(x: Tensor) -> torch.memory_format:
+    return torch.contiguous_format if x.is_contiguous() else torch.channels_last_3d
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
+@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adam", "adamw"])
+def test_fused_steps_are_those_of_one_parameter_after_the_other(
+    name: str, dtype: torch.dtype, tolerance: float
+) -> None:
+    modules = [regression()[0].to(dtype) for _ in range(2)]
+    config = OptimConfig(name=name, lr=0.01, weight_decay=0.01)
+    optimizers = [create_optimizer(module, config) for module in modules]
+    assert [group["fused"] for group in optimizers[0].param_groups] == [True]
+    for group in optimizers[1].param_groups:
+        group["fused"], group["foreach"] = False, False
+    for optimizer, module in zip(optimizers, modules, strict=True):
+        take_steps(optimizer, module, 200)
+    for fused, single in zip(*(module.parameters() for module in modules), strict=True):
+        torch.testing.assert_close(fused, single, rtol=tolerance, atol=tolerance)
+
+
+def test_a_step_of_adamw_is_one_operation_for_all_parameters() -> None:
+    module, _, _ = regression()
+    optimizer = create_optimizer(module, OptimConfig(name="adamw"))
+    take_steps(optimizer, module, 1)
+    with profile() as trace:
+        optimizer.step()
+    calls = {event.key: event.count for event in trace.key_averages()}
+    assert calls["aten::_fused_adamw_"] == 1
+    assert "aten::sqrt" not in calls
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_restored_optimiser_takes_the_same_steps_whatever_the_strides_were(name: str) -> None:
+    """The state of a contiguous weight goes on with one whose channels lie last, as on another device."""
+    config = OptimConfig(name=name, lr=0.01)
+    module = nn.Conv3d(4, 8, 3)
+    optimizer = create_optimizer(module, config)
+    take_steps(optimizer, module, 2)
+    other = copy.deepcopy(module).to(memory_format=torch.channels_last_3d)
+    assert other.weight.stride() != module.weight.stride()
+    restored = create_optimizer(other, config)
+    restore_optimizer(restored, copy.deepcopy(optimizer.state_dict()))
+    for stepped, weights in ((optimizer, module), (restored, other)):
+        take_steps(stepped, weights, 2, seed=1)
+    torch.testing.assert_close(other.weight, module.weight, rtol=0, atol=0)
+    assert other.weight.stride() != module.weight.stride()
+
+
+def test_a_state_from_before_steps_were_fused_goes_on_with_the_same_bits() -> None:
+    modules = [regression()[0] for _ in range(2)]
+    before = torch.optim.AdamW(modules[0].parameters(), lr=0.01, weight_decay=1e-4)
+    take_steps(before, modules[0], 2)
+    modules[1].load_state_dict(modules[0].state_dict())
+    restored = create_optimizer(modules[1], OptimConfig(name="adamw", lr=0.01))
+    restore_optimizer(restored, copy.deepcopy(before.state_dict()))
+    for optimizer, module in zip((before, restored), modules, strict=True):
+        take_steps(optimizer, module, 3, seed=1)
+    for one, other in zip(*(module.parameters() for module in modules), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_optimiser_has_what_is_trained() -> None:
