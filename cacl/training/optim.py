@@ -54,6 +54,23 @@ def create_optimizer(parameters: nn.Module | Iterable[Mapping[str, Any]], config
         raise ConfigError(f"optim.name = {config.name!r} cannot be made here: {error}") from None
 
 
+def limit_gradient(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    """Scales the whole gradient down to a norm, if it is longer.
+
+    Args:
+        parameters: All parameters. Those without a gradient do not count.
+        max_norm: The largest norm; 0: there is no limit, and the gradient is only read.
+
+    Returns:
+        The norm that the gradient had, a scalar on its device.
+    """
+    parameters = list(parameters)
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if max_norm:
+        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+    return norm
+
+
 def restore_optimizer(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
     """Goes on from the state of an optimiser of the same kind, which may have been made on another device.
 

@@ -7,7 +7,6 @@ goes on as if it had not been.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -24,7 +23,7 @@ from cacl.errors import CaclError, CheckpointError, ConfigError
 from cacl.loaders.sampling.rng import RandomStream
 from cacl.loaders.sampling.sampler import TRAINING_STEP_STREAM
 from cacl.stages import stage
-from cacl.training.optim import LearningRateSchedule, create_optimizer, restore_optimizer
+from cacl.training.optim import LearningRateSchedule, create_optimizer, limit_gradient, restore_optimizer
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -137,7 +136,7 @@ class RunState(ABC, Generic[Model]):
             self.optimizer.zero_grad(set_to_none=True)
             (loss * weight).backward()
         with stage("optimizer"):
-            norm = nn.utils.clip_grad_norm_(self.trained.parameters(), self.config.optim.max_grad_norm or math.inf)
+            norm = limit_gradient(self.trained.parameters(), self.config.optim.max_grad_norm)
             self.finite &= loss.isfinite() & norm.isfinite()
             if sync:
                 self._check_finite()

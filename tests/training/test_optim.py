@@ -16,7 +16,7 @@ from torch.profiler import profile
 
 from cacl.config import OptimConfig
 from cacl.errors import ConfigError
-from cacl.training.optim import cosine_with_warmup, create_optimizer, restore_optimizer
+from cacl.training.optim import cosine_with_warmup, create_optimizer, limit_gradient, restore_optimizer
 
 # ------------------------------------------------------------------------------------------------ learning rate
 
@@ -165,6 +165,16 @@ def test_a_state_from_before_steps_were_fused_goes_on_with_the_same_bits() -> No
         take_steps(optimizer, module, 3, seed=1)
     for one, other in zip(*(module.parameters() for module in modules), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("max_norm", "scale"), [(0.0, 1.0), (14.0, 1.0), (6.5, 0.5)])
+def test_a_gradient_that_is_too_long_is_scaled_as_a_whole(max_norm: float, scale: float) -> None:
+    parameters = [nn.Parameter(torch.zeros(2)) for _ in range(3)]
+    parameters[0].grad, parameters[2].grad = torch.tensor([3.0, 4.0]), torch.tensor([0.0, -12.0])
+    assert limit_gradient(parameters, max_norm).item() == 13
+    assert parameters[0].grad.tolist() == pytest.approx([3 * scale, 4 * scale])
+    assert parameters[1].grad is None
+    assert parameters[2].grad.tolist() == pytest.approx([0, -12 * scale])
 
 
 def test_optimiser_has_what_is_trained() -> None:
