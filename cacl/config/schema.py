@@ -108,7 +108,7 @@ class OptimConfig:
 
     name: str = "sgd"
     """Any optimiser of timm's factory, such as sgd (which is Nesterov's), momentum (without Nesterov), adamw, lars or
-    lamb."""
+    lamb. Those of NVIDIA Apex, such as fusedlamb, need it and a GPU."""
     lr: AboveZero = 0.01
     """The peak learning rate for the whole batch. It is not scaled by the batch size."""
     momentum: Share = 0.9

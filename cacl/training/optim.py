@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -19,6 +20,20 @@ FUSED = (SGD, Adam, AdamW)
 """The optimisers of torch that change all parameters in one call, on CPUs and on CUDA. Those of timm have no such form,
 and take several calls for each parameter."""
 
+APEX_ALTERNATIVES = {
+    "fusedsgd": "sgd",
+    "fusedadam": "adam",
+    "fusedadamw": "adamw",
+    "fusedlamb": "lamb",
+    "fusednovograd": "novograd",
+}
+"""The optimisers that timm takes from NVIDIA Apex, each with what comes nearest without it."""
+APEX_BUILD = (
+    "git clone https://github.com/NVIDIA/apex && cd apex && "
+    "APEX_CPP_EXT=1 APEX_CUDA_EXT=1 pip install -v --no-build-isolation ."
+)
+"""How Apex is built, by its README. It is on no package index: the `apex` there is another project."""
+
 
 def create_optimizer(parameters: nn.Module | Iterable[Mapping[str, Any]], config: OptimConfig) -> Optimizer:
     """Creates any optimiser that timm knows by name.
@@ -32,17 +47,25 @@ def create_optimizer(parameters: nn.Module | Iterable[Mapping[str, Any]], config
         The optimiser.
 
     Raises:
-        ConfigError: There is no optimiser of this name, or the library that it comes from is not installed.
+        ConfigError: There is no optimiser of this name, or the library that it comes from is not installed, or has
+            nothing for the device that the parameters lie on.
     """
     names = [str(name) for name in timm.optim.list_optimizers()]
     if config.name not in names:
         near = difflib.get_close_matches(config.name, names, 1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
         raise ConfigError(f"optim.name = {config.name!r}: no such optimiser; {hint}")
+    if not isinstance(parameters, nn.Module):
+        parameters = [dict(group) for group in parameters]
+    if config.name in APEX_ALTERNATIVES and (problem := _apex_problem(parameters)):
+        raise ConfigError(
+            f"optim.name = {config.name!r} needs NVIDIA Apex and a CUDA device, and {problem}: build Apex by "
+            f"`{APEX_BUILD}`, or take {APEX_ALTERNATIVES[config.name]!r}, which runs everywhere"
+        )
     fused: dict[str, Any] = {"fused": True} if timm.optim.get_optimizer_info(config.name).opt_class in FUSED else {}
     try:
         return timm.optim.create_optimizer_v2(
-            parameters if isinstance(parameters, nn.Module) else [dict(group) for group in parameters],
+            parameters,
             opt=config.name,
             lr=config.lr,
             weight_decay=config.weight_decay,
@@ -52,6 +75,22 @@ def create_optimizer(parameters: nn.Module | Iterable[Mapping[str, Any]], config
         )
     except (AssertionError, ImportError) as error:  # optimisers of libraries that are not installed
         raise ConfigError(f"optim.name = {config.name!r} cannot be made here: {error}") from None
+
+
+def _apex_problem(parameters: nn.Module | list[dict[str, Any]]) -> str:
+    """Returns why Apex cannot optimise these parameters, or "" if it can."""
+    if isinstance(parameters, nn.Module):
+        device = next(parameters.parameters()).device
+    else:
+        device = parameters[0]["params"][0].device
+    if device.type != "cuda":
+        return f"the weights lie on the device {device.type}"
+    try:
+        importlib.import_module("apex.optimizers")
+        applier = importlib.import_module("apex.multi_tensor_apply").multi_tensor_applier
+    except ImportError:
+        return "Apex is not installed"
+    return "" if applier.available else "Apex was built without its CUDA kernels"
 
 
 def limit_gradient(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:

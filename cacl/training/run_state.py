@@ -133,7 +133,7 @@ class RunState(ABC, Generic[Model]):
         with stage("backward"):
             # Gradients are averaged over ranks, and are to be those of the mean over all clips.
             weight = len(batch) * len(counts) / sum(counts) if counts else 1.0
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad()
             (loss * weight).backward()
         with stage("optimizer"):
             norm = limit_gradient(self.trained.parameters(), self.config.optim.max_grad_norm)

@@ -5,18 +5,31 @@ from __future__ import annotations
 import copy
 import importlib.util
 import math
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import timm.optim
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Optimizer
 from torch.profiler import profile
 
 from cacl.config import OptimConfig
 from cacl.errors import ConfigError
-from cacl.training.optim import cosine_with_warmup, create_optimizer, limit_gradient, restore_optimizer
+from cacl.training.optim import (
+    APEX_ALTERNATIVES,
+    cosine_with_warmup,
+    create_optimizer,
+    limit_gradient,
+    restore_optimizer,
+)
 
 # ------------------------------------------------------------------------------------------------ learning rate
 
@@ -200,11 +213,122 @@ def test_unknown_optimisers_like_no_other_name_them_all() -> None:
         create_optimizer(nn.Linear(2, 2), OptimConfig(name="zzzzzz"))
 
 
-@pytest.mark.parametrize(("name", "library"), [("fusedlamb", "apex"), ("bnbadamw", "bitsandbytes")])
-def test_optimisers_that_cannot_be_made_here_are_a_fault_of_the_configuration(name: str, library: str) -> None:
+def test_optimisers_that_cannot_be_made_here_are_a_fault_of_the_configuration() -> None:
     """timm lists them everywhere, but they need a GPU and a library."""
-    assert name in timm.optim.list_optimizers()
-    if torch.cuda.is_available() and importlib.util.find_spec(library):
-        pytest.skip(f"{name} can be made here")
-    with pytest.raises(ConfigError, match=rf"^optim\.name = '{name}'"):
+    assert "bnbadamw" in timm.optim.list_optimizers()
+    if torch.cuda.is_available() and importlib.util.find_spec("bitsandbytes"):
+        pytest.skip("it can be made here")
+    with pytest.raises(ConfigError, match=r"^optim\.name = 'bnbadamw'"):
+        create_optimizer(nn.Linear(2, 2), OptimConfig(name="bnbadamw"))
+
+
+# --------------------------------------------------------------------------------------------------- NVIDIA Apex
+
+APEX = """
+import torch
+
+class Recorder(torch.optim.Optimizer):
+    \"\"\"Takes what the optimisers of Apex take, by their names, and has their `zero_grad`, which takes nothing.\"\"\"
+
+    def __init__(self, params, lr=1e-3, weight_decay=0.0, **given):
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+        self.given = given
+
+    def zero_grad(self):
+        super().zero_grad()
+
+class FusedSGD(Recorder): pass
+class FusedAdam(Recorder): pass
+class FusedLAMB(Recorder): pass
+class FusedNovoGrad(Recorder): pass
+"""
+
+
+@pytest.fixture
+def apex(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package `apex` that records what it gets, whose kernels are there, on a machine that seems to have a GPU."""
+    (tmp_path / "apex/optimizers").mkdir(parents=True)
+    (tmp_path / "apex/__init__.py").touch()
+    (tmp_path / "apex/optimizers/__init__.py").write_text(APEX)
+    (tmp_path / "apex/multi_tensor_apply.py").write_text("class multi_tensor_applier: available = True")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    yield tmp_path / "apex"
+    for name in [name for name in sys.modules if name.split(".")[0] == "apex"]:
+        del sys.modules[name]
+
+
+def on_cuda() -> nn.Module:
+    """Returns a layer of two parameters that say they lie on a GPU, and have no memory anywhere."""
+    with FakeTensorMode():
+        module = nn.Linear(3, 2, device="meta")
+        module.weight, module.bias = (nn.Parameter(torch.empty(shape, device="cuda")) for shape in ((2, 3), (2,)))
+    return module
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "given"),
+    [
+        ("fusedsgd", "FusedSGD", {"momentum": 0.8, "nesterov": True}),
+        ("fusedadam", "FusedAdam", {"adam_w_mode": False}),
+        ("fusedadamw", "FusedAdam", {"adam_w_mode": True}),
+        ("fusedlamb", "FusedLAMB", {}),
+        ("fusednovograd", "FusedNovoGrad", {"betas": (0.95, 0.98)}),
+    ],
+)
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.usefixtures("apex")
+def test_apex_gets_what_the_configuration_says(name: str, kind: str, given: dict[str, Any], grouped: bool) -> None:
+    module = on_cuda()
+    trained: Any = [{"params": [module.weight]}, {"params": [module.bias]}] if grouped else module
+    optimizer: Any = create_optimizer(trained, OptimConfig(name=name, lr=0.3, weight_decay=0.2, momentum=0.8))
+    assert type(optimizer).__module__ == "apex.optimizers"
+    assert (type(optimizer).__name__, optimizer.given) == (kind, given)
+    assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.3, 0.2)] * (1 + grouped)
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    assert {id(p) for p in held} == {id(module.weight), id(module.bias)}
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("fusedsgd", "sgd"),
+        ("fusedadam", "adam"),
+        ("fusedadamw", "adamw"),
+        ("fusedlamb", "lamb"),
+        ("fusednovograd", "novograd"),
+    ],
+)
+def test_weights_on_a_cpu_are_not_for_apex(name: str, instead: str) -> None:
+    """The line tells how Apex is built and what to take instead, which learns here."""
+    expected = (
+        f"optim.name = {name!r} needs NVIDIA Apex and a CUDA device, and the weights lie on the device cpu: build Apex "
+        "by `git clone https://github.com/NVIDIA/apex && cd apex && APEX_CPP_EXT=1 APEX_CUDA_EXT=1 pip install -v "
+        f"--no-build-isolation .`, or take {instead!r}, which runs everywhere"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(expected)}$"):
         create_optimizer(nn.Linear(2, 2), OptimConfig(name=name))
+    module, _, _ = regression()
+    take_steps(create_optimizer(module, OptimConfig(name=instead)), module, 2)
+
+
+def test_apex_without_its_kernels_says_so(apex: Path) -> None:
+    (apex / "multi_tensor_apply.py").write_text("class multi_tensor_applier: available = False")
+    with pytest.raises(
+        ConfigError, match=r"^optim\.name = 'fusedlamb' .* Apex was built without its CUDA kernels: build"
+    ):
+        create_optimizer(on_cuda(), OptimConfig(name="fusedlamb"))
+
+
+def test_the_other_project_called_apex_is_not_apex(apex: Path) -> None:
+    """It has no `apex.optimizers`."""
+    shutil.rmtree(apex / "optimizers")
+    with pytest.raises(ConfigError, match=r"^optim\.name = 'fusedlamb' .* Apex is not installed: build"):
+        create_optimizer(on_cuda(), OptimConfig(name="fusedlamb"))
+
+
+def test_every_optimiser_of_apex_has_another_one_beside_it() -> None:
+    """Also those that a later timm brings."""
+    listed = {str(name): timm.optim.get_optimizer_info(str(name)).opt_class for name in timm.optim.list_optimizers()}
+    assert {name for name, kind in listed.items() if str(kind).startswith("apex.")} == set(APEX_ALTERNATIVES)
+    assert set(APEX_ALTERNATIVES.values()) <= set(listed) - set(APEX_ALTERNATIVES)

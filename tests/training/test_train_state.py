@@ -42,6 +42,17 @@ def test_a_step_follows_the_gradient_no_further_than_its_limit(max_grad_norm: fl
     assert taken == pytest.approx(min(gradient, max_grad_norm or math.inf), rel=1e-4)
 
 
+def test_optimisers_clear_gradients_as_they_do_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is how those of NVIDIA Apex do it, whose `zero_grad` takes no argument."""
+    train_state = TrainState(config_of(optim=PLAIN), VIDEOS, CPU)
+    cleared: list[int] = []
+    zero_grad = train_state.optimizer.zero_grad
+    monkeypatch.setattr(train_state.optimizer, "zero_grad", lambda: cleared.append(zero_grad() or train_state.step))
+    for step in range(2):
+        train_state.train_step(tiny_batch(BATCH, seed=step), sync=True)
+    assert cleared == [0, 1]
+
+
 def test_the_rate_warms_up_over_epochs() -> None:
     """Two epochs of ten videos are five steps of four."""
     train_state = TrainState(config_of(12, optim={"lr": 0.5, "warmup_epochs": 2.0}), VIDEOS, CPU)
