@@ -138,6 +138,9 @@ class TrainConfig:
     bf16 on CUDA and fp32 elsewhere."""
     compile: bool = False
     """Whether the encoders are compiled with torch.compile."""
+    activation_checkpointing: bool = False
+    """Whether the backward pass computes the activations within the stages of the CNN and the blocks of the transformer
+    again, instead of keeping them. It takes less memory and more time, and gives the same bits."""
     log_every: Positive = 20
     """The number of steps from one log line to the next. Only these steps wait for the device."""
     loggers: tuple[Annotated[str, NameOf(LOGGERS)], ...] = ()

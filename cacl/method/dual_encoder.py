@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cacl.config import ClipConfig, Config
 from cacl.errors import ConfigError
 from cacl.method.losses import Loss
+from cacl.models.recompute import set_checkpointing
 from cacl.registry import ENCODERS
 from cacl.stages import stage
 
@@ -45,6 +46,10 @@ class DualEncoder(nn.Module):
         self.transformer = ENCODERS.load("video_transformer")(config) if "transformer" in required else None
         length = self.transformer.num_features if self.transformer else 0
         self.transformer_heads = _make_heads(losses, "transformer", dict.fromkeys(losses, length))
+        if config.train.activation_checkpointing:
+            for encoder, name in ((self.cnn, config.model.cnn), (self.transformer, "video_transformer")):
+                if encoder is not None:
+                    set_checkpointing(encoder, name)
 
     def forward(self, clips: Tensor, order: Tensor) -> dict[str, dict[str, Tensor]]:
         """Encodes clips together with their shuffled copies.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cacl.config import Config, Init
 from cacl.models.encoder import Encoder
+from cacl.models.recompute import recompute
 
 Size3D = tuple[int, int, int]
 """The size or stride of a window: frames, height, width."""
@@ -37,6 +38,7 @@ class CNN3D(Encoder):
         super().__init__()
         self.layers = nn.Sequential(*layers)
         self.num_features, self.stages = num_features, stages
+        self.checkpointing = False
         for module in self.modules():  # batch norm starts with weights of 1 and biases of 0 by itself
             if isinstance(module, nn.Conv3d) and init == "normal":
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -52,6 +54,8 @@ class CNN3D(Encoder):
         Returns:
             Floats [B, C, T', H', W'] with C = `num_features`.
         """
+        if self.checkpointing:
+            return self.forward_stages(clips)[-1]
         return self.layers(_channels_last_on_cpu(clips))
 
     def forward_stages(self, clips: Tensor) -> list[Tensor]:
@@ -65,7 +69,7 @@ class CNN3D(Encoder):
         """
         maps, x = [], _channels_last_on_cpu(clips)
         for layers in self._layers_by_stage():
-            x = layers(x)
+            x = recompute(layers, x) if self.checkpointing else layers(x)
             maps.append(x)
         return maps
 
@@ -91,6 +95,14 @@ class CNN3D(Encoder):
             Floats [B, C].
         """
         return feature_map.mean((2, 3, 4))
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Lets the backward pass compute the activations within each stage again, instead of keeping them.
+
+        Args:
+            enable: Whether it does.
+        """
+        self.checkpointing = enable
 
     def layer_groups(self) -> dict[str, list[nn.Parameter]]:
         """Returns the parameters of each stage, which are called conv1, conv2, ... from the input on."""

@@ -16,7 +16,8 @@ class Encoder(nn.Module):
     output, lets fine-tuning give each group a learning rate. Without it, the encoder is one group. Losses
     that compare feature maps (`model.order_head`) need two more methods: `forward_stages(clips)`, which returns the
     maps [B, C, T', H', W'] of all stages from the input on, and `pool(feature_map)`, which makes the feature vector of
-    the last one.
+    the last one. A method `set_grad_checkpointing(enable=True)`, as timm's models have it, lets
+    `train.activation_checkpointing` save memory; `cacl.models.recompute` has what it can call.
     """
 
     num_features: int

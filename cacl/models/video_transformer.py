@@ -19,6 +19,7 @@ from cacl.config import Config, Init, TransformerConfig
 from cacl.errors import ConfigError
 from cacl.models.embedder_weights import load_backbone
 from cacl.models.encoder import Encoder
+from cacl.models.recompute import recompute
 
 
 class VideoTransformer(Encoder):
@@ -55,6 +56,7 @@ class VideoTransformer(Encoder):
             )
         )
         self.norm = nn.LayerNorm(width)
+        self.checkpointing = False
 
         nn.init.trunc_normal_(self.cls, std=0.02)
         nn.init.trunc_normal_(self.positions, std=0.02)
@@ -74,7 +76,7 @@ class VideoTransformer(Encoder):
             Floats [B, 1 + 2N, width]: CLS, then the tokens of the clip, then those of the copy.
         """
         tokens = self.embed(clips)
-        return self.norm(self.blocks(self._sequence(tokens, tokens)))
+        return self.norm(self._run_blocks(self._sequence(tokens, tokens)))
 
     def forward(self, clips: Tensor, order: Tensor | None = None) -> Tensor:
         """Computes the feature vector of each clip and its shuffled copy.
@@ -100,6 +102,14 @@ class VideoTransformer(Encoder):
         shuffled = clips.gather(2, order[:, None, :, None, None].expand_as(clips))
         return self.attend(original, self.embed(shuffled))
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Lets the backward pass compute the activations within the embedder and each block again, not keep them.
+
+        Args:
+            enable: Whether it does.
+        """
+        self.checkpointing = enable
+
     def layer_groups(self) -> dict[str, list[nn.Parameter]]:
         """Returns the parameters of the embedder, with CLS and the positions, and those of each block.
 
@@ -122,7 +132,11 @@ class VideoTransformer(Encoder):
         frames = clips.transpose(1, 2)
         # The frames of a token lie one after the other in its channels.
         tubelets = frames.unflatten(1, (-1, self.embedder.frames_per_token)).flatten(2, 3)  # [B, N, 3 or 6, H, W]
-        return self.embedder(tubelets.flatten(0, 1)).unflatten(0, tubelets.shape[:2])
+        images = tubelets.flatten(0, 1)
+        # A frozen image model keeps no activations anyway.
+        recomputed = self.checkpointing and not getattr(self.embedder, "frozen", False)
+        tokens = recompute(self.embedder, images) if recomputed else self.embedder(images)
+        return tokens.unflatten(0, tubelets.shape[:2])
 
     def attend(self, original: Tensor, shuffled: Tensor) -> Tensor:
         """Runs the transformer over the tokens of a clip and of its shuffled copy.
@@ -134,7 +148,12 @@ class VideoTransformer(Encoder):
         Returns:
             The CLS features, floats [B, width].
         """
-        return self.norm(self.blocks(self._sequence(original, shuffled))[:, 0])
+        return self.norm(self._run_blocks(self._sequence(original, shuffled))[:, 0])
+
+    def _run_blocks(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = recompute(block, x) if self.checkpointing else block(x)
+        return x
 
     def _sequence(self, original: Tensor, shuffled: Tensor) -> Tensor:
         cls = self.cls.expand(len(original), 1, -1)

@@ -26,6 +26,7 @@ MAY_CHANGE_ON_RESUME = (
     "knn.",
     "profile.",
     "train.device",
+    "train.activation_checkpointing",
     "train.log_every",
     "train.loggers",
     "train.checkpoint_every",

@@ -14,6 +14,7 @@ from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.errors import CheckpointError
 from cacl.models.encoder import Encoder
+from cacl.models.recompute import set_checkpointing
 from cacl.models.video_classifier import VideoClassifier
 from cacl.stages import stage
 from cacl.training.layer_rates import freeze_layers, layer_rates
@@ -50,6 +51,8 @@ class FinetuneState(RunState[VideoClassifier]):
         torch.manual_seed(config.seed)
         self.record = record
         self.model = VideoClassifier(build_encoder(), len(record.classes), config.finetune.dropout).to(device).train()
+        if config.train.activation_checkpointing:
+            set_checkpointing(self.model.encoder, config.finetune.encoder)
         freeze_layers(self.model, config.finetune)
         self.layer_rates = layer_rates(self.model, config.finetune)
         groups = [{"params": list(rate.parameters)} for rate in self.layer_rates]

@@ -51,7 +51,7 @@ def test_all_tokens_have_a_position_and_cls_comes_first() -> None:
     """Tokens that are zero leave nothing but positions."""
     transformer = VideoTransformer(LIGHT, frames=6).double()
     seen = []
-    transformer.blocks.register_forward_pre_hook(lambda _, tokens: seen.append(tokens[0].detach()))
+    transformer.blocks[0].register_forward_pre_hook(lambda _, tokens: seen.append(tokens[0].detach()))
     nothing = torch.zeros(2, 6, 48, dtype=torch.float64)
     transformer.attend(nothing, nothing + 1)
     (tokens,) = seen

@@ -38,6 +38,7 @@ MAY_CHANGE: dict[str, Any] = {
     "train.device": "cpu:0",
     "train.log_every": 3,
     "train.loggers": ("wandb",),
+    "train.activation_checkpointing": True,
     "train.checkpoint_every": 2,
     "retrieval.clips_per_video": 3,
     "retrieval.clip_starts": "official",

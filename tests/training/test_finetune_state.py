@@ -52,6 +52,24 @@ def test_rates_that_decay_by_layer_are_applied_and_logged(encoder: str) -> None:
         assert applied == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.parametrize("encoder", ["cnn", "transformer"])
+def test_activations_that_are_computed_again_change_nothing(encoder: str) -> None:
+    """The transformer has an embedder with batch norm, and some of the layers are frozen with their statistics."""
+    finetune = {"encoder": encoder, "trained": "last", "last_layers": 2, "dropout": 0.5}
+    transformer = {"embedder": "tubelet", "width": 16, "depth": 1, "heads": 2}
+    found = []
+    for recomputed in (False, True):
+        train = {"activation_checkpointing": recomputed}
+        state = new_state(finetune_config(finetune=finetune, model={"transformer": transformer}, train=train))
+        for step in range(2):
+            state.train_step(labelled_batch(seed=step), sync=True)
+        found.append(state.model.state_dict())
+        trained: Any = state.model.encoder
+        assert trained.checkpointing is recomputed
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
 def test_the_last_groups_have_a_constant_rate_beside_a_cosine_by_epoch() -> None:
     """Two steps are an epoch. The rate of the last epoch is 0."""
     optim = PLAIN | {"schedule_per": "epoch"}

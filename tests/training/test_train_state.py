@@ -146,6 +146,43 @@ def test_what_is_learnt_is_the_same_again(usual: dict[str, Tensor]) -> None:
     assert all(torch.equal(found[name], usual[name]) for name in usual)
 
 
+def learnt_bits(config: Config) -> dict[str, Tensor]:
+    """Returns all weights and batch statistics after two steps."""
+    train_state = TrainState(config, VIDEOS, CPU)
+    for step in range(2):
+        train_state.train_step(tiny_batch(BATCH, seed=step), sync=True)
+    return train_state.model.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("embedder", "order_head"), [("light", "concatenation"), ("tubelet", "difference"), ("resnet10t", "concatenation")]
+)
+def test_activations_that_are_computed_again_change_nothing(embedder: str, order_head: str) -> None:
+    """Neither weights nor batch statistics, which would move twice, nor the masks of dropout."""
+    transformer = {"embedder": embedder, "frozen": False, "width": 16, "depth": 2, "heads": 2}
+    model = {"order_head": order_head, "transformer": transformer}
+    usual = learnt_bits(config_of(model=model))
+    found = learnt_bits(config_of(model=model, train={"activation_checkpointing": True}))
+    assert found.keys() == usual.keys()
+    assert sum(name.endswith("num_batches_tracked") for name in usual) > 10
+    for name in usual:
+        assert torch.equal(found[name], usual[name]), name
+
+
+def test_activations_are_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stage of the CNN for the clip and its copy, then the embedder of the transformer and each of its blocks."""
+    train_state = TrainState(config_of(train={"activation_checkpointing": True}), VIDEOS, CPU)
+    calls: dict[str, list[int]] = {}
+    query: Any = train_state.model.query
+    parts = {"stem": query.cnn.layers[0], "embedder": query.transformer.embedder, "block": query.transformer.blocks[0]}
+    for name, module in parts.items():
+        # The last layer of a part may not be reached again: what it gives is known.
+        first = next(child for child in module.modules() if not list(child.children()))
+        first.register_forward_hook(lambda *_, name=name: calls.setdefault(name, []).append(train_state.step))
+    train_state.train_step(tiny_batch(BATCH), sync=True)
+    assert {name: len(steps) for name, steps in calls.items()} == {"stem": 4, "embedder": 2, "block": 2}
+
+
 def test_compiled_encoders_learn_the_same(usual: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     """The encoders are traced as for any compiler. The graphs are then run as they are, which takes no compiler."""
     graphs = []
