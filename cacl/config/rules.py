@@ -73,11 +73,7 @@ def _of_clips(config: Config) -> Iterator[str]:
 
 
 def _of_method(config: Config) -> Iterator[str]:
-    transformer, batch_size, groups = (
-        config.model.transformer,
-        config.train.batch_size,
-        config.contrast.shuffle_bn_groups,
-    )
+    transformer, batch_size = config.model.transformer, config.train.batch_size
     if transformer.width % transformer.heads:
         yield (
             f"model.transformer.width = {transformer.width} is not a multiple of "
@@ -90,10 +86,12 @@ def _of_method(config: Config) -> Iterator[str]:
         )
     if not any(config.losses.values()):
         yield f"losses = {config.losses}: nothing is left to train on; give one a weight above 0"
-    if batch_size % groups or batch_size == groups:
+    groups, parts = config.contrast.shuffle_bn_groups, config.train.gradient_accumulation
+    if batch_size % (groups * parts) or batch_size == groups * parts:
+        each = f" times train.gradient_accumulation = {parts}" if parts > 1 else ""
         yield (
-            f"contrast.shuffle_bn_groups = {groups} must divide train.batch_size = {batch_size} into groups of at "
-            "least 2"
+            f"contrast.shuffle_bn_groups = {groups}{each} must divide train.batch_size = {batch_size} into groups of "
+            "at least 2"
         )
 
 

@@ -95,8 +95,9 @@ class ContrastConfig:
     momentum: Share = 0.999
     """The share m of the key encoders' weights that stays at each step."""
     shuffle_bn_groups: Positive = 1
-    """The number of groups per process in which the permuted key batches are normalised. This is shuffled batch norm,
-    which keeps batch statistics from giving a pair away."""
+    """The number of groups per process in which the permuted key batches are normalised; with
+    `train.gradient_accumulation` it is the number per part. This is shuffled batch norm, which keeps batch statistics
+    from giving a pair away."""
     key_first_input: Literal["clip", "shuffled"] = "clip"
     """What the key encoders take first: the clip, or its shuffled copy, as published. The query encoders always take
     the clip first."""
@@ -136,6 +137,10 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """The arithmetic of the encoders. `bf16` runs them under autocast, while losses and weights stay fp32. `auto` takes
     bf16 on CUDA and fp32 elsewhere."""
+    gradient_accumulation: Positive = 1
+    """The number of parts of its clips that a process embeds one after the other, with activations of one of them at a
+    time. The losses see all clips of the batch. Each part has batch statistics of its own, as in a process of its own,
+    and is divided into `contrast.shuffle_bn_groups`."""
     compile: bool = False
     """Whether the encoders are compiled with torch.compile."""
     activation_checkpointing: bool = False

@@ -17,6 +17,7 @@ from cacl.method.ema import ema_copy, ema_update
 from cacl.method.key_queue import KeyQueue
 from cacl.method.losses import Loss, LossParts, LossState
 from cacl.method.pairs import Embedding
+from cacl.models.recompute import recompute_in_parts
 from cacl.registry import LOSSES
 from cacl.stages import stage
 
@@ -61,7 +62,12 @@ class CACL(nn.Module):
 
         Every batch-normalised group needs two, since a single clip has no variance.
         """
-        return 2 * (self.config.contrast.shuffle_bn_groups if CONTRAST in self.losses else 1)
+        return 2 * (self._key_groups if CONTRAST in self.losses else self.config.train.gradient_accumulation)
+
+    @property
+    def _key_groups(self) -> int:
+        """The number of groups that the keys of this rank are normalised in: each part is divided as a rank's are."""
+        return self.config.train.gradient_accumulation * self.config.contrast.shuffle_bn_groups
 
     def forward(self, batch: ClipBatch, step: int, counts: Sequence[int] | None = None) -> CACLOutput:
         """Computes the losses of one batch. Neither the queue nor the momentum copies change.
@@ -77,7 +83,8 @@ class CACL(nn.Module):
         counts = counts or [len(batch)] * distributed.world_size()
         # Views travel in half precision; networks take fp32, or what autocast makes of it.
         with stage("query"):
-            outputs = self.query(batch.query.float(), batch.order)
+            parts = self.config.train.gradient_accumulation
+            outputs = recompute_in_parts(self.query, parts, batch.query.float(), batch.order)
         keys, all_keys = {}, self.queue.keys[:0]
         if CONTRAST in self.losses:
             with stage("keys"):
@@ -119,7 +126,7 @@ class CACL(nn.Module):
         Shuffled batch norm (He et al., MoCo, section 3.3): clips are permuted over all ranks and normalised in other
         company than their queries, so that batch statistics do not give a pair away.
         """
-        num_clips, groups = len(clips), self.config.contrast.shuffle_bn_groups
+        num_clips, groups = len(clips), self._key_groups
         if self.config.contrast.key_first_input == "shuffled":
             # The shuffled copy takes the place of the clip; its frames in the inverse order are the true clip.
             clips, order = shuffle_frames(clips, order), order.argsort(1).to(order.dtype)

@@ -1,10 +1,12 @@
-"""Activation checkpointing: a forward pass keeps no activations, and the backward pass computes them again.
+"""Forward passes that keep no activations: the backward pass computes them again.
 
-Memory is paid for with a second forward pass (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016).
+Memory is paid for with a second forward pass (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016): that
+of the activations of all layers but some (`recompute`), or of all clips but some (`recompute_in_parts`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
@@ -41,6 +43,34 @@ def recompute(module: nn.Module, *inputs: Tensor) -> Any:
         return functional_call(module, {name: buffer.clone() for name, buffer in module.named_buffers()}, inputs)
 
     return checkpoint(call, *inputs, use_reentrant=False)
+
+
+def recompute_in_parts(module: nn.Module, parts: int, *inputs: Tensor) -> Any:
+    """Calls a module on one part of a batch after the other, of which only one has activations at a time.
+
+    A loss of all outputs together has the gradient that it has with all activations in memory. This is the gradient
+    caching of Gao et al. ("Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", 2021): the
+    gradients of the outputs are known before the backward pass calls the module again, part by part. Each part has
+    batch statistics of its own, as it has in a process of its own.
+
+    Args:
+        module: The module.
+        parts: The number of parts. A single one keeps its activations, and so does what needs no gradient.
+        inputs: What the module takes, [B, ...] each. The lengths of the parts differ by at most 1.
+
+    Returns:
+        What the module gives for all of the batch: [B, ...], or a dictionary of such, or of dictionaries.
+    """
+    if parts == 1 or not torch.is_grad_enabled():
+        return module(*inputs)
+    pieces = zip(*(x.tensor_split(parts) for x in inputs), strict=True)
+    return _concatenate([recompute(module, *piece) for piece in pieces])
+
+
+def _concatenate(outputs: Sequence[Any]) -> Any:
+    if isinstance(outputs[0], Tensor):
+        return torch.cat(list(outputs))
+    return {name: _concatenate([output[name] for output in outputs]) for name in outputs[0]}
 
 
 def set_checkpointing(encoder: nn.Module, name: str) -> None:

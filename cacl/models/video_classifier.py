@@ -8,6 +8,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from cacl.models.encoder import Encoder
+from cacl.models.recompute import recompute_in_parts
 
 CLASSIFIER = "classifier"
 """The name of the last group of layers."""
@@ -20,10 +21,12 @@ class VideoClassifier(nn.Module):
         encoder: Any encoder.
         num_classes: C, the number of classes.
         dropout: The probability with which a feature is dropped in training.
+        parts: The number of parts of a batch that the encoder gets one after the other in training, to save memory.
     """
 
-    def __init__(self, encoder: Encoder, num_classes: int, dropout: float) -> None:
+    def __init__(self, encoder: Encoder, num_classes: int, dropout: float, parts: int = 1) -> None:
         super().__init__()
+        self.parts = parts
         self.encoder = encoder
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(encoder.num_features, num_classes)
@@ -37,7 +40,7 @@ class VideoClassifier(nn.Module):
         Returns:
             The logits, floats [B, C].
         """
-        return self.classifier(self.dropout(self.encoder(clips)))
+        return self.classifier(self.dropout(recompute_in_parts(self.encoder, self.parts, clips)))
 
     def layer_groups(self) -> dict[str, list[nn.Parameter]]:
         """Returns the parameters by group of layers, from the input to the classifier.

@@ -210,9 +210,10 @@ def _choose_clip(draft: _Draft, preset: Preset, videos: VideoFacts) -> None:
 
 
 def _choose_batch(draft: _Draft, preset: Preset, videos: VideoFacts, machine: MachineFacts) -> None:
-    # Each process takes as many whole groups of at least two clips.
+    # Each process, and each of its parts, takes as many whole groups of at least two clips.
     groups_key = "contrast.shuffle_bn_groups"
-    smallest = 2 * machine.processes * (draft.value_of(groups_key) if groups_key in draft.given else 1)
+    parts = machine.processes * draft.value_of("train.gradient_accumulation")
+    smallest = 2 * parts * (draft.value_of(groups_key) if groups_key in draft.given else 1)
     memory_gib = machine.gpu_memory_gib * GPU_MEMORY_SHARE if machine.device == "cuda" else CPU_MEMORY_GIB
     clip_gib = preset.clip_gib * draft.value_of("clip.frames") * draft.value_of("clip.size") ** 2 / PUBLISHED_CLIP
     share_limit = min(preset.batch_per_process, int(memory_gib / clip_gib))
@@ -224,7 +225,7 @@ def _choose_batch(draft: _Draft, preset: Preset, videos: VideoFacts, machine: Ma
         smallest * 2**doublings,
         f"at most {share_limit} for each process, and a third of {videos.count} videos",
     )
-    share = max(1, batch_size // machine.processes)
+    share = max(1, batch_size // parts)
     groups = max(number for number in range(1, max(1, share // 8) + 1) if share % number == 0)
     draft.choose(groups_key, groups, "with batch statistics of their own, keys do not give pairs away")
 

@@ -50,7 +50,8 @@ class FinetuneState(RunState[VideoClassifier]):
         """
         torch.manual_seed(config.seed)
         self.record = record
-        self.model = VideoClassifier(build_encoder(), len(record.classes), config.finetune.dropout).to(device).train()
+        dropout, parts = config.finetune.dropout, config.train.gradient_accumulation
+        self.model = VideoClassifier(build_encoder(), len(record.classes), dropout, parts).to(device).train()
         if config.train.activation_checkpointing:
             set_checkpointing(self.model.encoder, config.finetune.encoder)
         freeze_layers(self.model, config.finetune)
@@ -61,7 +62,7 @@ class FinetuneState(RunState[VideoClassifier]):
     @property
     def min_clips_per_rank(self) -> int:
         """The least number of clips that one rank needs in a step: a single one has no variance to normalise by."""
-        return 2
+        return 2 * self.model.parts
 
     def learning_rates(self) -> Mapping[str, float]:
         """Returns the learning rate of each group of layers in the next step."""

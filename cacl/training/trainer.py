@@ -6,8 +6,9 @@ Whatever decides what is learnt is in `train_state`. `finetuning` sets up runs o
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def set_up(
         CaclError: Something went wrong that a user can mend.
     """
     catalog = find_training_videos(config, console, saved)
-    check_batch_size(config, config.contrast.shuffle_bn_groups)
+    check_batch_size(config, {"contrast.shuffle_bn_groups": config.contrast.shuffle_bn_groups})
     state = TrainState(config, catalog.clips_per_epoch, device)
     _note_random_embedder(state)
     rank, world_size = distributed.rank(), distributed.world_size()
@@ -228,22 +229,24 @@ def make_run_folder(config: Config, *, resume: bool) -> None:
         raise UsageError(f"run = {run}: no such folder can be made ({error.strerror})") from None
 
 
-def check_batch_size(config: Config, shuffle_bn_groups: int = 1) -> None:
-    """Checks that a batch divides among the processes.
+def check_batch_size(config: Config, divisors: Mapping[str, int] | None = None) -> None:
+    """Checks that a batch divides among the processes, and the share of each into the parts of gradient accumulation.
 
     Args:
         config: The configuration of the run.
-        shuffle_bn_groups: The number of groups that the share of a process is divided into.
+        divisors: The numbers that each part is divided by, by the keys that say so.
 
     Raises:
-        ConfigError: It does not, or leaves a process or one of its groups less than two clips.
+        ConfigError: It does not, or leaves one of them less than two clips.
     """
+    divisors = {"train.gradient_accumulation": config.train.gradient_accumulation} | dict(divisors or {})
     share, rest = divmod(config.train.batch_size, distributed.world_size())
-    if rest or share < 2 * shuffle_bn_groups or share % shuffle_bn_groups:
-        groups = f" and contrast.shuffle_bn_groups = {shuffle_bn_groups}" if shuffle_bn_groups > 1 else ""
+    pieces = math.prod(divisors.values())
+    if rest or share < 2 * pieces or share % pieces:
+        keys = "".join(f" and {key} = {number}" for key, number in divisors.items() if number > 1)
         raise ConfigError(
             f"train.batch_size = {config.train.batch_size} does not divide into at least 2 clips for each of "
-            f"{distributed.world_size()} processes{groups}"
+            f"{distributed.world_size()} processes{keys}"
         )
 
 

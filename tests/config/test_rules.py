@@ -55,6 +55,14 @@ CONTRADICTIONS = {
         ["contrast.shuffle_bn_groups = 3", "train.batch_size = 64"],
     ),
     "groups of one": (["contrast.shuffle_bn_groups=64"], ["contrast.shuffle_bn_groups = 64", "train.batch_size = 64"]),
+    "groups that do not divide parts": (
+        ["contrast.shuffle_bn_groups=4", "train.gradient_accumulation=6"],
+        [
+            "contrast.shuffle_bn_groups = 4 times train.gradient_accumulation = 6 must divide train.batch_size = 64",
+            "groups of at least 2",
+        ],
+    ),
+    "parts of one": (["train.gradient_accumulation=64"], ["train.gradient_accumulation = 64", "train.batch_size = 64"]),
     "c3d in space": (["model.cnn=c3d", "clip.size=31"], ["clip.size = 31", "c3d", "32"]),
     "c3d in time": (["model.cnn=c3d", "clip.frames=7"], ["clip.frames = 7", "c3d", "8"]),
 }
@@ -88,6 +96,7 @@ def test_several_contradictions_are_told_at_once() -> None:
         ["losses.contrast=0"],
         ["contrast.pairs=transformer"],
         ["contrast.shuffle_bn_groups=32"],
+        ["contrast.shuffle_bn_groups=4", "train.gradient_accumulation=8"],
         ["clip.frames=8", "clip.size=32"],
         ["clip.frames=2", "clip.size=16", "model.cnn=r3d10"],
         ["clip.frames=2", "model.transformer.embedder=tubelet"],

@@ -32,6 +32,7 @@ GIVEN = (
     (),
     ("train.batch_size=24",),
     ("contrast.shuffle_bn_groups=3",),
+    ("train.gradient_accumulation=3",),
     ("model.transformer.heads=5",),
     ("model.transformer.width=90",),
     ("model.transformer.weights=resnet50.pth",),
@@ -61,12 +62,13 @@ def test_what_is_chosen_holds_together(videos: VideoFacts, machine: MachineFacts
     for key in values:
         assert attrgetter(key)(config) == attrgetter(key)(load_given(overrides)[0]), "what is given holds"
 
-    share, rest = divmod(config.train.batch_size, machine.processes)
+    parts = machine.processes * config.train.gradient_accumulation
+    share, rest = divmod(config.train.batch_size, parts)
     groups = config.contrast.shuffle_bn_groups
     if "train.batch_size" not in values:
         assert (rest, share % groups) == (0, 0)
         assert share >= 2 * groups
-        smallest = 2 * machine.processes * (groups if "contrast.shuffle_bn_groups" in values else 1)
+        smallest = 2 * parts * (groups if "contrast.shuffle_bn_groups" in values else 1)
         assert config.train.batch_size <= max(videos.count / 3, smallest)
     if config.contrast.negatives != "batch":
         encoders = 1 if config.contrast.pairs == "cnn" else 2

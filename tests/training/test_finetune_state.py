@@ -70,6 +70,26 @@ def test_activations_that_are_computed_again_change_nothing(encoder: str) -> Non
     assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
 
+@pytest.mark.parametrize("trained", ["all", "classifier"])
+def test_parts_of_a_batch_have_the_gradient_of_the_whole(trained: str) -> None:
+    """Without batch statistics. In training, dropout and the loss see all clips at once, and the encoder the parts."""
+    found, lengths = [], list[int]()
+    for parts in (1, 3):
+        finetune = {"encoder": "transformer", "trained": trained, "dropout": 0.5}
+        config = finetune_config(
+            finetune=finetune, train={"gradient_accumulation": parts, "batch_size": 6}, optim=PLAIN
+        )
+        state = new_state(config)
+        assert state.min_clips_per_rank == 2 * parts
+        state.model.encoder.register_forward_pre_hook(lambda _, inputs: lengths.append(len(inputs[0])))
+        state.train_step(labelled_batch(6), sync=True)
+        found.append(state.model.state_dict())
+    # A classifier alone needs no second pass.
+    assert lengths == [6] + [2, 2, 2] * (2 if trained == "all" else 1)
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, rtol=1e-5, atol=1e-6, msg=name)
+
+
 def test_the_last_groups_have_a_constant_rate_beside_a_cosine_by_epoch() -> None:
     """Two steps are an epoch. The rate of the last epoch is 0."""
     optim = PLAIN | {"schedule_per": "epoch"}
