@@ -22,7 +22,7 @@ from tests.tiny import tiny_batch, tiny_config
 
 pytestmark = launch.PATIENT
 
-CLIPS, STEPS, RANKS = 16, 3, 4
+CLIPS, STEPS, RANKS = 16, 2, 4
 
 
 def steps(_: Path, parts: int, groups: int) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def test_parts_compute_what_as_many_processes_do(folder: Path, ranks: int, group
     torch.testing.assert_close(found["losses"], expected["losses"], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found["queue"], expected["queue"], rtol=1e-4, atol=1e-4)
     for name, weight in expected["weights"].items():
-        # Sums in another order, in float32, and three steps of a large learning rate.
+        # Sums in another order, in float32, and two steps of a large learning rate.
         assert (found["weights"][name] - weight).norm() < 1e-3 * weight.norm(), name
 
 

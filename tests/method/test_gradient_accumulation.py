@@ -91,12 +91,16 @@ def test_without_batch_statistics_gradients_are_those_of_the_undivided_batch(par
 
 
 def test_gradients_under_autocast_are_those_of_all_parts_in_one_graph() -> None:
+    """Except those of Conv3d, which differ from call to call on a CPU (docs/training.md, "Precision")."""
     query = a_query()
+    names = [name for name, _ in query.named_parameters()]
     (expected, _), (found, _) = (
         gradients(query, call, PARTS, autocast=True) for call in (in_one_graph, recompute_in_parts)
     )
-    for x, y in zip(found, expected, strict=True):
-        torch.testing.assert_close(x, y, rtol=0, atol=1e-2 * y.abs().max().item())
+    compared = {name: (x, y) for name, x, y in zip(names, found, expected, strict=True) if "cnn.layers" not in name}
+    assert len(compared) > 20
+    for name, (x, y) in compared.items():
+        torch.testing.assert_close(x, y, rtol=0, atol=1e-2 * y.abs().max().item(), msg=name)
 
 
 def test_one_part_at_a_time_has_activations() -> None:
