@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from cacl.benchmarks.loader.run import DecodedPart, LoaderContender
-from cacl.benchmarks.loader.stages import decode_only, planes_only
+from cacl.benchmarks.loader.stages import decode_only
 from cacl.benchmarks.rivals import loaders
 from cacl.benchmarks.rivals.loaders import DataLoaderBackend
 from cacl.benchmarks.rivals.packages import unavailable_reason
@@ -40,12 +40,6 @@ def _ours() -> list[LoaderContender]:
             name="cpu, decode only",
             description="as cacl cpu, but the decoded frames are dropped",
             prepare=partial(_part_of_cpu, decode_only),
-            tolerance=None,
-        ),
-        LoaderContender(
-            name="cpu, planes only",
-            description="as cacl cpu, but the planes are only copied out, which whoever looks at pixels has to do",
-            prepare=partial(_part_of_cpu, planes_only),
             tolerance=None,
         ),
         LoaderContender(

@@ -64,8 +64,3 @@ def decode_only(location: Location, video: VideoRecord, plan: ClipPlan, size: in
     """Does what the `cpu` backend does, up to the decoded frames, which are dropped."""
     for _ in decode_frames(location, video, plan.frame_numbers):
         pass
-
-
-def planes_only(location: Location, video: VideoRecord, plan: ClipPlan, size: int, out: Sequence[Tensor]) -> None:
-    """Does what the `cpu` backend does, up to the planes that views are made of."""
-    cpu.decode_planes(location, video, plan)

@@ -7,34 +7,12 @@ clip into it.
 from __future__ import annotations
 
 import math
-import threading
 import weakref
 from collections import deque
 
 import numpy as np
 import torch
-from numpy.typing import DTypeLike
 from torch import Tensor
-
-_local = threading.local()
-
-
-def scratch_buffer(name: str, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-    """Returns memory that belongs to the calling thread. It is used again and keeps what was written last.
-
-    Args:
-        name: What the memory is for. The next call with this name gets the same memory, unless shape or dtype differ.
-        shape: The shape of the array.
-        dtype: The type of its elements.
-
-    Returns:
-        An array with any content.
-    """
-    buffers: dict[str, np.ndarray] = _local.__dict__.setdefault("buffers", {})
-    array = buffers.get(name)
-    if array is None or array.shape != shape or array.dtype != dtype:
-        array = buffers[name] = np.empty(shape, dtype)
-    return array
 
 
 class BufferPool:

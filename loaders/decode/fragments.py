@@ -87,6 +87,8 @@ def decode_prepared(location: Location, video: VideoRecord, frame_numbers: Seque
         frames = _decode_fragments(video.fragments.init_segment, fragment_range.data)
         for number, frame in enumerate(frames, fragment_range.first_frame):
             if number == wanted:
+                if (frame.width, frame.height) != (video.width, video.height):
+                    raise ValueError(f"it is {frame.width}x{frame.height}")
                 yield frame
                 wanted = next(remaining, -1)
                 if wanted < 0:

@@ -16,7 +16,7 @@ from tests.launch import ROOT
 
 SET = [part for setting in SMALL for part in ("--set", setting)]
 RIVALS = ["PyAV + DataLoader", "TorchCodec + DataLoader", "decord2 + DataLoader", "PyAV + ColorJitter"]
-PARTS = ["cpu, decode only", "cpu, planes only"]
+PARTS = ["cpu, decode only"]
 ON_BOTH = [BASELINE, *PARTS, "cacl dali", *RIVALS]
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cacl.loaders.backends.buffer_pool import BufferPool, scratch_buffer
+from cacl.loaders.backends.buffer_pool import BufferPool
 
 HOLDERS: dict[str, Callable[[Tensor], object]] = {
     "itself": lambda tensor: tensor,
@@ -110,17 +110,3 @@ def test_several_threads_take_and_return() -> None:
     finally:
         sys.setswitchinterval(interval)
     assert not live
-
-
-def test_scratch() -> None:
-    a = scratch_buffer("a", (3, 4), np.uint8)
-    assert (a.shape, a.dtype) == ((3, 4), np.uint8)
-    assert scratch_buffer("a", (3, 4), np.uint8) is a
-    assert not np.shares_memory(scratch_buffer("b", (3, 4), np.uint8), a)
-    for shape, dtype in (((3, 4), np.float32), ((4, 3), np.uint8), ((3, 4), np.uint8)):
-        other = scratch_buffer("a", shape, dtype)
-        assert (other.shape, other.dtype) == (shape, dtype)
-        assert other is not a
-    mine = scratch_buffer("a", (3, 4), np.uint8)
-    with ThreadPoolExecutor(1) as pool:
-        assert not np.shares_memory(pool.submit(scratch_buffer, "a", (3, 4), np.uint8).result(), mine)

@@ -336,6 +336,15 @@ def test_frames_that_are_not_there(copy: Path, video: VideoRecord, truth: dict[s
         assert checksums(copy, video, [40]) == truth[video.path][40:]
 
 
+def test_frames_of_another_size_than_the_index_says(copy: Path, video: VideoRecord) -> None:
+    """Crops are planned by the index, and nothing checks their bounds behind it."""
+    larger = replace(video, width=video.width + 2)
+    with pytest.raises(
+        DataError, match=rf"^{copy}: frame 3 does not decode, .* \(it is {video.width}x{video.height}\)"
+    ):
+        list(decode_frames(copy, larger, [3, 5]))
+
+
 def test_a_stream_that_does_not_decode(copy: Path, video: VideoRecord, truth: dict[str, list[int]]) -> None:
     """Its bytes are as they were written, but no video. `prepare` would have to have written them unseen."""
     content = bytearray(copy.read_bytes())
