@@ -45,6 +45,7 @@ def unavailable_reason(config: Config) -> str:
         "contrast.shuffle_bn_groups": (contrast.shuffle_bn_groups, 1),
         "contrast.key_first_input": (contrast.key_first_input, "clip"),
         "model.order_head": (config.model.order_head, "concatenation"),
+        "train.gradient_accumulation": (config.train.gradient_accumulation, 1),
     }
     for key, (value, expected) in released.items():
         if value != expected:

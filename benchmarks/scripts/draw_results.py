@@ -2,7 +2,7 @@
 
     python benchmarks/scripts/draw_results.py [FOLDER]
 
-FOLDER holds bench_loader.json, bench_kernels.json or both, and gets the PNG files. By default it is
+FOLDER holds some of bench_loader.json, bench_kernels.json and bench_step.json, and gets the PNG files. By default it is
 benchmarks/results.
 """
 
@@ -14,8 +14,9 @@ from pathlib import Path
 
 from cacl.benchmarks.kernels import output as kernel_output
 from cacl.benchmarks.loader import output as loader_output
+from cacl.benchmarks.step import output as step_output
 
-DRAW = {"bench_loader": loader_output.draw, "bench_kernels": kernel_output.draw}
+DRAW = {"bench_loader": loader_output.draw, "bench_kernels": kernel_output.draw, "bench_step": step_output.draw}
 
 
 def draw_results(source: Path, target: Path) -> None:
