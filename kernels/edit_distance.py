@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cacl.kernels.dispatch import register_operation
+from cacl.kernels.edit_distance_cpu import to_identity_cpu
 from cacl.kernels.edit_distance_reference import (
     WORD_BITS,
     empty_sequences,
@@ -142,6 +143,7 @@ def _require_sequences(**sequences: Tensor) -> None:
 _to_identity = register_operation(
     "edit_distance_to_identity(Tensor order) -> Tensor",  # of uint8, L <= 64
     reference=to_identity_reference,
+    cpu=to_identity_cpu,
     kernel=launch_to_identity,
     fake=empty_to_identity,
 )

@@ -85,8 +85,8 @@ def test_the_picture_is_drawn_from_this_source() -> None:
     assert drawn == import_graph.draw(), "draw it again: python docs/import_graph.py"
 
 
-def test_kernels_need_torch_triton_and_numpy_only() -> None:
-    allowed = {"torch", "triton", "numpy", "cacl"} | sys.stdlib_module_names
+def test_kernels_need_torch_triton_numpy_and_numba_only() -> None:
+    allowed = {"torch", "triton", "numpy", "numba", "cacl"} | sys.stdlib_module_names
     kernels = modules_in("kernels")
     assert not {f"{m} imports {name}" for m in kernels for name in GRAPH[m] if name.split(".")[0] not in allowed}
     assert {name for m in kernels for name in GRAPH[m] if name.startswith("cacl")} <= {*kernels, "cacl"}

@@ -52,7 +52,7 @@ def _contenders(order: Tensor, rapidfuzz_missing: str) -> list[KernelContender]:
     return [
         KernelContender(
             name=BASELINE,
-            description="edit_distance_to_identity: Myers' bit vectors",
+            description="edit_distance_to_identity: Myers' bit vectors, on a CPU compiled by numba for one core",
             prepare=lambda: partial(edit_distance_to_identity, order),
             limits=limits,
         ),
@@ -75,7 +75,7 @@ def _contenders(order: Tensor, rapidfuzz_missing: str) -> list[KernelContender]:
         ),
         KernelContender(
             name=COMPILED,
-            description="of the form of it in torch that runs on CPUs",
+            description="of the readable form of it in torch",
             prepare=lambda: partial(rivals.compiled_reference(), order),
             limits=limits,
         ),

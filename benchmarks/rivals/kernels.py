@@ -135,7 +135,7 @@ def rapidfuzz_batch(order: Tensor, workers: int) -> Tensor:
 
 
 def compiled_reference() -> Callable[[Tensor], Tensor]:
-    """Our reference under torch.compile, in parts of one size: compiling all rows at once takes minutes."""
+    """Our form in torch under torch.compile, in parts of one size: compiling all rows at once takes minutes."""
     of_part = compiled(to_identity_reference)
 
     def distances(order: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ that is what makes it fast.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -19,6 +18,7 @@ from numba.extending import intrinsic
 from torch.nn.functional import interpolate
 
 from cacl.clips import ViewPlan
+from cacl.kernels.compiled import NUMBA_OPTIONS, compiled
 
 
 def planes_to_view(planes: np.ndarray, matrix: np.ndarray, view: ViewPlan, out: np.ndarray) -> None:
@@ -74,16 +74,6 @@ def _filter_taps(source: int, size: int, flip: bool) -> tuple[np.ndarray, np.nda
 
 # --- Numba compiles the rest. Indices are unsigned where they are computed, so that numba need not check whether they
 # count from the end.
-
-NUMBA_OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
-
-
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    try:
-        return njit(function, cache=True, **NUMBA_OPTIONS)
-    except RuntimeError:  # no folder can be written where the code could be kept, so every process compiles it
-        return njit(function, **NUMBA_OPTIONS)
-
 
 BLOCK = 16
 """Pixels that are converted at a time. Of a loop of just so many turns LLVM makes vector code, where it leaves up to 63
@@ -172,7 +162,7 @@ def _upsample_chroma_row(near: np.ndarray, far: np.ndarray, flip: bool, mixed: n
         row[2 * x + 1] = NEAR_WEIGHT * mixed[x + 1] + mixed[x + 2]
 
 
-@_compiled
+@compiled
 def _convert_unscaled(
     planes: np.ndarray, weights: np.ndarray, top: int, left: int, flip: bool, out: np.ndarray
 ) -> None:
@@ -218,7 +208,7 @@ def _resize_row(
             row[x] += column_weights[k, x] * row_sum[np.uint64(first_column[x] + k)]
 
 
-@_compiled
+@compiled
 def _convert_resized(
     planes: np.ndarray,
     weights: np.ndarray,

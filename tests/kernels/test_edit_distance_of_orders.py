@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from cacl.kernels.edit_distance import edit_distance_of_orders, edit_distance_to_identity
-from cacl.kernels.edit_distance_reference import CHUNK_ROWS
+from cacl.kernels.edit_distance_cpu import to_identity_cpu
+from cacl.kernels.edit_distance_reference import CHUNK_ROWS, to_identity_reference
 from tests.kernels.edit_distance_truth import (
     INTEGERS,
     LENGTHS,
@@ -52,11 +53,19 @@ def test_agrees_with_rapidfuzz_at_many_lengths() -> None:
         assert distance.tolist() == to_identity_by_rapidfuzz(order), length
 
 
-def test_more_rows_than_fit_into_the_cache() -> None:
+@pytest.mark.parametrize("form", [to_identity_cpu, to_identity_reference])
+def test_both_forms_agree_with_rapidfuzz(form: Callable[[Tensor], Tensor]) -> None:
+    """The compiled form is what runs on a CPU, and the readable one what the kernels are compared with."""
+    for length in range(1, 65):
+        order = random_orders(length, 70)
+        assert form(torch.from_numpy(order)).tolist() == to_identity_by_rapidfuzz(order), length
+
+
+@pytest.mark.parametrize("form", [to_identity_cpu, to_identity_reference])
+def test_more_rows_than_fit_into_the_cache(form: Callable[[Tensor], Tensor]) -> None:
     order = np.tile(random_orders(16, 3001), (23, 1))
     assert len(order) > 2 * CHUNK_ROWS
-    distance = edit_distance_to_identity(torch.from_numpy(order))
-    np.testing.assert_array_equal(distance.numpy(), to_identity_by_rapidfuzz(order))
+    np.testing.assert_array_equal(form(torch.from_numpy(order)).numpy(), to_identity_by_rapidfuzz(order))
 
 
 @pytest.mark.parametrize("length", range(1, 8))
