@@ -3,7 +3,8 @@
 Both sides learn. Every sample is an anchor in both directions and a negative of every other sample, on other processes
 too. So the gradient of a row has terms of its own loss and of the losses of all columns; the log-sum-exps of both
 directions, which the forward pass keeps, give the weights of all of them, and each row gathers its gradient itself: no
-atomics, and nothing but features, log-sums and weights is exchanged between processes.
+atomics, and nothing but features, log-sums and weights is exchanged between processes. A process that has all samples
+computes both directions in one operation, which takes them from the same similarities on a CPU.
 """
 
 from __future__ import annotations
@@ -21,11 +22,15 @@ from cacl.kernels.common import MAX_DIM, MIN_KERNEL_LOGITS, require_floating, te
 from cacl.kernels.dispatch import register_operation
 from cacl.kernels.symmetric_reference import (
     empty_gradient,
+    empty_gradients,
     empty_logsumexp,
+    empty_logsumexps,
     gradient_reference,
+    gradients_reference,
     logsumexp_reference,
+    logsumexps_reference,
 )
-from cacl.kernels.symmetric_triton import launch_gradient, launch_logsumexp
+from cacl.kernels.symmetric_triton import launch_gradient, launch_gradients, launch_logsumexp, launch_logsumexps
 
 
 class SymmetricContrast(NamedTuple):
@@ -63,7 +68,8 @@ def symmetric_contrast(
         first: The first views, float32, bfloat16 or float16 [N, D], on a CPU also float64, with any N and D up to 512.
         second: The second views, [N, D], of the same dtype and device.
         temperature: The temperature T: a number, or a tensor on the same device that holds one.
-        gather: Concatenates the rows of all processes in their order. It is also called in the backward pass.
+        gather: Concatenates the rows of all processes in their order. Where there is one it returns what it is given.
+            It is also called in the backward pass, if there are more.
         rank_offset: The number of the first row of this process among the rows of all processes.
 
     Returns:
@@ -99,8 +105,13 @@ class _SymmetricContrastFunction(Function):
         rank_offset: int,
     ) -> Any:
         ctx.gather, ctx.rank_offset = gather, rank_offset
-        first_lse, max_negative_logit = _logsumexp(first, gather(second), temperature, rank_offset)
-        second_lse, _ = _logsumexp(second, gather(first), temperature, rank_offset)
+        all_second, all_first = gather(second), gather(first)
+        ctx.has_all = all_second is second
+        if ctx.has_all:
+            first_lse, second_lse, max_negative_logit = _logsumexps(first, second, temperature)
+        else:
+            first_lse, max_negative_logit = _logsumexp(first, all_second, temperature, rank_offset)
+            second_lse, _ = _logsumexp(second, all_first, temperature, rank_offset)
         # A sample that is alone has -inf. From here on it must be finite: the weight of its own is e^-inf over this.
         first_lse, second_lse = first_lse.clamp(min=MIN_LOGSUMEXP), second_lse.clamp(min=MIN_LOGSUMEXP)
         similarity = (first.to(first_lse.dtype) * second.to(first_lse.dtype)).sum(1)
@@ -122,16 +133,27 @@ class _SymmetricContrastFunction(Function):
         positive_weight = ((first_weight + second_weight) / temperature)[:, None]
         first_stats = torch.stack([first_lse, first_weight], 1)
         second_stats = torch.stack([second_lse, second_weight], 1)
+        needs_of_first = needs_d_first or needs_d_temperature
+        of_first = of_second = first.new_empty(0)
+        if ctx.has_all:
+            of_first, of_second = _gradients(
+                first, second, temperature, first_stats, second_stats, needs_of_first, needs_d_second
+            )
+        else:
+            if needs_of_first:
+                columns, column_stats = gather(second), gather(second_stats)
+                of_first = _gradient(first, columns, temperature, rank_offset, first_stats, column_stats)
+            if needs_d_second:
+                columns, column_stats = gather(first), gather(first_stats)
+                of_second = _gradient(second, columns, temperature, rank_offset, second_stats, column_stats)
         d_first = d_second = d_temperature = None
-        if needs_d_first or needs_d_temperature:
-            exact = _gradient(first, gather(second), temperature, rank_offset, first_stats, gather(second_stats))
-            exact = exact - positive_weight * second
+        if needs_of_first:
+            exact = of_first - positive_weight * second
             d_first = exact.to(first.dtype) if needs_d_first else None
             # Every similarity has one first view in it, and depends on T as on the inverse length of that.
             d_temperature = -(exact * first).sum() / temperature if needs_d_temperature else None
         if needs_d_second:
-            d_second = _gradient(second, gather(first), temperature, rank_offset, second_stats, gather(first_stats))
-            d_second = (d_second - positive_weight * first).to(second.dtype)
+            d_second = (of_second - positive_weight * first).to(second.dtype)
         return d_first, d_second, d_temperature, None, None
 
 
@@ -152,5 +174,20 @@ _gradient = register_operation(
     reference=gradient_reference,
     kernel=launch_gradient,
     fake=empty_gradient,
+    prefers_reference=_prefers_reference,
+)
+_logsumexps = register_operation(
+    "batch_logsumexps(Tensor first, Tensor second, Tensor temperature) -> (Tensor, Tensor, Tensor)",
+    reference=logsumexps_reference,
+    kernel=launch_logsumexps,
+    fake=empty_logsumexps,
+    prefers_reference=_prefers_reference,
+)
+_gradients = register_operation(
+    "batch_gradients(Tensor first, Tensor second, Tensor temperature, Tensor first_stats, Tensor second_stats,"
+    " bool needs_first, bool needs_second) -> (Tensor, Tensor)",
+    reference=gradients_reference,
+    kernel=launch_gradients,
+    fake=empty_gradients,
     prefers_reference=_prefers_reference,
 )

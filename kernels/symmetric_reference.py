@@ -1,10 +1,12 @@
 """The symmetric contrast in torch: the readable form of what the kernels compute, and what runs on a CPU.
 
 x_ij = r_i . c_j / T are the logits of rows and columns. The column of the same sample as row i is number
-rank_offset + i, and is left out of all sums.
+rank_offset + i, and is left out of all sums. A process that has all samples takes both directions from the same logits.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -58,9 +60,74 @@ def gradient_reference(
     return gradient
 
 
+def logsumexps_reference(first: Tensor, second: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Computes the log-sum-exps of both directions, and the largest logits of the first, where no process has others.
+
+    Each logit is computed once: the sums of the columns run along from chunk to chunk of rows.
+
+    Args:
+        first: The first views, the rows, [N, D].
+        second: The second views, the columns, [N, D].
+        temperature: The temperature T, without dimensions.
+
+    Returns:
+        log(sum_j e^(x_ij)) of every row, log(sum_i e^(x_ij)) of every column, and the largest x_ij of every row:
+        float32 [N], or float64 if the embeddings are float64.
+    """
+    row_lse, column_lse, max_logit = empty_logsumexps(first, second, temperature)
+    lowest = torch.finfo(row_lse.dtype).min  # stands for the maximum of nothing: -inf less itself would be NaN
+    m, l = torch.full_like(column_lse, lowest), torch.zeros_like(column_lse)
+    for chunk, logits, p in _chunks_of_both(first, second, temperature, row_lse.dtype):
+        max_logit[chunk] = logits.amax(1)
+        row_max = max_logit[chunk].clamp(min=lowest)
+        row_lse[chunk] = row_max + torch.sub(logits, row_max[:, None], out=p).exp_().sum(1).log()
+        m_before, m = m, torch.maximum(m, logits.amax(0))
+        l = l * (m_before - m).exp() + logits.sub_(m).exp_().sum(0)
+    return row_lse, torch.add(m, l.log(), out=column_lse), max_logit
+
+
+def gradients_reference(
+    first: Tensor,
+    second: Tensor,
+    temperature: Tensor,
+    first_stats: Tensor,
+    second_stats: Tensor,
+    needs_first: bool,
+    needs_second: bool,
+) -> tuple[Tensor, Tensor]:
+    """Computes what `gradient_reference` does for both views, where no process has others, from the same weights.
+
+    Args:
+        first: The first views, the rows, [N, D].
+        second: The second views, the columns, [N, D].
+        temperature: The temperature T, without dimensions.
+        first_stats: The log-sum-exp a_i and the weight u_i of every row, [N, 2].
+        second_stats: The log-sum-exp b_j and the weight v_j of every column, [N, 2].
+        needs_first: Whether the gradient of the first views is wanted.
+        needs_second: Whether the gradient of the second views is wanted.
+
+    Returns:
+        The gradients of both, [N, D] in the dtype of the stats, or without rows where it is not wanted.
+    """
+    d_first, d_second = empty_gradients(
+        first, second, temperature, first_stats, second_stats, needs_first, needs_second
+    )
+    d_second.zero_()
+    column_lse, column_weight = second_stats.T.contiguous()
+    for chunk, logits, p in _chunks_of_both(first, second, temperature, first_stats.dtype):
+        row_lse, row_weight = first_stats[chunk].unbind(1)
+        torch.sub(logits, row_lse[:, None], out=p).exp_().mul_(row_weight[:, None])
+        p.addcmul_(logits.sub_(column_lse).exp_(), column_weight)
+        if needs_first:
+            d_first[chunk] = p @ second.to(p.dtype)
+        if needs_second:
+            d_second.addmm_(p.T, first[chunk].to(p.dtype))
+    return d_first.div_(temperature), d_second.div_(temperature)
+
+
 def row_chunks(rows: Tensor, columns: Tensor) -> list[slice]:
-    """Divides the rows into those taken at a time: on a CPU as many as keep their logits in the cache."""
-    at_once = max(1, CPU_CHUNK_LOGITS // max(1, len(columns)) if rows.is_cpu else len(rows))
+    """Divides the rows into those taken at a time: on a CPU as many as fill two tensors of logits."""
+    at_once = max(1, CPU_CHUNK_LOGITS // 2 // max(1, len(columns)) if rows.is_cpu else len(rows))
     return [slice(first, first + at_once) for first in range(0, len(rows), at_once)]
 
 
@@ -69,6 +136,19 @@ def _other_logits(rows: Tensor, columns: Tensor, temperature: Tensor, rank_offse
     logits = (rows[chunk].to(dtype) / temperature) @ columns.to(dtype).T
     logits.diagonal(rank_offset + chunk.start).fill_(float("-inf"))
     return logits
+
+
+def _chunks_of_both(
+    first: Tensor, second: Tensor, temperature: Tensor, dtype: torch.dtype
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yields the logits of a chunk of rows, and memory for as many numbers. The next chunk overwrites both."""
+    scaled, columns = first.to(dtype) / temperature, second.to(dtype).T
+    chunks = row_chunks(first, second)
+    memory = scaled.new_empty(2, chunks[0].stop if chunks else 0, len(second))
+    for chunk in chunks:
+        logits, spare = memory[:, : len(scaled[chunk])]
+        torch.mm(scaled[chunk], columns, out=logits).diagonal(chunk.start).fill_(float("-inf"))
+        yield chunk, logits, spare
 
 
 def empty_logsumexp(rows: Tensor, columns: Tensor, temperature: Tensor, rank_offset: int) -> tuple[Tensor, Tensor]:
@@ -82,3 +162,24 @@ def empty_gradient(
 ) -> Tensor:
     """Makes an empty tensor for what `gradient_reference` returns."""
     return rows.new_empty(rows.shape, dtype=row_stats.dtype)
+
+
+def empty_logsumexps(first: Tensor, second: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Makes empty tensors for what `logsumexps_reference` returns."""
+    first_lse, max_logit = empty_logsumexp(first, second, temperature, 0)
+    return first_lse, torch.empty_like(first_lse), max_logit
+
+
+def empty_gradients(
+    first: Tensor,
+    second: Tensor,
+    temperature: Tensor,
+    first_stats: Tensor,
+    second_stats: Tensor,
+    needs_first: bool,
+    needs_second: bool,
+) -> tuple[Tensor, Tensor]:
+    """Makes empty tensors for what `gradients_reference` returns."""
+    n, dim = first.shape
+    d_first = first.new_empty(n if needs_first else 0, dim, dtype=first_stats.dtype)
+    return d_first, first.new_empty(n if needs_second else 0, dim, dtype=first_stats.dtype)

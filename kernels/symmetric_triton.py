@@ -29,7 +29,7 @@ from cacl.kernels.common import (
     store_slice,
     zero_slices,
 )
-from cacl.kernels.symmetric_reference import empty_gradient, empty_logsumexp
+from cacl.kernels.symmetric_reference import empty_gradient, empty_gradients, empty_logsumexp
 
 # --- Kernels
 
@@ -267,3 +267,32 @@ def launch_gradient(
         **arguments,
     )
     return shares.sum(0)
+
+
+# A kernel gathers what belongs to its rows, so that both directions are two launches.
+
+
+def launch_logsumexps(first: Tensor, second: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Launches `logsumexp_kernel` for both directions; arguments and results are those of `logsumexps_reference`."""
+    first_lse, max_logit = launch_logsumexp(first, second, temperature, 0)
+    return first_lse, launch_logsumexp(second, first, temperature, 0)[0], max_logit
+
+
+def launch_gradients(
+    first: Tensor,
+    second: Tensor,
+    temperature: Tensor,
+    first_stats: Tensor,
+    second_stats: Tensor,
+    needs_first: bool,
+    needs_second: bool,
+) -> tuple[Tensor, Tensor]:
+    """Launches `gradient_kernel` for both views; arguments and results are those of `gradients_reference`."""
+    d_first, d_second = empty_gradients(
+        first, second, temperature, first_stats, second_stats, needs_first, needs_second
+    )
+    if needs_first:
+        d_first = launch_gradient(first, second, temperature, 0, first_stats, second_stats)
+    if needs_second:
+        d_second = launch_gradient(second, first, temperature, 0, second_stats, first_stats)
+    return d_first, d_second

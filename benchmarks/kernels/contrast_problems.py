@@ -170,7 +170,7 @@ def _symmetric(device: torch.device, dtype: torch.dtype, n: int) -> Task:
     contenders = [
         KernelContender(
             name=BASELINE,
-            description="symmetric_contrast: no [N, N], but similarities computed four times, 12 N² D operations",
+            description="symmetric_contrast: no [N, N], but similarities computed twice (on a GPU four times)",
             prepare=lambda: step(_symmetric_contrast_loss, first, second),
             limits=_limits(usual, dtype),
         ),

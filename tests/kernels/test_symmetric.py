@@ -100,7 +100,7 @@ def test_finite_differences_in_float64() -> None:
     assert torch.autograd.gradcheck(lambda *x: symmetric_contrast(*x).loss, inputs)
 
 
-@pytest.mark.parametrize("elements", [1, 129, 1000, 129 * 128])
+@pytest.mark.parametrize("elements", [1, 2 * 129, 2000, 2 * 129 * 128])
 def test_more_rows_than_are_taken_at_once(monkeypatch: pytest.MonkeyPatch, elements: int) -> None:
     """One row is taken at a time, or seven, or all but one."""
     monkeypatch.setattr(symmetric_reference, "CPU_CHUNK_LOGITS", elements)
@@ -153,7 +153,7 @@ def test_without_gradients_of_both_sides_less_is_gathered() -> None:
 
     def gather(x: Tensor) -> Tensor:
         gathered.append(x)
-        return x
+        return x.clone()  # as if there were others
 
     forward_backward(given, ("first",), lambda *x: symmetric_contrast(*x, gather=gather))
     assert [tuple(x.shape) for x in gathered] == [(40, 33), (40, 33), (40, 33), (40, 2)]
@@ -278,6 +278,11 @@ def test_the_operations_are_sound() -> None:
     given = weighed(rows, columns, 0.07, 2, torch.randn(5), torch.randn(9))
     torch.library.opcheck(torch.ops.cacl.batch_logsumexp.default, given[:4])
     torch.library.opcheck(torch.ops.cacl.batch_gradient.default, tuple(given))
+    both = weighed(columns, columns.flip(1), 0.07, 0, torch.randn(9), torch.randn(9))
+    first, second, temperature, _, *stats = both
+    torch.library.opcheck(torch.ops.cacl.batch_logsumexps.default, (first, second, temperature))
+    for wanted in ((True, True), (True, False), (False, True)):
+        torch.library.opcheck(torch.ops.cacl.batch_gradients.default, (first, second, temperature, *stats, *wanted))
 
 
 def test_shapes_and_types_are_known_without_values() -> None:
