@@ -42,18 +42,22 @@ def forward_reference(
 
 
 def _scan(scaled: Tensor, queue: Tensor, keys_at_once: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Computes log-sum-exp and largest logit, [n], and mean, [n, D], of anchors over T, a chunk of keys at a time."""
+    """Computes log-sum-exp and largest logit, [n], and mean, [n, D], of anchors over T, a chunk of keys at a time.
+
+    All chunks use the same memory: new memory is given page by page, which takes long beside the products.
+    """
     m = scaled.new_full((len(scaled),), float("-inf"))
     l, acc = torch.zeros_like(m), torch.zeros_like(scaled)
+    memory = scaled.new_empty(len(scaled), min(keys_at_once, len(queue)))
     for keys in queue.split(keys_at_once):
         keys = keys.to(scaled.dtype)
-        logits = scaled @ keys.T
+        logits = torch.mm(scaled, keys.T, out=memory[:, : len(keys)])
         m_before, m = m, torch.maximum(m, logits.amax(1))
         p = logits.sub_(m[:, None]).exp_()
         alpha = (m_before - m).exp()
         l = l * alpha + p.sum(1)
-        acc = torch.addmm(acc * alpha[:, None], p, keys)
-    return m + l.log(), m, acc / l[:, None]
+        acc.mul_(alpha[:, None]).addmm_(p, keys)
+    return m + l.log(), m, acc.div_(l[:, None])
 
 
 def backward_reference(

@@ -1,7 +1,6 @@
 """How other people compute what our kernels compute: what `cacl bench-kernels` measures them against.
 
-Published packages that need no [N, K] either, cut-cross-entropy and inf-cl, are not among them: they run on GPUs only,
-and neither takes positives that differ from row to row.
+Published packages that need no [N, K] either are not among them; docs/kernels.md says why.
 """
 
 from __future__ import annotations
