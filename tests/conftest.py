@@ -24,6 +24,7 @@ SLOW = (
     "benchmarks/kernels/test_problems.py",
     "benchmarks/scripts/test_clip_loader_loop.py",
     "benchmarks/scripts/test_draw_results.py",
+    "benchmarks/scripts/test_loader_settings.py",
     "benchmarks/scripts/test_make_corpus.py",
     "benchmarks/rivals/test_steps.py::test_the_steps_are_equal",
     "benchmarks/step/test_step_benchmark.py",
