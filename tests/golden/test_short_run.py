@@ -45,8 +45,8 @@ GOLDEN = BY_FIRST_DRAW[
 TOLERANCE = 1e-3
 """The relative tolerance. The videos are lossless and hold the decoder's planes as they were drawn, so only sums in
 another order differ from machine to machine: without vector instructions, or without oneDNN, these values changed by
-6e-5 at most. The third step is left out: relative noise of 3e-6 in the clips changes
-it by 8e-3. The changes that are to be noticed (test_golden_losses_notice) move at least one by more than 1e-2."""
+6e-5 at most. The third step is left out: relative noise of 3e-6 in the clips changes it by 8e-3. The changes that are
+to be noticed (test_golden_losses_notice) move at least one by more than 1e-2."""
 
 
 def draw(path: Path, number: int) -> None:
