@@ -4,6 +4,7 @@
 # make test-lowest   the same with the lowest versions that pyproject.toml allows, in an environment of its own
 # make lint          ruff and pyright
 # make docs          the site, in build/site; a warning fails it
+# make browser       Debian's Chromium, in which the tests open pages; where it is missing, this needs root
 # make venv          the environment in .venv, which the others make when it is missing
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 # As the command line sets it: the tests share their cores with other work, too.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo check test quick-tests all-tests interpreted-tests test-lowest lint docs venv clean
+.PHONY: demo check test quick-tests all-tests interpreted-tests test-lowest lint docs browser venv clean
 
 demo: $(READY)
 	$(BIN)/cacl data synth demo/videos --train 16 --test 4
@@ -49,6 +50,9 @@ lint: $(READY)
 docs: $(READY)
 	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going -c docs -d build/doctrees . build/site
 	@echo build/site/index.html
+
+browser:
+	@command -v chromium || { apt-get update --quiet=2 && apt-get install --quiet=2 --no-install-recommends --yes chromium; }
 
 venv: $(READY)
 

@@ -17,6 +17,7 @@ CONTENTS = {
         "Data": "docs/data",
         "Training": "docs/training",
         "Evaluation": "docs/evaluation",
+        "Reports": "docs/reports",
         "Profiling": "docs/profiling",
         "Recipes": "docs/recipes",
         "Configuration": "docs/configuration",

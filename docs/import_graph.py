@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 ROWS = (
     ("cli",),
     ("commands",),
-    ("benchmarks", "ablation"),
+    ("benchmarks", "ablation", "reports"),
     ("profiling",),
     ("training",),
     ("evaluation",),

@@ -1,0 +1,6 @@
+"""Pages of results for a browser: one HTML file each, which needs neither a server nor a network.
+
+`page` writes such a file from a template of `templates/`, `previews` makes small moving pictures of clips, and
+`figures` saves charts for papers and puts them into pages. Each page has a file of its own: `clips` shows what training
+is about to see.
+"""

@@ -1,0 +1,82 @@
+"""Writes a page: one HTML file that holds its styles, scripts, pictures and data, and loads nothing from elsewhere.
+
+A content security policy in the page keeps browsers from loading anything, whatever stands in its data.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from cacl import __version__
+from cacl.errors import UsageError
+from cacl.files import atomic_write
+
+PAGE_NAME = "index.html"
+"""The name of the page in its folder."""
+
+NAMED_PACKAGES = ("torch", "torchvision", "timm", "numpy", "av", "nvidia-dali-cuda130", "triton")
+"""The packages whose versions a page tells, besides Python and cacl itself."""
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("cacl.reports"),
+    autoescape=select_autoescape(["html"]),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def make_report_folder(folder: Path) -> Path:
+    """Makes the folder of a report, so that a command can say at once that it cannot.
+
+    Args:
+        folder: The folder; one that is there already is taken, and a page in it is replaced.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: No such folder can be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--report {folder}: no such folder can be made ({error.strerror})") from None
+    return folder
+
+
+def write_page(folder: Path, template: str, *, title: str, **values: Any) -> Path:
+    """Writes a page.
+
+    Args:
+        folder: The folder of the page, which exists.
+        template: The name of a template in `templates/`.
+        title: The heading of the page.
+        **values: What else the template takes. Text is escaped in it.
+
+    Returns:
+        The file that was written, whole or not at all.
+    """
+    file = folder / PAGE_NAME
+    written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    text = _TEMPLATES.get_template(template).render(title=title, written=written, versions=_versions(), **values)
+    with atomic_write(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return file
+
+
+def _versions() -> Mapping[str, str]:
+    found = {"cacl": __version__, "Python": platform.python_version()}
+    for name in NAMED_PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
