@@ -148,6 +148,44 @@ def synth(
     print_result({"labels": str(labels)}, as_json, lambda: print(labels))
 
 
+@app.command()
+def look(
+    videos: Annotated[
+        str | None,
+        typer.Argument(help="Folder of videos, list of them, or prepared set, as for `cacl train`: data.root."),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder that the page is written into.")] = Path("look"),
+    clips: Annotated[int, typer.Option(min=2, help="Number of clips.")] = 12,
+    config: ConfigName = None,
+    overrides: Overrides = None,
+    imports: Imports = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a few clips as training will see them: both views and the shuffled copy, as a page for the browser.
+
+    Without --config, settings are chosen as `cacl train` chooses them.
+    """
+    from cacl import config as configuration
+    from cacl import distributed
+    from cacl.reporting.console import Console
+    from cacl.reports.clips import write_clips_page
+    from cacl.reports.page import make_report_folder
+    from cacl.training.choose_config import choose_config
+    from cacl.training.training_videos import find_training_videos
+
+    arguments = {"data.root": videos}
+    if config is None:
+        settings, given = configuration.load_given(overrides or [], arguments)
+    else:
+        settings, given = configuration.load(config, overrides or [], arguments), None
+    make_report_folder(out, "--out")
+    with distributed.process_group(settings.train.device) as device, Console() as console:
+        if given is not None:
+            settings = choose_config(settings, given, device, console)
+        page = write_clips_page(settings, find_training_videos(settings, console, None), clips, out)
+    print_result({"page": str(page)}, as_json, lambda: print(page))
+
+
 def _print_roots(catalog: Catalog) -> None:
     """Prints the catalog of each root, with an empty line between them."""
     for number, part in enumerate(catalog.parts):

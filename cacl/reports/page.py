@@ -33,11 +33,12 @@ _TEMPLATES = Environment(
 )
 
 
-def make_report_folder(folder: Path) -> Path:
+def make_report_folder(folder: Path, option: str = "--report") -> Path:
     """Makes the folder of a report, so that a command can say at once that it cannot.
 
     Args:
         folder: The folder; one that is there already is taken, and a page in it is replaced.
+        option: The option of the command that names the folder, for the message.
 
     Returns:
         The folder.
@@ -48,7 +49,7 @@ def make_report_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"--report {folder}: no such folder can be made ({error.strerror})") from None
+        raise UsageError(f"{option} {folder}: no such folder can be made ({error.strerror})") from None
     return folder
 
 
