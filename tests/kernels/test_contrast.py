@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -11,9 +12,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cacl.kernels import contrast_reference
-from cacl.kernels.common import CPU_CHUNK_LOGITS
 from cacl.kernels.contrast import queue_contrast
-from cacl.kernels.contrast_reference import CPU_CHUNK_ANCHORS
+from cacl.kernels.contrast_reference import CPU_CHUNK_ANCHORS, CPU_CHUNK_LOGITS
 from tests.kernels.contrast_truth import (
     DTYPES,
     LEARNABLE,
@@ -165,6 +165,19 @@ def test_other_anchors_of_the_call_do_not_matter() -> None:
             assert ((few[name] - together[name][rows]).abs() <= getattr(limits, name)[rows]).all(), name
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_without_gradients(
+    mode: Callable[[], AbstractContextManager[None]], set_threads: Callable[[int], None]
+) -> None:
+    set_threads(2)
+    given = random_inputs(LONG, torch.float32)
+    expected = queue_contrast(*given[:4])
+    with mode():
+        results = queue_contrast(*given[:4])
+    for x, y in zip(results, expected, strict=True):
+        assert torch.equal(x, y)
+
+
 # --- In parts
 
 
@@ -181,9 +194,13 @@ def test_anchors_and_keys_around_what_is_taken_at_once(anchors: int, keys: int) 
     check(random_inputs(Size(anchors, 1, keys, 5, 0.07), torch.float32))
 
 
+@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize(("rows", "elements"), [(1, 1), (8, 40), (7, 143), (16, 7), (100, 100_000)])
-def test_parts_of_any_size_make_the_same(monkeypatch: pytest.MonkeyPatch, rows: int, elements: int) -> None:
+def test_parts_of_any_size_make_the_same(
+    monkeypatch: pytest.MonkeyPatch, set_threads: Callable[[int], None], rows: int, elements: int, threads: int
+) -> None:
     """They differ by rounding only."""
+    set_threads(threads)
     given = random_inputs(Size(33, 2, 64, 16, 0.07), torch.float32)
     whole, limits = forward_backward(given), allowed(given, formula(given))
     monkeypatch.setattr(contrast_reference, "CPU_CHUNK_ANCHORS", rows)
