@@ -23,9 +23,6 @@ MIN_KERNEL_LOGITS = 10_000_000
 """The number of logits, rows times columns, below which a GPU takes longer to launch the kernels than to multiply in
 torch. The logits then fit into 40 MB. The number is an estimate that no GPU has confirmed yet; `cacl bench-kernels
 --device cuda` measures problems on both sides of it."""
-CPU_CHUNK_LOGITS = 2**22
-"""How many logits a reference computes at a time on a CPU (16 MiB). Smaller chunks would stay nearer to the processor,
-but threads wait for each other after every step, which takes long on cores that a loader keeps busy too."""
 
 FLOAT32_PRECISION = "tf32x3"
 """How the kernels multiply float32: as three products of TF32, which is meant to be about as exact as float32."""
