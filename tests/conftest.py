@@ -177,6 +177,8 @@ def encode(
         stream.pix_fmt = pixels
         context = stream.codec_context
         context.gop_size, context.max_b_frames, context.thread_count = gop, bframes, 1
+        if (codec, path.suffix) == ("libx265", ".mp4"):
+            context.codec_tag = "hvc1"
         context.options = {
             "libx264": {"preset": "veryfast", "sc_threshold": "0", "crf": "18"},
             "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"},

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import av
-from av.codec.context import Flags
+from av.codec.context import CodecContext, Flags
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
@@ -84,7 +84,7 @@ def decode_prepared(location: Location, video: VideoRecord, frame_numbers: Seque
     wanted = next(remaining)
     reason = ""
     try:
-        frames = _decode_fragments(video.fragments.init_segment, fragment_range.data)
+        frames = _decode_fragments(video.codec, video.fragments.init_segment, fragment_range.data)
         for number, frame in enumerate(frames, fragment_range.first_frame):
             if number == wanted:
                 if (frame.width, frame.height) != (video.width, video.height):
@@ -100,9 +100,10 @@ def decode_prepared(location: Location, video: VideoRecord, frame_numbers: Seque
     )
 
 
-def _decode_fragments(init_segment: bytes, data: bytes) -> Iterator[VideoFrame]:
-    decoder = VideoCodecContext.create("h264", "r")
-    decoder.extradata = mp4.decoder_configuration(init_segment)
+def _decode_fragments(codec: str, init_segment: bytes, data: bytes) -> Iterator[VideoFrame]:
+    decoder = CodecContext.create(codec, "r")
+    assert isinstance(decoder, VideoCodecContext)
+    decoder.extradata = mp4.decoder_configuration(init_segment, codec)
     decoder.thread_type, decoder.thread_count = "NONE", 1
     decoder.flags |= Flags.low_delay  # Frames are displayed in the order of decoding.
     for sample in mp4.samples(data):

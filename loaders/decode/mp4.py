@@ -18,7 +18,7 @@ import numpy as np
 
 HEADER_BYTES = 8
 """The size and the type at the head of a box."""
-FIELDS_BEFORE_BOXES = {b"stsd": 8, b"avc1": 78}
+FIELDS_BEFORE_BOXES = {b"stsd": 8, b"avc1": 78, b"hvc1": 78}
 """Boxes that hold fields of their own before the boxes within, and how many bytes these fields take."""
 DATA_OFFSET, FIRST_FLAGS = 0x1, 0x4
 """Flags of the optional fields that a trun box has before its table."""
@@ -29,8 +29,30 @@ FIELDS_BEFORE_DEFAULT_SAMPLE_SIZE = ((0x1, 8), (0x2, 4), (0x8, 4))
 """Flags and bytes of the optional fields that a tfhd box has before the default size of a sample."""
 DEFAULT_SAMPLE_SIZE_PRESENT = 0x10
 """The flag of that default size."""
-PARAMETER_SETS = (7, 8, 13, 15)
-"""The types of the NAL units of H.264 that hold parameter sets (ITU-T H.264, table 7-1)."""
+
+
+class CodecLayout(NamedTuple):
+    """How the stream of a codec lies in a file (ISO/IEC 14496-15)."""
+
+    sample_entry: bytes
+    """The type of the box that describes the stream."""
+    configuration: bytes
+    """The type of the box in it that holds what a decoder has to know before the first frame."""
+    length_size_position: int
+    """The byte of that box whose last two bits are the bytes of the length before each NAL unit, less one."""
+    unit_type_shift: int
+    """How many bits of the first byte of a NAL unit stand behind its type."""
+    unit_type_mask: int
+    """The bits of the type, once those behind it are shifted out."""
+    parameter_sets: tuple[int, ...]
+    """The types of the NAL units that hold parameter sets."""
+
+
+CODECS = {
+    "h264": CodecLayout(b"avc1", b"avcC", 4, 0, 0x1F, (7, 8, 13, 15)),  # ITU-T H.264, table 7-1
+    "hevc": CodecLayout(b"hvc1", b"hvcC", 21, 1, 0x3F, (32, 33, 34)),  # ITU-T H.265, table 7-1
+}
+"""The codecs of prepared videos, by FFmpeg's names."""
 
 
 class Box(NamedTuple):
@@ -66,35 +88,41 @@ def boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[Box]:
         start += size
 
 
-def decoder_configuration(init_segment: bytes) -> bytes:
-    """Returns the contents of the avcC box: what a decoder of H.264 has to know before the first frame.
+def decoder_configuration(init_segment: bytes, codec: str) -> bytes:
+    """Returns what a decoder has to know before the first frame: the contents of the avcC or hvcC box.
 
     Args:
         init_segment: The head of a file, or the whole file.
+        codec: One of `CODECS`.
 
     Raises:
         ValueError: There is no such box.
     """
-    path = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1", b"avcC")
+    layout = CODECS[codec]
+    path = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", layout.sample_entry, layout.configuration)
     box = _find_box(init_segment, Box(b"", -HEADER_BYTES, len(init_segment)), *path)
     return init_segment[box.start + HEADER_BYTES : box.end]
 
 
-def changes_parameters(data: bytes) -> bool:
+def changes_parameters(data: bytes, codec: str) -> bool:
     """Returns whether a file has parameter sets among its frames that its head does not have.
 
     They override those of the head, and are missing where decoding starts behind them.
 
     Args:
-        data: A whole file of H.264.
+        data: A whole file.
+        codec: One of `CODECS`.
 
     Raises:
         ValueError: The file is damaged.
     """
-    configuration = decoder_configuration(data)
-    length_bytes = (configuration[4] & 3) + 1  # They stand before each NAL unit (ISO/IEC 14496-15, 5.3.3.1).
-    units = (unit for sample in samples(data) for unit in _nal_units(sample, length_bytes))
-    return any(unit[0] & 31 in PARAMETER_SETS and unit not in configuration for unit in units)
+    configuration, layout = decoder_configuration(data, codec), CODECS[codec]
+    length_bytes = (configuration[layout.length_size_position] & 3) + 1
+    return any(
+        unit[0] >> layout.unit_type_shift & layout.unit_type_mask in layout.parameter_sets and unit not in configuration
+        for sample in samples(data)
+        for unit in _nal_units(sample, length_bytes)
+    )
 
 
 def _nal_units(sample: bytes, length_bytes: int) -> Iterator[bytes]:

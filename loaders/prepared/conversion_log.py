@@ -155,17 +155,17 @@ class ConversionLog:
             first = lines.readline()
             if first.endswith(b"\n"):
                 _check_header(path, first, header)
-                self.file.truncate(len(first) + self._read_outcomes(lines))
+                self.file.truncate(len(first) + self._read_outcomes(lines, header["codec"]))
             else:  # The log is new, or its first line is torn.
                 self.file.truncate(0)
                 self._append(_line(header))
 
-    def _read_outcomes(self, lines: BinaryIO) -> int:
+    def _read_outcomes(self, lines: BinaryIO, codec: str) -> int:
         """Reads the outcomes up to the first torn line, and returns how many bytes they take."""
         whole = 0
         for line in lines:
             try:
-                outcome = _outcome_from_json(json.loads(line))
+                outcome = _outcome_from_json(json.loads(line), codec)
             except ValueError:
                 break
             if not line.endswith(b"\n"):
@@ -217,7 +217,7 @@ def _line(content: Mapping[str, Any]) -> bytes:
 
 def _header_from_line(path: Path, line: bytes) -> dict[str, Any]:
     try:
-        return dict(json.loads(line))
+        return {"codec": "h264"} | json.loads(line)  # Sets that do not tell are from before there was a choice.
     except (ValueError, TypeError):
         raise DataError(f"{path.parent}: its {path.name} is damaged in the first line; name another folder") from None
 
@@ -232,7 +232,7 @@ def _check_header(path: Path, line: bytes, header: Mapping[str, Any]) -> None:
             )
 
 
-def _outcome_from_json(line: dict[str, Any]) -> SourceOutcome:
+def _outcome_from_json(line: dict[str, Any], codec: str) -> SourceOutcome:
     if "rejected" in line:
         stamp = line["stamp"] and FileStamp(*line["stamp"])
         return RejectedSource(path=line["path"], stamp=stamp, reason=line["rejected"])
@@ -243,7 +243,7 @@ def _outcome_from_json(line: dict[str, Any]) -> SourceOutcome:
         rate=line["rate"],
         width=line["size"][0],
         height=line["size"][1],
-        codec="h264",
+        codec=codec,
         content_hash=line["content_hash"],
         fragments=Fragments(
             init_segment=b"",

@@ -134,9 +134,8 @@ def _check_outcomes(
 def _command(target: Path, made_with: Mapping[str, Any], shard: Shard | None) -> str:
     """Returns the command that makes a shard, or goes on with the whole set."""
     words = ["cacl", "data", "prepare", made_with["data_root"], str(target)]
-    words += [
-        part for key in ("short_side", "gop", "crf") for part in (f"--{key.replace('_', '-')}", str(made_with[key]))
-    ]
+    for setting in fields(TranscodeSettings):
+        words += [f"--{setting.name.replace('_', '-')}", str(made_with[setting.name])]
     defaults = DataConfig()
     for key in ("layout", "fold"):
         if made_with[key] != getattr(defaults, key):

@@ -1,8 +1,9 @@
-"""One video as training wants it: small H.264 in an MP4 file whose fragments are independent GOPs (see `decode.mp4`).
+"""One video as training wants it: small H.264 or HEVC in an MP4 file whose fragments are independent GOPs.
 
-A file that fits already is copied packet by packet. Any other is decoded, scaled and encoded anew, every frame exactly
-once, so that frame numbers stay what they are. Either way what was written is decoded again, GOP by GOP as the loader
-does it, before anybody relies on it. The same file and settings give the same bytes.
+What such a file looks like, `decode.mp4` tells. A source that fits already is copied packet by packet. Any other is
+decoded, scaled and encoded anew, every frame exactly once, so that frame numbers stay what they are. Either way what
+was written is decoded again, GOP by GOP as the loader does it, before anybody relies on it. The same file and settings
+give the same bytes.
 """
 
 from __future__ import annotations
@@ -52,6 +53,15 @@ BICUBIC_SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpola
 """These flags give the same pixels on every CPU."""
 COEFFICIENTS = {Colorspace.ITU709: 1, Colorspace.BT2020: 9, Colorspace.ITU601: 6}
 """Matrix coefficients of ITU-T H.273 that name a colour standard."""
+ENCODERS = {
+    # With mbtree, x264 on AVX-512 gives other bytes from run to run.
+    "h264": ("libx264", {"sc_threshold": "0", "mbtree": "0"}),
+    # With cutree, x265 4.2 writes beyond its memory where frames are up to 48 pixels wide.
+    "hevc": ("libx265", {"x265-params": "scenecut=0:cutree=0:open-gop=0:pools=none:info=0:log-level=none"}),
+}
+"""The encoder of each codec of `mp4.CODECS`, and its options that the other does not have."""
+MIN_HEVC_SIDE = 16
+"""The shortest side in pixels that x265 encodes."""
 MUXER = {"movflags": "frag_keyframe+empty_moov+default_base_moof+skip_trailer+write_colr", "fflags": "+bitexact"}
 
 
@@ -68,13 +78,16 @@ class TranscodeSettings:
     gop: int = 16
     """The number of frames from one key frame to the next."""
     crf: int = 23
-    """The constant rate factor of x264: a lower one is better and larger."""
+    """The constant rate factor of the encoder: a lower one is better and larger."""
+    codec: str = "h264"
+    """FFmpeg's name of the codec: `h264` or `hevc`."""
 
     def __post_init__(self) -> None:
         problems = [
             (self.short_side < 16 or self.short_side % 2, f"short side {self.short_side}: give an even number from 16"),
             (not 1 <= self.gop <= 250, f"GOP {self.gop}: give 1 to 250 frames"),
             (not 1 <= self.crf <= 51, f"CRF {self.crf}: give 1 to 51"),
+            (self.codec not in ENCODERS, f"codec {self.codec}: give {' or '.join(ENCODERS)}"),
         ]
         if wrong := [message for is_wrong, message in problems if is_wrong]:
             raise UsageError("; ".join(wrong))
@@ -175,7 +188,7 @@ def _copy(
     """
     size = (video.width, video.height)
     turned = video.rotation or video.mirrored
-    if video.codec != "h264" or turned or scaled_size(*size, settings.short_side) != size:
+    if video.codec != settings.codec or turned or scaled_size(*size, settings.short_side) != size:
         return None
     try:
         with open_video(source) as container:
@@ -189,9 +202,9 @@ def _copy(
                 checksums += map(frame_checksum, frames)
                 packets += [packet] if packet.size else []
             data = _mux_copy(packets, stream, rate)
-        if max(mp4.find_fragments(data)[1]) > MAX_COPIED_GOP or mp4.changes_parameters(data):
+        if max(mp4.find_fragments(data)[1]) > MAX_COPIED_GOP or mp4.changes_parameters(data, video.codec):
             return None
-        copy = _write(data, file, rate, *size)
+        copy = _write(data, file, rate, *size, video.codec)
         return TranscodeResult(copy, copied=True) if list(_decoded_checksums(file, copy)) == checksums else None
     except (av.FFmpegError, ValueError, DataError):
         return None  # Whatever is odd about its stream, encoding it anew mends that.
@@ -210,6 +223,7 @@ def _mux_copy(packets: Iterable[Packet], stream: VideoStream, rate: Fraction) ->
     file = io.BytesIO()
     with av.open(file, "w", format="mp4", options=MUXER) as container:
         copy = container.add_stream_from_template(stream, opaque=True)
+        copy.codec_context.codec_tag = _codec_tag(stream.codec_context.name)
         for number, packet in enumerate(packets):
             packet.pts = packet.dts = number
             packet.duration, packet.time_base, packet.stream = 1, 1 / rate, copy
@@ -224,11 +238,15 @@ def _encode(
     source: Path, video: VideoRecord, rate: Fraction, file: Path, settings: TranscodeSettings
 ) -> TranscodeResult:
     """Encodes the frames of a source to the file. Raises as `transcode` does."""
+    size = scaled_size(video.width, video.height, settings.short_side)
+    if settings.codec == "hevc" and min(size) < MIN_HEVC_SIDE:
+        least = f"{MIN_HEVC_SIDE}x{MIN_HEVC_SIDE}"
+        raise DataError(f"would be {size[0]}x{size[1]}, and HEVC begins at {least}; `--codec h264` takes it")
     try:
         with open_video(source) as container:
             frames = decode_stream(container, select_video_stream(container))
             data = _mux_encoded(scale_frames(frames, video, settings.short_side), rate, settings)
-        encoded = _write(data, file, rate, *scaled_size(video.width, video.height, settings.short_side))
+        encoded = _write(data, file, rate, *size, settings.codec)
     except (av.FFmpegError, ValueError) as error:
         raise DataError(f"cannot be encoded ({reason_of(error)})") from None
     if encoded.frames != video.frames:
@@ -259,29 +277,36 @@ def _add_encoder(
     container: OutputContainer, first: VideoFrame, rate: Fraction, settings: TranscodeSettings
 ) -> VideoStream:
     """Adds the stream that frames such as the first one are encoded into."""
+    encoder, own_options = ENCODERS[settings.codec]
     options = {
         "preset": "veryfast",  # Small frames come out about as small and as good as with medium, and much faster.
         "tune": "fastdecode",
         "crf": str(settings.crf),
         "g": str(settings.gop),
         "keyint_min": str(settings.gop),
-        "sc_threshold": "0",
         "bf": "0",
-        "mbtree": "0",  # With it, x264 on AVX-512 gives other bytes from run to run.
+        **own_options,
     }
-    stream = container.add_stream("libx264", rate, options)
+    stream = container.add_stream(encoder, rate, options)
+    assert isinstance(stream, VideoStream)
     stream.width, stream.height, stream.pix_fmt = first.width, first.height, "yuv420p"
     context = stream.codec_context
+    context.codec_tag = _codec_tag(settings.codec)
     context.thread_count = 1  # The bytes depend on the number of threads.
     context.time_base = 1 / rate
     context.colorspace, context.color_range = first.colorspace, first.color_range
     return stream
 
 
+def _codec_tag(codec: str) -> str:
+    """Returns the type that a stream has in MP4 files. FFmpeg's own choice for HEVC is not played everywhere."""
+    return mp4.CODECS[codec].sample_entry.decode()
+
+
 # --- Writing and proving
 
 
-def _write(data: bytes, file: Path, rate: Fraction, width: int, height: int) -> VideoRecord:
+def _write(data: bytes, file: Path, rate: Fraction, width: int, height: int, codec: str) -> VideoRecord:
     """Writes the file, and returns what it holds. Raises ValueError if that is not fragments."""
     offsets, frames = mp4.find_fragments(data)
     view = memoryview(data)
@@ -294,7 +319,7 @@ def _write(data: bytes, file: Path, rate: Fraction, width: int, height: int) -> 
         rate=float(rate),
         width=width,
         height=height,
-        codec="h264",
+        codec=codec,
         content_hash=hashlib.blake2b(data, digest_size=16).hexdigest(),
         fragments=Fragments(
             init_segment=data[: offsets[0]],

@@ -21,37 +21,43 @@ def source(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
     return root
 
 
-def described(target: Path) -> list[tuple[int, list[int], int]]:
-    """Returns the height of each prepared video, the numbers of its key frames, and its size in bytes."""
+def described(target: Path) -> list[tuple[str, int, list[int], int]]:
+    """Returns the codec and the height of each prepared video, the numbers of its key frames, and its size in bytes."""
     found = []
     for file in sorted((target / "videos").iterdir()):
         with av.open(str(file)) as container:
             stream = container.streams.video[0]
             keys = [number for number, packet in enumerate(container.demux(stream)) if packet.is_keyframe]
-            found.append((stream.height, keys, file.stat().st_size))
+            found.append((stream.codec_context.name, stream.height, keys, file.stat().st_size))
     return found
 
 
 @pytest.fixture(scope="module")
 def as_usual(
     source: Path, interpreter: Run, tmp_path_factory: pytest.TempPathFactory
-) -> list[tuple[int, list[int], int]]:
+) -> list[tuple[str, int, list[int], int]]:
     target = tmp_path_factory.mktemp("usual") / "target"
     assert interpreter("data", "prepare", source, target, "--workers", 1).returncode == 0
     return described(target)
 
 
-@pytest.mark.parametrize(("option", "value"), [("--short-side", 32), ("--gop", 5), ("--crf", 45)])
+@pytest.mark.parametrize(("option", "value"), [("--short-side", 32), ("--gop", 5), ("--crf", 45), ("--codec", "hevc")])
 def test_options_of_prepare_decide_the_files(
-    cacl: Run, source: Path, as_usual: list[tuple[int, list[int], int]], tmp_path: Path, option: str, value: int
+    cacl: Run,
+    source: Path,
+    as_usual: list[tuple[str, int, list[int], int]],
+    tmp_path: Path,
+    option: str,
+    value: int | str,
 ) -> None:
     """Each option changes what it should, and nothing else."""
     target = tmp_path / "target"
     told = result(cacl("data", "prepare", source, target, "--workers", 1, option, value, "--json"))
     assert told["settings"][option.removeprefix("--").replace("-", "_")] == value
     assert len(as_usual) == 3
-    for (height, keys, size), (usual_height, usual_keys, usual_size) in zip(described(target), as_usual, strict=True):
-        assert (usual_height, usual_keys) == (64, [0, 16])
+    for (codec, height, keys, size), (*usual, usual_size) in zip(described(target), as_usual, strict=True):
+        assert usual == ["h264", 64, [0, 16]]
+        assert codec == ("hevc" if option == "--codec" else "h264")
         assert height == (32 if option == "--short-side" else 64)
         assert keys == ([0, 5, 10, 15] if option == "--gop" else [0, 16])
         assert size < 0.7 * usual_size or option != "--crf"

@@ -44,7 +44,7 @@ def test_counts_and_reasons_are_printed(cacl: Run, source: Path, tmp_path: Path)
     assert told["rejected"] == [{"path": "more/empty.mp4", "reason": "is empty (0 bytes)"}]
     assert told["verified"]["clips"] == 9
     assert 25 < told["verified"]["lowest_psnr_db"] <= told["verified"]["median_psnr_db"] < 100
-    assert told["settings"] == {"short_side": 64, "gop": 16, "crf": 23}
+    assert told["settings"] == {"short_side": 64, "gop": 16, "crf": 23, "codec": "h264"}
     assert result(cacl(*arguments[:-2], "--json"))["verified"] is None
 
 

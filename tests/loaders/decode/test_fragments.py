@@ -1,7 +1,7 @@
 """Clips of prepared videos, against decoding the whole files with PyAV: bit for bit, in any order, from any thread, and
 an error wherever a byte of theirs is not what it was.
 
-Most sources have B-frames or are too large, and are encoded; those of `options` fit, and are copied as they are.
+Most sources have B-frames or are too large, and are encoded; those of `OPTIONS` fit, and are copied as they are.
 """
 
 from __future__ import annotations
@@ -41,8 +41,14 @@ from tests.loaders.decode.moving_videos import OPTIONS, SIZES, moving
 MakeVideo = Callable[..., Path]
 
 
+@pytest.fixture(scope="module", params=OPTIONS)
+def codec(request: pytest.FixtureRequest) -> str:
+    """The codec of a prepared set."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def location(tmp_path_factory: pytest.TempPathFactory, make_video: MakeVideo) -> Path:
+def location(codec: str, tmp_path_factory: pytest.TempPathFactory, make_video: MakeVideo) -> Path:
     """A source and its prepared set. Tests only read them."""
     location = tmp_path_factory.mktemp("prepared")
     make_video(location / "source/a.mp4", frames=41, size=(80, 64), bframes=2, gop=250)
@@ -50,20 +56,18 @@ def location(tmp_path_factory: pytest.TempPathFactory, make_video: MakeVideo) ->
     make_video(location / "source/odd.webm", frames=18, size=(67, 53), codec="libvpx-vp9")
     for width, height in SIZES:
         make_video(location / f"source/{width}x{height}.avi", frames=20, size=(width, height), codec="mpeg4")
-    for name, options in OPTIONS.items():
-        moving(location / f"source/{name}.mp4", options)
-    config = DataConfig(root=str(location / "source"))
-    summary = prepare(
-        config, location / "set", TranscodeSettings(short_side=256, gop=6), workers=1, progress=lambda *_: None
-    )
-    assert summary.copied >= len(OPTIONS) - 1
+    for name, options in OPTIONS[codec].items():
+        moving(location / f"source/{name}.mp4", codec, options)
+    config, settings = DataConfig(root=str(location / "source")), TranscodeSettings(short_side=256, gop=6, codec=codec)
+    summary = prepare(config, location / "set", settings, workers=1, progress=lambda *_: None)
+    assert summary.copied >= len(OPTIONS[codec]) - 1
     return location
 
 
 @pytest.fixture(scope="module")
-def catalog(location: Path) -> Catalog:
+def catalog(codec: str, location: Path) -> Catalog:
     found = scan(DataConfig(root=str(location / "set")))
-    assert len(found.videos) == 3 + len(SIZES) + len(OPTIONS)
+    assert [video.codec for video in found.videos] == [codec] * (3 + len(SIZES) + len(OPTIONS[codec]))
     assert not found.rejected
     return found
 
@@ -109,17 +113,14 @@ def test_every_video(catalog: Catalog, truth: dict[str, list[int]]) -> None:
             assert checksums(file, video, range(first, last)) == truth[video.path][first:last]
 
 
-@pytest.mark.parametrize("name", ["a.mp4", *(f"{name}.mp4" for name in OPTIONS)])
-def test_every_start_and_stride(catalog: Catalog, truth: dict[str, list[int]], name: str) -> None:
-    video = named(catalog, name)
-    file, true = path_of(catalog, video), truth[video.path]
-    assert len(set(true)) == video.frames, "a frame more or less would not be seen"
-    for stride in (1, 2, 5, 11):
-        for start in range(video.frames):
-            numbers = range(start, min(video.frames, start + 4 * stride), stride)
-            assert checksums(file, video, numbers) == [true[n] for n in numbers]
-    for numbers in ([0, video.frames - 1], [3], [2, 3, 19, 20, 25]):
-        assert checksums(file, video, numbers) == [true[n] for n in numbers]
+def test_every_start_and_stride(codec: str, catalog: Catalog, truth: dict[str, list[int]]) -> None:
+    for video in (named(catalog, f"{name}.mp4") for name in ("a", *OPTIONS[codec])):
+        file, true = path_of(catalog, video), truth[video.path]
+        assert len(set(true)) == video.frames, "a frame more or less would not be seen"
+        spans = [(start, stride) for stride in (1, 2, 5, 11) for start in range(video.frames)]
+        clips = [range(start, min(video.frames, start + 4 * stride), stride) for start, stride in spans]
+        for numbers in (*clips, [0, video.frames - 1], [3], [2, 3, 19, 20, 25]):
+            assert checksums(file, video, numbers) == [true[n] for n in numbers], video.path
 
 
 def test_clips_of_all_videos_in_any_order(catalog: Catalog, truth: dict[str, list[int]]) -> None:
@@ -387,11 +388,11 @@ def test_planes_are_those_of_the_decoder(catalog: Catalog, video: VideoRecord) -
         assert all(np.array_equal(a, b) for a, b in zip(planes(ours), planes(theirs), strict=True))
 
 
-def test_the_index_is_all_that_is_opened(location: Path, tmp_path: Path) -> None:
+def test_the_index_is_all_that_is_opened(location: Path, catalog: Catalog, tmp_path: Path) -> None:
     """A folder of an index alone is a set, whose clips fail one by one."""
     (tmp_path / "set").mkdir()
     shutil.copy(location / "set" / INDEX_NAME, tmp_path / "set")
     found = scan(DataConfig(root=str(tmp_path / "set")))
-    assert len(found.videos) == 3 + len(SIZES) + len(OPTIONS)
+    assert len(found.videos) == len(catalog.videos)
     with pytest.raises(DataError, match=r"cannot be read \(No such file"):
         checksums(path_of(found, found.videos[0]), found.videos[0], [0])

@@ -23,15 +23,19 @@ REASONS = ["ends within a box", "does not fit", "holds no box", "lie outside of 
 
 @pytest.fixture(
     scope="module",
-    params=[(30, 12, 0), (24, 12, 0), (7, 1, 0), (1, 12, 0), (40, 250, 0), (9, 4, 1), (5, 1, 1), (9, 20, 1)],
-    ids=lambda param: "{} frames, GOP {}{}".format(*param[:2], ", equal samples" * param[2]),
+    params=[
+        *((30, 12, 0, "h264"), (24, 12, 0, "h264"), (7, 1, 0, "h264"), (1, 12, 0, "h264"), (40, 250, 0, "h264")),
+        *((9, 4, 1, "h264"), (5, 1, 1, "h264"), (9, 20, 1, "h264"), (30, 12, 0, "hevc"), (1, 12, 0, "hevc")),
+    ],
+    ids=lambda param: "{3}, {0} frames, GOP {1}{2}".format(*param[:2], ", equal samples" * param[2], param[3]),
 )
 def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, make_video: MakeVideo) -> bytes:
-    frames, gop, equal = request.param
+    frames, gop, equal, codec = request.param
     path = tmp_path_factory.mktemp("mp4") / "a.mp4"
     if equal:
         return equal_samples(make_video(path).read_bytes(), frames, gop)
-    return make_video(path, frames=frames, gop=gop, muxer=FRAGMENTED).read_bytes()
+    encoder = {"h264": "libx264", "hevc": "libx265"}[codec]
+    return make_video(path, frames=frames, gop=gop, codec=encoder, muxer=FRAGMENTED).read_bytes()
 
 
 def equal_samples(of: bytes, frames: int, gop: int) -> bytes:
@@ -60,7 +64,7 @@ def test_all_is_read_as_by_ffmpeg(file: bytes) -> None:
     assert offsets == sorted(set(offsets))
     assert offsets[-1] == len(file)
     assert len(offsets) == len(frames) + 1
-    assert mp4.decoder_configuration(file[: offsets[0]]) == extradata
+    assert configuration(file[: offsets[0]]) == [extradata]
     first = [0, *accumulate(frames)]
     assert first[-1] == len(packets)
     if len(set(coded)) > 1:  # Else all are key frames.
@@ -117,7 +121,7 @@ def attempt(read: Callable[[bytes], Iterable[T]], data: bytes) -> list[T] | None
 
 
 def configuration(data: bytes) -> list[bytes]:
-    return [mp4.decoder_configuration(data)]
+    return [mp4.decoder_configuration(data, "hevc" if b"hvc1" in data else "h264")]
 
 
 def test_cut_short_anywhere(file: bytes) -> None:

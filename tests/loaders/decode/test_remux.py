@@ -53,8 +53,8 @@ def test_a_cut_shows_the_same_frames(
     check_cuts(path, video, SPANS)
 
 
-@pytest.mark.parametrize("matrix", [1, 5, 9])
-def test_a_prepared_video_is_read_as_it_is(tmp_path: Path, matrix: int) -> None:
+@pytest.mark.parametrize(("matrix", "codec"), [(1, "h264"), (5, "h264"), (9, "h264"), (1, "hevc")])
+def test_a_prepared_video_is_read_as_it_is(tmp_path: Path, matrix: int, codec: str) -> None:
     source, file = tmp_path / "video.mp4", tmp_path / "prepared.mp4"
     rng = np.random.default_rng(0)
     with av.open(str(source), "w") as container:
@@ -65,7 +65,7 @@ def test_a_prepared_video_is_read_as_it_is(tmp_path: Path, matrix: int) -> None:
             frame = av.VideoFrame.from_ndarray(rng.integers(0, 256, (72, 64), np.uint8), format="yuv420p")
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    prepared = transcode(source, probe(source), file, TranscodeSettings(gop=GOP)).video
+    prepared = transcode(source, probe(source), file, TranscodeSettings(gop=GOP, codec=codec)).video
     check_cuts(file, prepared, SPANS)
     assert rgb_weights(remux_clip(file, prepared, 13, 43).colorspace) == rgb_weights(matrix)
     for first, last in SPANS:

@@ -21,29 +21,41 @@ MakeVideo = Callable[..., Path]
 
 BASELINE = {"profile": "baseline"}
 CABAC = {"profile": "main", "bf": "0"}
+X265 = "log-level=none:open-gop=0:scenecut=0"
+ENCODERS = {
+    "h264": ("libx264", BASELINE, {"crf": "35"}),
+    "hevc": ("libx265", {"x265-params": X265}, {"x265-params": f"{X265}:sao=1:signhide=1"}),
+}
+"""Encoders, options, and those of a second encode, which change its parameter sets."""
 
 
 # --- Two encodes in one file, whose parameter sets differ
 
 
+@pytest.fixture(scope="module", params=ENCODERS)
+def codec(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def spliced(tmp_path_factory: pytest.TempPathFactory, make_video: MakeVideo) -> Path:
+def spliced(codec: str, tmp_path_factory: pytest.TempPathFactory, make_video: MakeVideo) -> Path:
     """Three files with the same parameter sets, and one of two encodes whose second has others."""
     folder = tmp_path_factory.mktemp("spliced")
-    size = {"size": (176, 128), "gop": 16}
+    encoder, plain, other = ENCODERS[codec]
+    kind = {"size": (176, 128), "gop": 16, "codec": encoder}
     for number in range(3):
-        make_video(folder / f"videos/plain_{number}.mp4", **size, frames=48, first=number * 40, options=BASELINE)
+        make_video(folder / f"videos/plain_{number}.mp4", **kind, frames=48, first=number * 40, options=plain)
     parts = [
-        make_video(folder / f"{crf}.ts", **size, frames=32, first=first, options=BASELINE | {"crf": crf})
-        for crf, first in (("18", 0), ("35", 32))
+        make_video(folder / f"{first}.ts", **kind, frames=32, first=first, options=options)
+        for first, options in ((0, plain), (32, plain | other))
     ]
     (folder / "videos/joined.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
     return folder / "videos"
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_no_video_changes_how_another_is_decoded(spliced: Path, tmp_path: Path, threads: int) -> None:
-    settings = TranscodeSettings(short_side=128)
+def test_no_video_changes_how_another_is_decoded(codec: str, spliced: Path, tmp_path: Path, threads: int) -> None:
+    settings = TranscodeSettings(short_side=128, codec=codec)
     summary = prepare(DataConfig(root=str(spliced)), tmp_path / "set", settings, workers=1, progress=lambda *_: None)
     assert [done.copied for done in summary.converted] == [False, True, True, True]
     assert wrong_clips(of(summary.catalog), threads=threads, clips=150) == []
@@ -51,26 +63,34 @@ def test_no_video_changes_how_another_is_decoded(spliced: Path, tmp_path: Path, 
     assert wrong_clips(of(raw), threads=threads) == []
 
 
-def test_no_decoder_outlives_a_clip(spliced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_decoder_outlives_a_clip(codec: str, spliced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even a prepared file whose frames bring parameter sets along changes nothing for the files after it."""
     with streams.coded(spliced / "joined.ts") as (stream, frames):
         joined = streams.mux(tmp_path / "joined.mp4", stream, frames)
-    monkeypatch.setattr(mp4, "changes_parameters", lambda data: False)  # Else none would be made.
+    settings = TranscodeSettings(short_side=128, codec=codec)
+    assert not transcode(joined, probe(joined), tmp_path / "joined.prepared", settings).copied
+    monkeypatch.setattr(mp4, "changes_parameters", lambda data, codec: False)  # Else none would be made.
     files = {}
     for source in (joined, spliced / "plain_0.mp4"):
         file = tmp_path / f"{source.stem}.prepared"
-        converted = transcode(source, probe(source), file, TranscodeSettings(short_side=128))
+        converted = transcode(source, probe(source), file, settings)
         assert converted.copied
         files[file] = converted.video
     monkeypatch.undo()
     assert wrong_clips(files, threads=1) == []
 
 
-def test_parameter_sets_that_repeat_those_of_the_head_are_copied(make_video: MakeVideo, tmp_path: Path) -> None:
-    path = make_video(tmp_path / "video.ts", frames=40, size=(80, 48))
-    converted = transcode(path, probe(path), tmp_path / "converted", TranscodeSettings(short_side=48))
-    assert converted.copied
-    assert wrong_clips({tmp_path / "converted": converted.video}, threads=1) == []
+def test_parameter_sets_that_repeat_those_of_the_head_are_copied(
+    codec: str, make_video: MakeVideo, tmp_path: Path
+) -> None:
+    broadcast = make_video(tmp_path / "video.ts", frames=40, size=(80, 48), codec=ENCODERS[codec][0])
+    with streams.coded(broadcast) as (stream, frames):
+        file = streams.mux(tmp_path / "video.mp4", stream, frames)
+    for path in (broadcast, file):
+        settings = TranscodeSettings(short_side=48, codec=codec)
+        converted = transcode(path, probe(path), tmp_path / "converted", settings)
+        assert converted.copied
+        assert wrong_clips({tmp_path / "converted": converted.video}, threads=1) == []
 
 
 # --- Seek points

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from cacl.clips import Fragments, VideoRecord
+from cacl.errors import DataError
 from cacl.files import FileStamp
 from cacl.loaders.catalog.prepared_files import CONVERSION_LOG_NAME
 from cacl.loaders.prepared.conversion_log import ConversionLog, ConvertedSource, RejectedSource
 
-SETTINGS = {"short_side": 48}
+SETTINGS = {"short_side": 48, "codec": "h264"}
 REJECTED = RejectedSource(
     path="b\udcff\n.avi", stamp=FileStamp(0, 1_700_000_000_123_456_789), reason="is empty (0 bytes)"
 )
@@ -49,8 +50,8 @@ CONVERTED = ConvertedSource(
 )
 
 
-def opened(folder: Path) -> ConversionLog:
-    return ConversionLog(folder, Path("/source"), SETTINGS)
+def opened(folder: Path, **settings: str) -> ConversionLog:
+    return ConversionLog(folder, Path("/source"), SETTINGS | settings)
 
 
 @contextmanager
@@ -84,6 +85,25 @@ def test_every_field_is_there_the_next_time(tmp_path: Path) -> None:
             for ours, theirs in zip(found.video.fragments, FRAGMENTS, strict=True):
                 assert np.array_equal(ours, theirs)
                 assert getattr(ours, "dtype", None) == getattr(theirs, "dtype", None)
+
+
+def test_the_codec_is_that_of_the_set(tmp_path: Path) -> None:
+    """A log that does not tell it is from before there was a choice, and of H.264."""
+    source = replace(CONVERTED, video=replace(VIDEO, codec="hevc"))
+    with opened(tmp_path, codec="hevc") as log:
+        log.add(source)
+    with opened(tmp_path, codec="hevc") as log:
+        assert log.outcomes == {source.path: source}
+    with pytest.raises(
+        DataError, match=rf"^{tmp_path}: was begun with codec = hevc, not h264; give the same again, or"
+    ):
+        opened(tmp_path)
+    file = tmp_path / CONVERSION_LOG_NAME
+    file.write_bytes(file.read_bytes().replace(b',"codec":"hevc"', b""))
+    with opened(tmp_path) as log:
+        assert log.outcomes == {CONVERTED.path: CONVERTED}
+    with pytest.raises(DataError, match=r"was begun with codec = h264, not hevc"):
+        opened(tmp_path, codec="hevc")
 
 
 def test_a_later_line_counts(tmp_path: Path) -> None:

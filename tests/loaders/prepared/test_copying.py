@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -11,18 +12,25 @@ import pytest
 
 from cacl.loaders.decode import mp4
 from cacl.loaders.decode.yuv import frame_checksum
-from tests.loaders.prepared.transcoded import decoded, encode, made, number_on, patches
+from tests.loaders.prepared.transcoded import SMALL, decoded, encode, made, number_on, patches, with_each_codec
 
 MakeVideo = Callable[..., Path]
+
+ENCODERS = {"h264": "libx264", "hevc": "libx265"}
 
 Trimmed = Callable[[Path, Path], Path]
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi"])
-def test_a_file_that_fits_is_copied(make_video: MakeVideo, tmp_path: Path, suffix: str) -> None:
-    path = make_video(tmp_path / f"video.{suffix}", frames=45, size=(80, 48), gop=12)
-    converted, file = made(path)
+@pytest.mark.parametrize(
+    ("codec", "suffix"),
+    [*(("h264", suffix) for suffix in ("mp4", "mkv", "ts", "avi")), *(("hevc", s) for s in ("mp4", "mkv", "ts"))],
+)
+def test_a_file_that_fits_is_copied(make_video: MakeVideo, tmp_path: Path, codec: str, suffix: str) -> None:
+    path = make_video(tmp_path / f"video.{suffix}", frames=45, size=(80, 48), gop=12, codec=ENCODERS[codec])
+    settings = replace(SMALL, codec=codec)
+    converted, file = made(path, settings)
     assert converted.copied
+    assert converted.video.codec == codec
     assert converted.video.fragments is not None
     assert converted.video.fragments.first_frames.tolist() == [0, 12, 24, 36]
     frames = decoded(file)
@@ -33,7 +41,18 @@ def test_a_file_that_fits_is_copied(make_video: MakeVideo, tmp_path: Path, suffi
             packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
         data = file.read_bytes()
         assert list(mp4.samples(data)) == packets
-    assert file.read_bytes() == made(path)[1].read_bytes()
+    assert file.read_bytes() == made(path, settings)[1].read_bytes()
+
+
+@with_each_codec
+def test_a_file_of_the_other_codec_is_not_copied(make_video: MakeVideo, tmp_path: Path, codec: str) -> None:
+    """A set has one codec."""
+    (other,) = ENCODERS.keys() - {codec}
+    path = make_video(tmp_path / "video.mp4", size=(80, 48), codec=ENCODERS[other])
+    assert made(path, replace(SMALL, codec=other))[0].copied
+    converted, file = made(path, replace(SMALL, codec=codec))
+    assert (converted.copied, converted.video.codec) == (False, codec)
+    assert [number_on(frame) for frame in decoded(file)] == list(range(24))
 
 
 def test_what_does_not_fit_is_not_copied(make_video: MakeVideo, tmp_path: Path) -> None:

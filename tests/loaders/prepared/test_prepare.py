@@ -65,7 +65,7 @@ def test_what_is_told(location: Path) -> None:
         "source": str(location / "source"),
         "target": str(location / "new"),
         "layout": "classes",
-        "settings": {"short_side": 48, "gop": 16, "crf": 23},
+        "settings": {"short_side": 48, "gop": 16, "crf": 23, "codec": "h264"},
         "videos": 4,
         "copied": 1,
         "encoded": 3,

@@ -51,10 +51,10 @@ def contents(target: Path) -> dict[str, bytes]:
     return found
 
 
-def assert_one_set(location: Path) -> None:
+def assert_one_set(location: Path, settings: TranscodeSettings = SETTINGS) -> None:
     """The joined set is what one run makes of the sources now."""
     shutil.rmtree(location / "target")
-    run(location / "source", location / "target")
+    run(location / "source", location / "target", settings)
     assert contents(location / "sharded") == contents(location / "target")
 
 
@@ -213,14 +213,18 @@ def test_a_missing_shard(location: Path) -> None:
     assert_one_set(location)
 
 
-def test_a_shard_with_other_settings(location: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [(replace(SETTINGS, crf=30), "crf = 23, not 30"), (replace(SETTINGS, codec="hevc"), "codec = h264, not hevc")],
+)
+def test_a_shard_with_other_settings(location: Path, settings: TranscodeSettings, named: str) -> None:
     for number in (1, 2, 3):
-        run_shard(location, f"{number}/3", settings=replace(SETTINGS, crf=30) if number == 1 else SETTINGS)
-    go_on = refused(location, "shard 1/3 was made with crf = 30, not 23")
+        run_shard(location, f"{number}/3", settings=SETTINGS if number == 1 else settings)
+    go_on = refused(location, f"shard 1/3 was made with {named}")
     (location / "sharded" / Shard(1, 3).log_name).unlink()
     assert subprocess.run(go_on).returncode == 0
     join(location / "sharded")
-    assert_one_set(location)
+    assert_one_set(location, settings)
 
 
 def test_a_shard_of_another_source(location: Path) -> None:

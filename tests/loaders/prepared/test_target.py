@@ -88,6 +88,7 @@ def test_other_settings_and_other_sources(location: Path) -> None:
         TranscodeSettings(short_side=64): "short_side = 48, not 64",
         replace(SETTINGS, gop=8): "gop = 16, not 8",
         replace(SETTINGS, crf=25): "crf = 23, not 25",
+        replace(SETTINGS, codec="hevc"): "codec = h264, not hevc",
     }.items():
         with pytest.raises(DataError, match=rf"^{target}: was begun with {named}; give the same again, or name"):
             run(location / "source", target, settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -17,11 +17,22 @@ from av.audio.frame import AudioFrame
 from av.video.frame import PictureType, VideoFrame
 
 from cacl.errors import DataError, UsageError
+from cacl.loaders.decode import mp4
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.raw import decode_frames
 from cacl.loaders.decode.yuv import apply_orientation, frame_checksum, planes
-from cacl.loaders.prepared.transcode import TranscodeSettings, scale_frames, scaled_size, transcode
-from tests.loaders.prepared.transcoded import SMALL, decoded, encode, made, number_on, patches, psnr, to_rgb
+from cacl.loaders.prepared.transcode import TranscodeSettings, _mux_encoded, scale_frames, scaled_size, transcode
+from tests.loaders.prepared.transcoded import (
+    SMALL,
+    decoded,
+    encode,
+    made,
+    number_on,
+    patches,
+    psnr,
+    to_rgb,
+    with_each_codec,
+)
 
 MakeVideo = Callable[..., Path]
 
@@ -39,12 +50,15 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize(("codec", "suffix", "bframes"), KINDS)
-def test_every_frame_once(make_video: MakeVideo, tmp_path: Path, codec: str, suffix: str, bframes: int) -> None:
+@with_each_codec
+@pytest.mark.parametrize(("encoder", "suffix", "bframes"), KINDS)
+def test_every_frame_once(
+    make_video: MakeVideo, tmp_path: Path, encoder: str, suffix: str, bframes: int, codec: str
+) -> None:
     path = tmp_path / f"video.{suffix}"
-    make_video(path, frames=45, size=(160, 96), codec=codec, bframes=bframes, rate=Fraction(30000, 1001))
+    make_video(path, frames=45, size=(160, 96), codec=encoder, bframes=bframes, rate=Fraction(30000, 1001))
     source = probe(path)
-    converted, file = made(path)
+    converted, file = made(path, replace(SMALL, codec=codec))
     frames = decoded(file)
     assert [number_on(frame) for frame in frames] == list(range(45))
     originals = scale_frames(decode_frames(path, source, range(45)), source, 48)
@@ -54,15 +68,17 @@ def test_every_frame_once(make_video: MakeVideo, tmp_path: Path, codec: str, suf
     video = converted.video
     assert not converted.copied
     assert (video.frames, video.declared_frames, video.width, video.height) == (45, 45, 80, 48)
-    assert (video.codec, video.rate, video.rotation) == ("h264", pytest.approx(30000 / 1001), 0)
+    assert (video.codec, video.rate, video.rotation) == (codec, pytest.approx(30000 / 1001), 0)
+    assert (probe(file).codec, probe(file).frames) == (codec, 45)
     assert (frames[0].width, frames[0].height, frames[0].format.name) == (80, 48, "yuv420p")
     assert [number for number, frame in enumerate(frames) if frame.key_frame] == list(range(0, 45, 8))
     assert PictureType.B not in {frame.pict_type for frame in frames}
 
 
-def test_what_is_told_of_the_fragments(make_video: MakeVideo, tmp_path: Path) -> None:
+@with_each_codec
+def test_what_is_told_of_the_fragments(make_video: MakeVideo, tmp_path: Path, codec: str) -> None:
     path = make_video(tmp_path / "video.avi", frames=20, codec="mpeg4")
-    converted, file = made(path)
+    converted, file = made(path, replace(SMALL, codec=codec))
     data, fragments = file.read_bytes(), converted.video.fragments
     assert fragments is not None
     assert fragments.first_frames.tolist() == [0, 8, 16]
@@ -79,13 +95,43 @@ def test_what_is_told_of_the_fragments(make_video: MakeVideo, tmp_path: Path) ->
     assert converted.video.content_hash == probe(file).content_hash
 
 
-def test_each_setting_counts(make_video: MakeVideo, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("codec", "types"), [("h264", {5}), ("hevc", {19, 20})])
+def test_groups_are_closed(make_video: MakeVideo, tmp_path: Path, codec: str, types: set[int]) -> None:
+    """Each begins with an IDR picture (ITU-T H.264, table 7-1, and H.265, table 7-1), and has no other one."""
+    path = make_video(tmp_path / "video.avi", frames=20, codec="mpeg4")
+    _, file = made(path, replace(SMALL, codec=codec))
+    layout, found = mp4.CODECS[codec], []
+    for number, sample in enumerate(mp4.samples(file.read_bytes())):
+        units = (unit[0] >> layout.unit_type_shift & layout.unit_type_mask for unit in mp4._nal_units(sample, 4))
+        found += [number] if types.intersection(units) else []
+    assert found == [0, 8, 16]
+
+
+@pytest.mark.parametrize(("codec", "own_threads"), [("h264", 0), ("hevc", 1)])
+def test_an_encoder_has_one_thread(make_video: MakeVideo, tmp_path: Path, codec: str, own_threads: int) -> None:
+    """Whatever the number of cores: the bytes would depend on it. x264 takes the caller's, x265 starts its own."""
+    path = make_video(tmp_path / "video.avi", frames=20, codec="mpeg4")
+    threads = Path("/proc/self/task")
+    before, during = len(list(threads.iterdir())), set[int]()
+
+    def frames() -> Iterator[VideoFrame]:
+        for frame in scale_frames(decode_frames(path, probe(path), range(20)), probe(path), 48):
+            yield frame
+            during.add(len(list(threads.iterdir())))
+
+    _mux_encoded(frames(), Fraction(25), replace(SMALL, codec=codec))
+    assert during == {before + own_threads}
+
+
+@with_each_codec
+def test_each_setting_counts(make_video: MakeVideo, tmp_path: Path, codec: str) -> None:
     """One source is made with shorter GOPs, a smaller frame, and a rate factor 12 higher, which leaves about a
     quarter of the bytes (6 halve them)."""
     path = make_video(tmp_path / "video.avi", frames=20, size=(160, 96), codec="mpeg4")
 
     def shown(**settings: int) -> tuple[list[int], tuple[int, int], int]:
-        converted, file = made(path, TranscodeSettings(**{"short_side": 64, "gop": 8, "crf": 20} | settings))
+        numbers = {"short_side": 64, "gop": 8, "crf": 20} | settings
+        converted, file = made(path, TranscodeSettings(**numbers, codec=codec))
         assert converted.video.fragments is not None
         picture = converted.video.width, converted.video.height
         return converted.video.fragments.first_frames.tolist(), picture, file.stat().st_size
@@ -111,11 +157,15 @@ def test_pictures_shrink_smoothly(tmp_path: Path) -> None:
     assert np.abs(inner - (16 + 219 / 2)).max() < 40  # Half the contrast would be 55.
 
 
-def test_the_same_bytes_each_time(make_video: MakeVideo, tmp_path: Path) -> None:
+@with_each_codec
+def test_the_same_bytes_each_time(
+    make_video: MakeVideo, tmp_path: Path, codec: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     path = make_video(tmp_path / "video.avi", frames=40, size=(320, 240), codec="mpeg4", bframes=2)
-    first, second = (made(path, TranscodeSettings())[1].read_bytes() for _ in range(2))
+    first, second = (made(path, TranscodeSettings(codec=codec))[1].read_bytes() for _ in range(2))
     assert first == second
     assert b"Lavf" not in first
+    assert capfd.readouterr() == ("", "")
 
 
 def test_sound_stays_behind(tmp_path: Path) -> None:
@@ -217,8 +267,9 @@ def test_turned_videos_become_upright(make_video: MakeVideo, tmp_path: Path, deg
                 assert psnr(plane, apply_orientation(expected, source)) > 25
 
 
+@with_each_codec
 @pytest.mark.parametrize(
-    ("codec", "suffix", "pixels", "colorspace", "color_range", "expected"),
+    ("encoder", "suffix", "pixels", "colorspace", "color_range", "expected"),
     [
         ("libx264", "mp4", "yuv420p", 1, 1, 1),
         ("libx264", "mp4", "yuv420p", 9, 1, 9),
@@ -234,12 +285,12 @@ def test_turned_videos_become_upright(make_video: MakeVideo, tmp_path: Path, deg
     ],
 )
 def test_colours_stay(
-    tmp_path: Path, codec: str, suffix: str, pixels: str, colorspace: int, color_range: int, expected: int
+    tmp_path: Path, encoder: str, suffix: str, pixels: str, colorspace: int, color_range: int, expected: int, codec: str
 ) -> None:
     image = patches()
     path = tmp_path / f"video.{suffix}"
-    encode(path, codec, pixels, [image] * 4, colorspace=colorspace, color_range=color_range)
-    _, file = made(path, TranscodeSettings(short_side=64, crf=8))
+    encode(path, encoder, pixels, [image] * 4, colorspace=colorspace, color_range=color_range)
+    _, file = made(path, TranscodeSettings(short_side=64, crf=8, codec=codec))
     frame = decoded(file)[-1]
     assert (frame.format.name, frame.colorspace, frame.color_range) == ("yuv420p", expected, 1)
     found = to_rgb(frame)
@@ -265,6 +316,17 @@ def test_a_source_that_is_no_longer_what_it_was(make_video: MakeVideo, tmp_path:
         transcode(path, video, tmp_path / "converted", SMALL)
 
 
+def test_a_video_that_is_too_small_for_hevc(make_video: MakeVideo, tmp_path: Path) -> None:
+    for size, is_large_enough in (((40, 14), False), ((15, 40), False), ((17, 16), True)):
+        path = make_video(tmp_path / "video.mkv", frames=3, size=size, codec="ffv1")
+        if is_large_enough:
+            assert made(path, TranscodeSettings(codec="hevc"))[0].video.frames == 3
+            continue
+        with pytest.raises(DataError, match=r"^would be \d\dx\d\d, and HEVC begins at 16x16; `--codec h264` takes it$"):
+            made(path, TranscodeSettings(codec="hevc"))
+        assert made(path, TranscodeSettings())[0].video.frames == 3
+
+
 def test_a_file_that_cannot_be_written(make_video: MakeVideo, tmp_path: Path) -> None:
     for size in ((64, 48), (48, 32)):  # The first is encoded, the second copied.
         path = make_video(tmp_path / "video.mp4", frames=10, size=size)
@@ -275,6 +337,6 @@ def test_a_file_that_cannot_be_written(make_video: MakeVideo, tmp_path: Path) ->
 def test_settings() -> None:
     for wrong in ({"short_side": 127}, {"short_side": 8}, {"gop": 0}, {"gop": 251}, {"crf": 0}, {"crf": 52}):
         with pytest.raises(UsageError, match=str(*wrong.values())):
-            TranscodeSettings(**wrong)
-    with pytest.raises(UsageError, match=r"short side 1: .*; GOP 0: .*; CRF 99"):
-        TranscodeSettings(short_side=1, gop=0, crf=99)
+            replace(TranscodeSettings(), **wrong)
+    with pytest.raises(UsageError, match=r"short side 1: .*; GOP 0: .*; CRF 99: .*; codec av1: give h264 or hevc$"):
+        TranscodeSettings(short_side=1, gop=0, crf=99, codec="av1")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -17,6 +18,9 @@ from cacl.loaders.decode.yuv import frame_yuv_to_rgb_matrix, planes
 from cacl.loaders.prepared.transcode import TranscodeResult, TranscodeSettings, transcode
 
 SMALL = TranscodeSettings(short_side=48, gop=8)
+
+with_each_codec = pytest.mark.parametrize("codec", ["h264", "hevc"])
+"""Gives a test the codec of the prepared videos."""
 
 
 def made(source: Path, settings: TranscodeSettings = SMALL) -> tuple[TranscodeResult, Path]:
