@@ -28,7 +28,7 @@ def exact(env: Environment) -> Answer:
     """Are the frames of encoded segments those asked for, in their order?"""
     if env.cuda:
         env.require_nvdec()
-    kinds = ("prepared", "h264", "vp9") if env.cuda else ("vp9",)
+    kinds = ("prepared", "hevc", "h264", "vp9") if env.cuda else ("vp9",)
     return {kind: answer_or_error(partial(compare_frames, env, kind)) for kind in kinds}
 
 

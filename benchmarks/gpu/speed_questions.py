@@ -65,12 +65,16 @@ def sizes(env: Environment) -> Answer:
 
 
 def views(env: Environment) -> Answer:
-    """How fast are views by DALI's operators and by our kernel, on prepared sets of 170 x 128 and of 192 x 144?"""
+    """How fast are views by DALI's operators and by our kernel, on prepared sets of 170 x 128 and of 192 x 144?
+
+    And how fast are they of HEVC in the latter size?
+    """
     runs: dict[tuple[str, Literal["dali", "triton"]], list[float]] = {
         ("prepared", "dali"): [],
         ("prepared", "triton"): [],
         ("larger", "dali"): [],
         ("larger", "triton"): [],
+        ("hevc", "dali"): [],
     }
     for _ in range(1 if env.quick else REPEATS):
         for (kind, how), paces in runs.items():

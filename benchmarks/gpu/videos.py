@@ -89,8 +89,11 @@ def videos(env: Environment) -> Answer:
     seconds = time.perf_counter() - started
     # 192 x 144 where the others are 170 x 128: both sides are multiples of 16.
     prepare(source, env.folder / "larger", TranscodeSettings(short_side=144), workers=workers, progress=lambda *_: None)
+    # NVDEC takes HEVC from 144 x 144 on.
+    hevc = TranscodeSettings(short_side=144, codec="hevc")
+    prepare(source, env.folder / "hevc", hevc, workers=workers, progress=lambda *_: None)
     about = {}
-    for kind in ("h264", "prepared", "larger", "xvid", "vp9", "long"):
+    for kind in ("h264", "prepared", "larger", "hevc", "xvid", "vp9", "long"):
         catalog = env.catalog(kind)
         catalog.check(0)
         video = catalog.videos[0]
