@@ -22,7 +22,7 @@ from cacl.loaders.backends.select import Backend, Choice, build_backend, choose_
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.catalog.scan import scan
 from cacl.loaders.sampling.rng import RandomStream
-from cacl.loaders.sampling.sampler import BATCH_TRANSFORM_STREAM, ClipSampler, evaluation_plans
+from cacl.loaders.sampling.sampler import BATCH_TRANSFORM_STREAM, ClipSampler, evaluation_plans, plans_at
 from cacl.registry import BATCH_TRANSFORMS
 
 log = logging.getLogger(__name__)
@@ -238,8 +238,21 @@ class ClipLoader:
         plans = evaluation_plans(
             self.catalog.videos, own_videos, clips_per_video, config.clip, config.augment, starts, crops
         )
-        share = self.batch_size // self.world_size
-        return self._load(iter(lambda: list(islice(plans, share)), []))
+        return self._load(self._in_batches(plans))
+
+    def clips_at(self, starts: Iterable[tuple[int, Sequence[int]]]) -> Iterator[ClipBatch]:
+        """Passes once over clips at given starts, in the centre crop and in their own colours.
+
+        The position in the training clips stays what it is.
+
+        Args:
+            starts: The videos of this rank, as positions in the catalog, each with the first frames of its clips.
+
+        Yields:
+            The batches of this rank, with the clips of a video one after the other. `batch.index` counts the clips.
+        """
+        plans = plans_at(self.catalog.videos, starts, self.config.clip, self.config.augment)
+        return self._load(self._in_batches(plans))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the position behind the batch that was delivered last; what is loaded ahead does not count.
@@ -309,6 +322,11 @@ class ClipLoader:
                     )
             views[number] = view
         return replace(batch, views=tuple(views))
+
+    def _in_batches(self, plans: Iterator[ClipPlan]) -> Iterator[list[ClipPlan]]:
+        """Takes as many plans at a time as this rank has clips in a batch."""
+        share = self.batch_size // self.world_size
+        return iter(lambda: list(islice(plans, share)), [])
 
     def _load(self, plans: Iterable[Sequence[ClipPlan]]) -> Iterator[ClipBatch]:
         for batch in self.backend.batches(plans):

@@ -11,13 +11,13 @@ videos, the next part in the next epoch. An epoch visits its slots in an order o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Literal
 
 import numpy as np
 
-from cacl.clips import ClipPlan, RootShare, VideoRecord
+from cacl.clips import ClipPlan, RootShare, VideoRecord, ViewPlan
 from cacl.config import AugmentConfig, ClipConfig
 from cacl.loaders.sampling.augmentation import center_crop_view, draw_view, three_crop_views
 from cacl.loaders.sampling.rng import RandomStream
@@ -199,16 +199,74 @@ def evaluation_plans(
         stride, chosen = spaced(video, clip, clips_per_video)
         views = three_crop_views(video, augment) if crops == 3 else (center_crop_view(video, augment),)
         for which, start in enumerate(chosen):
-            yield ClipPlan(
-                index=number * clips_per_video + which,
-                video=number,
-                start=start,
-                stride=stride,
-                length=clip.frames,
-                order=tuple(range(clip.frames)),
-                views=views,
-                resize=_resize(augment),
-            )
+            index = number * clips_per_video + which
+            yield _plan_in_own_colors(index, number, start, stride, views, clip, augment)
+
+
+def plans_at(
+    videos: Sequence[VideoRecord],
+    starts: Iterable[tuple[int, Sequence[int]]],
+    clip: ClipConfig,
+    augment: AugmentConfig,
+) -> Iterator[ClipPlan]:
+    """Plans clips of videos at given starts, seen in the centre crop.
+
+    Args:
+        videos: All videos.
+        starts: The position of each wanted video among them, with the first frames of its clips.
+        clip: The length and the stride of a clip.
+        augment: The largest crop, and the size that frames are resized to.
+
+    Yields:
+        The plans of the first wanted video, then those of the next. Their indices count from 0.
+    """
+    for index, (number, start) in enumerate((number, start) for number, own in starts for start in own):
+        stride, views = fitting_stride(videos[number], clip), (center_crop_view(videos[number], augment),)
+        yield _plan_in_own_colors(index, number, start, stride, views, clip, augment)
+
+
+def consecutive_starts(video: VideoRecord, clip: ClipConfig, distance: int | None = None) -> list[int]:
+    """Cuts a video into clips that follow one another.
+
+    What is left at the end of the video has a clip that ends there, and overlaps the one before, if it is at least half
+    as long as the distance.
+
+    Args:
+        video: The record of the video.
+        clip: The length and the stride of a clip.
+        distance: The number of frames of the video from the start of a clip to that of the next. None: as many as the
+            clip takes, so that they do not overlap.
+
+    Returns:
+        The first frame of each clip, rising from 0.
+    """
+    stride = fitting_stride(video, clip)
+    distance = distance or clip.frames * stride
+    last = video.frames - _span(clip.frames, stride)
+    starts = list(range(0, last + 1, distance))
+    return [*starts, last] if 2 * (last - starts[-1]) >= distance else starts
+
+
+def _plan_in_own_colors(
+    index: int,
+    number: int,
+    start: int,
+    stride: int,
+    views: tuple[ViewPlan, ...],
+    clip: ClipConfig,
+    augment: AugmentConfig,
+) -> ClipPlan:
+    """Plans a clip of an evaluation, whose frames stay in their order."""
+    return ClipPlan(
+        index=index,
+        video=number,
+        start=start,
+        stride=stride,
+        length=clip.frames,
+        order=tuple(range(clip.frames)),
+        views=views,
+        resize=_resize(augment),
+    )
 
 
 def evenly_spaced_starts(video: VideoRecord, clip: ClipConfig, count: int) -> tuple[int, list[int]]:

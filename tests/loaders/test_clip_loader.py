@@ -164,6 +164,20 @@ def test_evaluation_clips_are_evenly_spaced_and_central(config: Config, rank: in
     assert made.state_dict() == before
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_clips_at_given_starts_are_those_of_an_evaluation(config: Config, backend: str) -> None:
+    """Three evenly spaced clips of a video of 13 frames start at 0, 3 and 6."""
+    made = loader(replace(config, loader=LoaderConfig(backend=backend, threads=2)), split=None)
+    before = made.state_dict()
+    (number,) = (n for n, video in enumerate(made.catalog.videos) if video.frames == 13)
+    (expected,) = made.evaluation(3, [number])
+    (found,) = made.clips_at([(number, [0, 3, 6])])
+    assert torch.equal(found.views[0], expected.views[0])
+    assert (found.index.tolist(), found.video.tolist()) == ([0, 1, 2], [number] * 3)
+    assert [len(batch) for batch in made.clips_at([(0, [0, 1, 2]), (1, [0, 2])])] == [4, 1]
+    assert made.state_dict() == before
+
+
 # --------------------------------------------------------------------------------------------------- where it stands
 
 

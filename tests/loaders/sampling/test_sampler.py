@@ -14,7 +14,14 @@ from cacl.clips import ClipPlan, VideoRecord
 from cacl.config import AugmentConfig, ClipConfig
 from cacl.loaders.sampling.augmentation import IDENTITY_COLOR, center_crop_view
 from cacl.loaders.sampling.rng import RandomStream
-from cacl.loaders.sampling.sampler import ClipSampler, draw_frame_order, evaluation_plans, fitting_stride
+from cacl.loaders.sampling.sampler import (
+    ClipSampler,
+    consecutive_starts,
+    draw_frame_order,
+    evaluation_plans,
+    fitting_stride,
+    plans_at,
+)
 from tests.loaders.sampling.records import VIDEOS, record
 
 CLIP, AUGMENT = ClipConfig(), AugmentConfig()
@@ -135,6 +142,38 @@ def test_evaluation_clips_are_evenly_spaced() -> None:
     assert single.start == 30  # of 0 to 60
     every = [plan.video for plan in evaluation_plans(VIDEOS, range(11), 10, CLIP, AUGMENT)]
     assert Counter(every) == dict.fromkeys(range(11), 10)
+
+
+@pytest.mark.parametrize(
+    ("frames", "distance", "starts"),
+    [
+        (96, None, [0, 32, 64]),  # a clip of 16 frames at a stride of 2 takes 32
+        (95, None, [0, 32, 64]),  # whose last frame would not be looked at
+        (110, None, [0, 32, 64]),  # 14 frames are less than half a clip
+        (111, None, [0, 32, 64, 80]),
+        (31, None, [0]),
+        (20, None, [0]),  # whose stride is 1
+        (32, None, [0]),
+        (62, 8, [0, 8, 16, 24, 31]),
+        (200, 100, [0, 100, 169]),
+    ],
+)
+def test_a_video_is_cut_into_clips_that_follow_one_another(
+    frames: int, distance: int | None, starts: list[int]
+) -> None:
+    video = record(frames)
+    found = consecutive_starts(video, CLIP, distance)
+    assert found == starts
+    assert found[-1] + 15 * fitting_stride(video, CLIP) < frames
+
+
+def test_plans_at_given_starts_are_those_of_an_evaluation() -> None:
+    given = [(4, [3, 0]), (9, [5])]
+    plans = list(plans_at(VIDEOS, given, CLIP, AUGMENT))
+    assert [(plan.index, plan.video, plan.start) for plan in plans] == [(0, 4, 3), (1, 4, 0), (2, 9, 5)]
+    for plan in plans:
+        (other,) = evaluation_plans(VIDEOS, [plan.video], 1, CLIP, AUGMENT)
+        assert facts(plan) == facts(replace(other, index=plan.index, start=plan.start))
 
 
 def test_evaluation_looks_at_the_largest_crop_of_training() -> None:
