@@ -225,26 +225,32 @@ def plans_at(
         yield _plan_in_own_colors(index, number, start, stride, views, clip, augment)
 
 
-def consecutive_starts(video: VideoRecord, clip: ClipConfig, distance: int | None = None) -> list[int]:
-    """Cuts a video into clips that follow one another.
+def consecutive_starts(
+    video: VideoRecord, clip: ClipConfig, distance: int | None = None, stretch: tuple[int, int] | None = None
+) -> list[int]:
+    """Cuts a video, or a stretch of it, into clips that follow one another.
 
-    What is left at the end of the video has a clip that ends there, and overlaps the one before, if it is at least half
-    as long as the distance.
+    What is left at the end has a clip that ends there, and overlaps the one before, if it is at least half as long as
+    the distance. A stretch that is shorter than a clip has one around its middle.
 
     Args:
         video: The record of the video.
         clip: The length and the stride of a clip.
         distance: The number of frames of the video from the start of a clip to that of the next. None: as many as the
             clip takes, so that they do not overlap.
+        stretch: The first frame of the stretch, and the frame behind its last. None: the whole video.
 
     Returns:
-        The first frame of each clip, rising from 0.
+        The first frame of each clip, rising.
     """
     stride = fitting_stride(video, clip)
     distance = distance or clip.frames * stride
-    last = video.frames - _span(clip.frames, stride)
-    starts = list(range(0, last + 1, distance))
-    return [*starts, last] if 2 * (last - starts[-1]) >= distance else starts
+    first, stop = stretch or (0, video.frames)
+    span = _span(clip.frames, stride)
+    if stop - first < span:
+        return [min(max(0, (first + stop - span) // 2), video.frames - span)]
+    starts = list(range(first, stop - span + 1, distance))
+    return [*starts, stop - span] if 2 * (stop - span - starts[-1]) >= distance else starts
 
 
 def _plan_in_own_colors(

@@ -167,6 +167,16 @@ def test_a_video_is_cut_into_clips_that_follow_one_another(
     assert found[-1] + 15 * fitting_stride(video, CLIP) < frames
 
 
+@pytest.mark.parametrize(
+    ("stretch", "starts"),
+    [((10, 74), [10, 42]), ((10, 41), [10]), ((20, 30), [9]), ((0, 4), [0]), ((95, 100), [69])],
+)
+def test_a_stretch_is_cut_likewise_and_a_short_one_has_a_clip_around_it(
+    stretch: tuple[int, int], starts: list[int]
+) -> None:
+    assert consecutive_starts(record(100), CLIP, None, stretch) == starts
+
+
 def test_plans_at_given_starts_are_those_of_an_evaluation() -> None:
     given = [(4, [3, 0]), (9, [5])]
     plans = list(plans_at(VIDEOS, given, CLIP, AUGMENT))
