@@ -12,6 +12,7 @@ from cacl.commands import bench, configuration, data, environment, evaluate
 from cacl.commands.ablate import ablate
 from cacl.commands.finetune import finetune
 from cacl.commands.profile import profile
+from cacl.commands.search import embed, search
 from cacl.commands.train import train
 from cacl.errors import CaclError
 
@@ -25,6 +26,8 @@ app.command()(train)
 app.command()(finetune)
 app.command()(ablate)
 app.command()(profile)
+app.command()(embed)
+app.command()(search)
 app.command()(configuration.recipes)
 app.command()(configuration.config)
 app.command()(bench.bench_loader)

@@ -24,6 +24,7 @@ ROWS = (
     ("benchmarks", "ablation", "reports"),
     ("profiling",),
     ("training",),
+    ("search",),
     ("evaluation",),
     ("checkpoints", "reporting", "loaders.clip_loader"),
     ("method", "loaders.prepared", "loaders.backends"),
