@@ -18,6 +18,7 @@ CONTENTS = {
         "Training": "docs/training",
         "Evaluation": "docs/evaluation",
         "Reports": "docs/reports",
+        "Search": "docs/search",
         "Profiling": "docs/profiling",
         "Recipes": "docs/recipes",
         "Configuration": "docs/configuration",
