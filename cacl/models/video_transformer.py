@@ -156,7 +156,7 @@ class VideoTransformer(Encoder):
         return x
 
     def _sequence(self, original: Tensor, shuffled: Tensor) -> Tensor:
-        cls = self.cls.expand(len(original), 1, -1)
+        cls = self.cls.expand(original.shape[0], 1, -1)
         return torch.cat([cls, original, shuffled], 1) + self.positions
 
 
