@@ -10,6 +10,7 @@ import typer
 from cacl import __version__
 from cacl.commands import bench, configuration, data, environment, evaluate
 from cacl.commands.ablate import ablate
+from cacl.commands.export import export
 from cacl.commands.finetune import finetune
 from cacl.commands.profile import profile
 from cacl.commands.search import embed, search
@@ -28,6 +29,7 @@ app.command()(ablate)
 app.command()(profile)
 app.command()(embed)
 app.command()(search)
+app.command()(export)
 app.command()(configuration.recipes)
 app.command()(configuration.config)
 app.command()(bench.bench_loader)

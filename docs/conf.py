@@ -19,6 +19,7 @@ CONTENTS = {
         "Evaluation": "docs/evaluation",
         "Reports": "docs/reports",
         "Search": "docs/search",
+        "Export": "docs/export",
         "Profiling": "docs/profiling",
         "Recipes": "docs/recipes",
         "Configuration": "docs/configuration",

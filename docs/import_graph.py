@@ -24,7 +24,7 @@ ROWS = (
     ("benchmarks", "ablation", "reports"),
     ("profiling",),
     ("training",),
-    ("search",),
+    ("search", "export"),
     ("evaluation",),
     ("checkpoints", "reporting", "loaders.clip_loader"),
     ("method", "loaders.prepared", "loaders.backends"),
@@ -52,7 +52,7 @@ BOX_WIDTH, BOX_HEIGHT, GAP, ROW_HEIGHT, MARGIN = 140, 34, 26, 84, 20
 SWEEPS = 8
 """How often the rows are ordered by the means of their neighbours, down and up again."""
 FILL = {"loaders": ("#eef3f8", "#7d93aa"), "method": ("#fbf1e4", "#c9a063"), "other": ("#e9f4ec", "#6fa57f")}
-METHOD = ("kernels", "models", "method", "training", "profiling", "evaluation", "ablation", "checkpoints")
+METHOD = ("kernels", "models", "method", "training", "profiling", "evaluation", "export", "ablation", "checkpoints")
 
 
 def source_files() -> dict[str, Path]:

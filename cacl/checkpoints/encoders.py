@@ -136,6 +136,22 @@ class EncoderWeights:
             digest.update(self.tensors[name].contiguous().numpy().tobytes())
         return digest.hexdigest()
 
+    def select(self, which: str) -> EncoderWeights:
+        """Takes one of the encoders.
+
+        Args:
+            which: `cnn` or `transformer`.
+
+        Returns:
+            Its weights alone, which are not copied.
+
+        Raises:
+            CheckpointError: There is no such encoder.
+        """
+        self._check_held(which)
+        tensors = {name: x for name, x in self.tensors.items() if name.startswith(f"{which}.")}
+        return dataclasses.replace(self, tensors=tensors)
+
     def build(self, which: str) -> Encoder:
         """Builds an encoder with its trained weights.
 
@@ -169,8 +185,7 @@ class EncoderWeights:
         Raises:
             CheckpointError: There is no such encoder.
         """
-        if which not in self.names:
-            raise CheckpointError(f"{self.source}: holds no encoder {which!r}, only {', '.join(self.names) or 'none'}")
+        self._check_held(which)
         model = self.config.model
         if which == "cnn":
             return ENCODERS.load(model.cnn)(self.config).eval()
@@ -181,6 +196,10 @@ class EncoderWeights:
         if isinstance(encoder.embedder, TimmEmbedder) and transformer.frozen:
             encoder.embedder.backbone.load_state_dict(self._weights_below("transformer.embedder.backbone."))
         return encoder
+
+    def _check_held(self, which: str) -> None:
+        if which not in self.names:
+            raise CheckpointError(f"{self.source}: holds no encoder {which!r}, only {', '.join(self.names) or 'none'}")
 
     def _weights_below(self, prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): x for name, x in self.tensors.items() if name.startswith(prefix)}
