@@ -9,9 +9,7 @@ from __future__ import annotations
 import difflib
 from typing import Any, Self
 
-import timm
 import torch
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -41,6 +39,8 @@ class VideoTransformer(Encoder):
     """
 
     def __init__(self, config: TransformerConfig, frames: int, init: Init = "normal") -> None:
+        from timm.models.vision_transformer import Block  # seconds of importing, which a CNN alone need not wait for
+
         super().__init__()
         width = config.width
         self.num_features = width  # of a feature vector, which is one of the tokens
@@ -204,6 +204,8 @@ class TimmEmbedder(nn.Module):
     """float32 [3, 1, 1], by which the frames are divided afterwards."""
 
     def __init__(self, name: str, weights: str, frozen: bool, width: int, *, normalize: bool = True) -> None:
+        import timm  # see VideoTransformer
+
         super().__init__()
         known = [*timm.list_models(), *timm.list_models(include_tags=True)]
         if name not in known:

@@ -6,22 +6,10 @@ place of their random numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
-from torchvision.transforms import functional
-
-COLOR_STEPS: dict[str, Callable[..., Any]] = {
-    "brightness": functional.adjust_brightness,
-    "contrast": functional.adjust_contrast,
-    "saturation": functional.adjust_saturation,
-    "hue": functional.adjust_hue,
-}
-"""For each step a function (image, factor) -> image. Factors are as torchvision has them: hue is in turns of the colour
-circle, and 1 changes nothing for the others. Contrast is about the mean grey of the image, hue is that of HSV, and
-saturation 0 is grey."""
 
 
 def resize_frames(frames: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -44,15 +32,24 @@ def apply_color_steps(frames: np.ndarray, steps: Sequence[tuple[str, float]]) ->
 
     Args:
         frames: uint8 [T, H, W, 3].
-        steps: Names of `COLOR_STEPS` with their factors.
+        steps: Names with factors: `brightness`; `contrast`, about the mean grey of the image; `saturation`, of which 0
+            is grey; and `hue`, of HSV, in turns of the colour circle. Hue 0 and 1 of the others change nothing.
 
     Returns:
         uint8 [T, H, W, 3].
     """
+    from torchvision.transforms import functional  # two seconds of importing, and few configurations have such steps
+
+    adjust = {
+        "brightness": functional.adjust_brightness,
+        "contrast": functional.adjust_contrast,
+        "saturation": functional.adjust_saturation,
+        "hue": functional.adjust_hue,
+    }
     images = []
     for frame in frames:
         image = Image.fromarray(frame)
         for name, factor in steps:
-            image = COLOR_STEPS[name](image, factor)
+            image = adjust[name](image, factor)
         images.append(np.asarray(image))
     return np.stack(images)
