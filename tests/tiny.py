@@ -1,4 +1,4 @@
-"""The smallest run that has every part of the method, for tests that train, and a batch for one of its steps."""
+"""The smallest run that has every part of the method, for tests that train; a batch for a step of it, and encoders."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import Any
 
 import torch
 
+from cacl.checkpoints.encoders import EncoderWeights
 from cacl.clips import ClipBatch
 from cacl.config import Config, from_dict
+from cacl.models.video_transformer import video_transformer
+from cacl.registry import ENCODERS
 
 SECTIONS: dict[str, dict[str, Any]] = {
     "clip": {"frames": 4, "stride": 1, "size": 16},
@@ -41,3 +44,12 @@ def tiny_batch(clips: int, *, seed: int = 0) -> ClipBatch:
     views = tuple(torch.rand(2, clips, 3, frames, size, size, generator=generator).half())
     number = torch.arange(clips)
     return ClipBatch(views=views, order=order, video=number, index=number)
+
+
+def tiny_weights() -> EncoderWeights:
+    """Returns encoders of `tiny_config` with random weights."""
+    config = tiny_config("never written", {"retrieval": {"batch_size": 4}})
+    torch.manual_seed(0)
+    encoders = {"cnn": ENCODERS.load("r3d10")(config), "transformer": video_transformer(config)}
+    tensors = {f"{which}.{name}": x for which, e in encoders.items() for name, x in e.state_dict().items()}
+    return EncoderWeights(source="here", config=config, step=0, tensors=tensors)

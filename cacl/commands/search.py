@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cacl.commands.options import AsJson, Imports, Overrides
-from cacl.commands.output import print_result, print_table
+from cacl.commands.output import print_message, print_result, print_table
 
 if TYPE_CHECKING:
     from cacl.search.embed import EmbedSummary
@@ -60,6 +60,10 @@ def search(
         typer.Option("--to", metavar="SECONDS", help="Where it ends; by default with the video.", show_default=False),
     ] = None,
     top: Annotated[int, typer.Option(help="Number of spans to find.")] = 10,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Show the matches as a page in this folder, too.", show_default=False),
+    ] = None,
     overrides: Overrides = None,
     imports: Imports = None,
     as_json: AsJson = False,
@@ -69,9 +73,15 @@ def search(
     The score is the cosine of the features of a span and of the span of the query that is most like it. What of the
     index is the query itself is left out.
     """
+    from cacl.reports.page import make_report_folder
+    from cacl.reports.search import write_search_page
     from cacl.search.query import search
 
+    if report:
+        make_report_folder(report)
     result = search(index, query, from_seconds=from_seconds, to_seconds=to_seconds, top=top, overrides=overrides or [])
+    if report:
+        print_message(str(write_search_page(result, report)))
     print_result(result.to_json(), as_json, lambda: _print_matches(result))
 
 

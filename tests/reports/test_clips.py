@@ -1,14 +1,12 @@
-import base64
-import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from playwright.sync_api import Page
 
 from cacl.cli import main
+from tests.reports.strips import frames_of
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +39,7 @@ def test_the_shuffled_copy_has_the_frames_of_the_query_view(page: Path, open_pag
     """In another order, as far as the page says; the least distance that reorders frames is 2."""
     card = open_page(page).locator(".card").first
     sources = card.locator("img").evaluate_all("images => images.map(image => image.src)")
-    query, shuffled = (_frames(source) for source in sources[:2])
+    query, shuffled = (frames_of(source) for source in sources[:2])
     order = [int(np.argmin([np.abs(frame - other).mean() for other in query])) for frame in shuffled]
     assert sorted(order) == list(range(8))
     assert f"true order: {_levenshtein(order)} of" in card.inner_text()
@@ -62,11 +60,6 @@ def test_previews_pause_by_keyboard_and_for_those_who_ask(page: Path, open_page:
 def test_it_fits_a_phone_and_has_a_dark_form(page: Path, open_page: Callable[..., Page]) -> None:
     shown = open_page(page, width=360, height=700, color_scheme="dark")
     assert shown.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(18, 23, 28)"
-
-
-def _frames(source: str) -> list[np.ndarray]:
-    data = base64.b64decode(source.partition(",")[2])
-    return np.split(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(float), 8, axis=1)
 
 
 def _levenshtein(order: list[int]) -> int:

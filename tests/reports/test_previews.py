@@ -1,19 +1,9 @@
-import base64
-import io
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from cacl.reports.previews import FRAMES, make_strip, strip_size
-
-
-def frames_of(strip: str) -> list[np.ndarray]:
-    head, _, data = strip.partition(",")
-    assert head == "data:image/webp;base64"
-    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
-    return np.split(pixels, FRAMES, axis=1)
+from tests.reports.strips import frames_of
 
 
 def test_a_strip_has_the_frames_from_left_to_right() -> None:

@@ -8,13 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from cacl.checkpoints.encoders import EncoderWeights
-from cacl.models.video_transformer import video_transformer
-from cacl.registry import ENCODERS
 from cacl.search.embed import EmbedSummary, embed, settings_for_videos
-from tests.tiny import tiny_config
+from tests.tiny import tiny_weights
 
 VIDEOS = 6
 
@@ -24,11 +21,7 @@ Embed = Callable[..., EmbedSummary]
 
 @pytest.fixture(scope="session")
 def weights() -> EncoderWeights:
-    config = tiny_config("never written", {"retrieval": {"batch_size": 4}})
-    torch.manual_seed(0)
-    encoders = {"cnn": ENCODERS.load("r3d10")(config), "transformer": video_transformer(config)}
-    tensors = {f"{which}.{name}": x for which, e in encoders.items() for name, x in e.state_dict().items()}
-    return EncoderWeights(source="here", config=config, step=0, tensors=tensors)
+    return tiny_weights()
 
 
 @pytest.fixture
