@@ -107,6 +107,8 @@ SLOW = (
     "official/test_views.py::test_views_are_those_of_the_release_bit_for_bit",
     "reporting/test_charts.py",
     "reporting/test_wandb_and_trackio.py",
+    "reports/test_recognition.py",
+    "reports/test_retrieval.py",
     "search/test_embed.py::test_a_killed_process_goes_on",
     "test_clip_walk.py",
     "test_forked.py",

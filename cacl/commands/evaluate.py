@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cacl.commands.options import AsJson, Imports, Labels, Overrides, PublishedByDefault
-from cacl.commands.output import print_result, print_table
+from cacl.commands.options import AsJson, Imports, Labels, Overrides, PublishedByDefault, Report
+from cacl.commands.output import is_first_process, print_message, print_result, print_table
 
 if TYPE_CHECKING:
+    from cacl.config import Config
     from cacl.evaluation.finetuned import FinetunedTable
     from cacl.evaluation.recognition import RecognitionTable
     from cacl.evaluation.retrieval import RetrievalTable
+    from cacl.evaluation.score_tables import ScoreTable
 
 
 class ClassifierName(StrEnum):
@@ -49,6 +52,7 @@ def retrieval(
     ] = None,
     points: PublishedByDefault = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Print R@1 and mAP of each class, too.")] = False,
+    report: Report = None,
     overrides: Overrides = None,
     imports: Imports = None,
     as_json: AsJson = False,
@@ -65,11 +69,13 @@ def retrieval(
     from cacl.checkpoints.encoders import EncoderWeights
     from cacl.errors import UsageError
     from cacl.evaluation.retrieval import evaluate_retrieval
+    from cacl.reports.retrieval import write_retrieval_page
 
     if groups and queries:
         raise UsageError(f"--queries {queries} with --groups {groups}: each group queries the others; leave one out")
     if groups and gallery:
         raise UsageError(f"--gallery {gallery} with --groups {groups}: groups are of one data set; leave one out")
+    _make_folder(report)
     weights = EncoderWeights.read(checkpoint)
     config = configuration.override(weights.config, overrides or [], check_names=False)
     tables = evaluate_retrieval(
@@ -82,7 +88,8 @@ def retrieval(
         gallery=gallery,
         points=points or ["published"],
     )
-    print_result([table.to_json() for table in tables], as_json, lambda: _print_tables(tables, per_class))
+    print_result([table.to_json() for table in tables], as_json, lambda: _print_retrieval(tables, per_class))
+    _write_report(write_retrieval_page, report, tables, config)
 
 
 @app.command()
@@ -103,9 +110,9 @@ def recognition(
         Literal["1", "3"], typer.Option(help="Crops of each clip for a fine-tuned network: the centre, or three.")
     ] = "1",
     average: Annotated[
-        Literal["logits", "probabilities"],
-        typer.Option(help="What a fine-tuned network averages over the clips of a video."),
+        Literal["logits", "probabilities"], typer.Option(help="What a fine-tuned network averages over its clips.")
     ] = "logits",
+    report: Report = None,
     overrides: Overrides = None,
     imports: Imports = None,
     as_json: AsJson = False,
@@ -119,31 +126,43 @@ def recognition(
     """
     from cacl import config as configuration
     from cacl.checkpoints.encoders import EncoderWeights
-    from cacl.errors import UsageError
     from cacl.evaluation.finetuned import evaluate_finetuned, load_finetuned
     from cacl.evaluation.recognition import CLASSIFIERS, evaluate_recognition
+    from cacl.reports.recognition import write_recognition_page
 
+    _make_folder(report)
     if not classifier and (saved := load_finetuned(checkpoint)):
-        if label or points:
-            own = f"a fine-tuned network has its own labels and features ({saved.config.finetune.label})"
-            raise UsageError(f"{checkpoint}: {own}; leave --label and --features out, or add --classifier")
+        _check_options_for_network(checkpoint, saved.config, label, points)
         config = configuration.override(saved.config, overrides or [], check_names=False)
         table = evaluate_finetuned(saved, config, split=queries, crops=3 if crops == "3" else 1, average=average)
-        print_result(table.to_json(), as_json, lambda: _print_finetuned(table))
-        return
-    _check_options_for_features(points, classifier, crops, average)
-    weights = EncoderWeights.read(checkpoint)
-    config = configuration.override(weights.config, overrides or [], check_names=False)
-    tables = evaluate_recognition(
-        weights,
-        config,
-        label or ["label"],
-        _feature_cache(checkpoint),
-        classifier or list(CLASSIFIERS),
-        queries,
-        points=points or ["vector"],
-    )
-    print_result([table.to_json() for table in tables], as_json, lambda: _print_recognition(tables))
+        tables, result = [table], table.to_json()
+    else:
+        _check_options_for_features(points, classifier, crops, average)
+        weights = EncoderWeights.read(checkpoint)
+        config = configuration.override(weights.config, overrides or [], check_names=False)
+        tables = evaluate_recognition(
+            weights,
+            config,
+            label or ["label"],
+            _feature_cache(checkpoint),
+            classifier or list(CLASSIFIERS),
+            queries,
+            points=points or ["vector"],
+        )
+        result = [table.to_json() for table in tables]
+    print_result(result, as_json, lambda: _print_recognition(tables))
+    _write_report(write_recognition_page, report, tables, config)
+
+
+def _check_options_for_network(
+    checkpoint: Path, config: Config, label: Sequence[str] | None, points: Sequence[str] | None
+) -> None:
+    """Refuses what a fine-tuned network decides itself."""
+    from cacl.errors import UsageError
+
+    if label or points:
+        own = f"a fine-tuned network has its own labels and features ({config.finetune.label})"
+        raise UsageError(f"{checkpoint}: {own}; leave --label and --features out, or add --classifier")
 
 
 def _check_options_for_features(
@@ -164,77 +183,48 @@ def _feature_cache(checkpoint: Path) -> Path:
     return (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "features"
 
 
-def _print_finetuned(table: FinetunedTable) -> None:
-    from cacl.evaluation.metrics import CONFIDENCE, RESAMPLES
-    from cacl.evaluation.videos import SPLIT_NAMES
+def _make_folder(report: Path | None) -> None:
+    """Makes the folder of a report if one was given, so that an evaluation is not in vain."""
+    from cacl.reports.page import make_report_folder
 
-    crops = "three crops" if table.crops == 3 else "the centre crop"
-    print(
-        f"fine-tuned {table.encoder} by {table.label}: {table.num_videos} {SPLIT_NAMES[table.split]} videos of "
-        f"{len(table.classes)} classes"
-    )
-    print(f"after step {table.step}, mean {table.average} of {table.clips_per_video} clips in {crops}")
-    chance = 100 / len(table.classes)
-    rows = [["chance", f"{chance:.1f}", "", f"{min(100, 5 * chance):.1f}", f"{chance:.1f}"]]
-    for name, result in table.results.items():
-        top1, *others = (f"{100 * value:.1f}" for value in (result.top1, result.top5, result.mean_per_class))
-        rows.append([name, top1, _interval(result.top1_interval), *others])
-    print_table(["classifier", "top-1", f"{CONFIDENCE:.0%}", "top-5", "mean per class"], rows)
-    print(f"in %; {CONFIDENCE:.0%}: interval by {RESAMPLES} bootstrap samples of the videos that are classified")
+    if report is not None:
+        make_report_folder(report)
 
 
-def _print_recognition(tables: Sequence[RecognitionTable]) -> None:
-    from cacl.evaluation.metrics import CONFIDENCE, RESAMPLES
-    from cacl.evaluation.recognition import CLASSIFIERS
-    from cacl.evaluation.videos import SPLIT_NAMES
+def _write_report(write: Callable[..., Path], folder: Path | None, tables: Sequence[Any], config: Config) -> None:
+    """Writes the page of the results if a folder was given, and says where it is."""
+    if folder is None or not is_first_process():
+        return
+    from cacl.reporting.console import Console
 
-    def percent(value: float) -> str:
-        return f"{100 * value:.1f}"
+    with Console() as console:
+        page = write(folder, tables, config, partial(console.progress, "previews"))
+    print_message(f"report: {page}")
+
+
+def _print_retrieval(tables: Sequence[RetrievalTable], per_class: bool) -> None:
+    from cacl.evaluation.score_tables import interval_note, retrieval_scores
 
     for table in tables:
-        if table.validation_is_drawn:
-            chosen_on = f"{table.num_validation} of the {table.num_train + table.num_validation} training videos"
-        else:
-            chosen_on = f"{table.num_validation} validation videos beside {table.num_train} training videos"
-        print(
-            f"{CLASSIFIERS[table.classifier].title} by {table.label}: {table.num_test} {SPLIT_NAMES[table.split]} "
-            f"videos of {len(table.classes)} classes\nsettings chosen on {chosen_on}, which it then learns from, too"
-        )
-        header = ["feature", "top-1", f"{CONFIDENCE:.0%}", "top-5", "mean per class", "setting"]
-        top1, top5 = map(percent, table.chance)
-        rows = [["chance", top1, "", top5, top1, ""]]
-        for name, (setting, _, result) in table.results.items():
-            accuracies = map(percent, (result.top5, result.mean_per_class))
-            chosen = ", ".join(f"{key} {value:g}" for key, value in setting.items())
-            rows.append([name, percent(result.top1), _interval(result.top1_interval), *accuracies, chosen])
-        print_table(header, rows)
-    print(f"in %; {CONFIDENCE:.0%}: intervals by {RESAMPLES} bootstrap samples of the videos that are classified")
-
-
-def _print_tables(tables: Sequence[RetrievalTable], per_class: bool) -> None:
-    from cacl.evaluation.metrics import CONFIDENCE, RESAMPLES
-    from cacl.evaluation.retrieval import SCORES
-    from cacl.evaluation.videos import SPLIT_NAMES
-
-    for table in tables:
-        # As the title of the table, it would be broken at the width of the table.
-        if table.query_split:
-            queried = f"videos of {table.gallery}," if table.gallery else "training videos"
-            who = f"{table.num_queries} {SPLIT_NAMES[table.query_split]} videos query {table.num_gallery} {queried}"
-        else:
-            who = f"{table.num_queries} videos in {table.num_folds} groups by {table.groups} query the other groups,"
-        print(f"retrieval by {table.label}: {who} of {table.num_classes} classes")
-        # The first score and the last one have intervals beside them.
-        header = ["feature", SCORES[0], f"{CONFIDENCE:.0%}", *SCORES[1:], f"{CONFIDENCE:.0%}"]
-        rows = []
-        for name, scores in table.scores.items():
-            values = [f"{100 * value:.1f}" for value in scores.means]
-            first, last = ("", "") if scores.intervals is None else map(_interval, scores.intervals[:: len(SCORES) - 1])
-            rows.append([name, values[0], first, *values[1:], last])
-        print_table(header, rows)
+        _print_scores(retrieval_scores(table))
         if per_class:
             _print_classes(table)
-    print(f"in %; {CONFIDENCE:.0%}: intervals by {RESAMPLES} bootstrap samples of the queries")
+    print(interval_note("the queries"))
+
+
+def _print_recognition(tables: Sequence[RecognitionTable | FinetunedTable]) -> None:
+    from cacl.evaluation.score_tables import interval_note, recognition_scores
+
+    for table in tables:
+        _print_scores(recognition_scores(table))
+    print(interval_note("the videos that are classified"))
+
+
+def _print_scores(scores: ScoreTable) -> None:
+    print(scores.title)  # As the title of the table, it would be broken at the width of the table.
+    if scores.remark:
+        print(scores.remark)
+    print_table(scores.header, scores.rows)
 
 
 def _print_classes(table: RetrievalTable) -> None:
@@ -246,7 +236,3 @@ def _print_classes(table: RetrievalTable) -> None:
             names = list(found)[first : first + 4]
             rows = [[label, *(f"{100 * found[name][label][place]:.1f}" for name in names)] for label in found[names[0]]]
             print_table([table.label, *names], rows)
-
-
-def _interval(ends: tuple[float, float]) -> str:
-    return f"{100 * ends[0]:.0f} to {100 * ends[1]:.0f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -44,6 +45,9 @@ Imports = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Labels = Annotated[
     list[str] | None, typer.Option("--label", help="Column of the data set's lists to judge by; may be repeated.")
+]
+Report = Annotated[
+    Path | None, typer.Option("--report", metavar="DIR", help="Write a page with the results into this folder, too.")
 ]
 PublishedByDefault = Annotated[
     list[str] | None, typer.Option("--features", help="Feature of the encoders; may be repeated. Default: published.")

@@ -9,6 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 
+def is_first_process() -> bool:
+    """Returns whether this process is the one of rank 0, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def print_result(result: Any, as_json: bool, print_text: Callable[[], None]) -> None:
     """Prints the result of a command. With several processes only that of rank 0 prints.
 
@@ -17,7 +22,7 @@ def print_result(result: Any, as_json: bool, print_text: Callable[[], None]) -> 
         as_json: Whether to print one JSON document instead of text.
         print_text: Prints the result for people.
     """
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first_process():
         return
     try:
         if as_json:
@@ -50,5 +55,5 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def print_message(message: str) -> None:
     """Prints a line about what a command does. With several processes only that of rank 0 prints."""
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_process():
         print(message, file=sys.stderr)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -62,6 +62,8 @@ class FinetunedTable:
     """The names of the C classes, in the order of the rows and columns of confusion matrices."""
     results: dict[str, Classification]
     """The accuracies by name: `majority`, which guesses the most frequent classes of training, and `fine-tuned`."""
+    catalog: Catalog = field(compare=False)
+    """The videos that are classified, in the order of `Classification.guesses`."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the table as values that JSON can hold."""
@@ -92,6 +94,8 @@ class FinetunedScores(NamedTuple):
     """The names of the classes."""
     train_counts: np.ndarray
     """int64 [C]: the number of training videos of each class."""
+    catalog: Catalog
+    """The videos of the split."""
 
 
 def load_finetuned(path: Path) -> Checkpoint | None:
@@ -137,10 +141,10 @@ def evaluate_finetuned(
         UsageError: As for `finetuned_scores`.
         DataError: As for `finetuned_scores`.
     """
-    scores, true_classes, classes, train_counts = finetuned_scores(
+    scores, true_classes, classes, train_counts, catalog = finetuned_scores(
         saved, config, split=split, crops=crops, average=average
     )
-    majority = np.where(train_counts > 0, train_counts, -np.inf)[None].repeat(len(scores), 0)
+    probabilities = scores if average == "probabilities" else None
     return FinetunedTable(
         label=config.finetune.label,
         encoder=config.finetune.encoder,
@@ -152,9 +156,10 @@ def evaluate_finetuned(
         num_videos=len(scores),
         classes=classes,
         results={
-            "majority": Classification.of_scores(majority, true_classes, classes),
-            "fine-tuned": Classification.of_scores(scores, true_classes, classes),
+            "majority": Classification.of_majority(train_counts, true_classes, classes),
+            "fine-tuned": Classification.of_scores(scores, true_classes, classes, probabilities),
         },
+        catalog=catalog,
     )
 
 
@@ -212,6 +217,7 @@ def finetuned_scores(
         np.array([classes.index(video.label_in(label) or "") for video in videos]),
         classes,
         np.array([counts[name] for name in classes]),
+        loader.catalog,
     )
 
 

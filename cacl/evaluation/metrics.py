@@ -69,6 +69,24 @@ def hits_at(
         Booleans [Q, K], one column for each k.
     """
     found, _ = nearest(queries, gallery, max(top_k), device)
+    return hits_among(found, query_labels, gallery_labels, top_k)
+
+
+def hits_among(
+    found: np.ndarray, query_labels: Sequence[str], gallery_labels: Sequence[str], top_k: Sequence[int]
+) -> np.ndarray:
+    """Does what `hits_at` does with the nearest videos, where these are known.
+
+    Args:
+        found: The positions of the nearest videos in the gallery, int64 [Q, N], the nearest first. N is at least the
+            largest k, or G.
+        query_labels: The Q labels of the queries.
+        gallery_labels: The G labels of the gallery.
+        top_k: The values of k.
+
+    Returns:
+        Booleans [Q, K], one column for each k.
+    """
     matches = np.asarray(gallery_labels)[found] == np.asarray(query_labels)[:, None]
     hits = np.maximum.accumulate(matches, axis=1)
     return hits[:, [min(k, hits.shape[1]) - 1 for k in top_k]]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -89,15 +89,26 @@ class Classification:
     """These shares by class."""
     confusion: np.ndarray
     """int64 [C, C]: how many videos of the class of the row are taken for the class of the column."""
+    guesses: np.ndarray
+    """int64 [V]: the class that is guessed first for each video."""
+    confidences: np.ndarray
+    """float64 [V]: the probabilities of these guesses."""
 
     @classmethod
-    def of_scores(cls, scores: np.ndarray, true_classes: np.ndarray, classes: Sequence[str]) -> Classification:
+    def of_scores(
+        cls,
+        scores: np.ndarray,
+        true_classes: np.ndarray,
+        classes: Sequence[str],
+        probabilities: np.ndarray | None = None,
+    ) -> Classification:
         """Judges the scores of the classes.
 
         Args:
             scores: Floats [V, C], the scores of each test video; -inf for a class that is never guessed.
             true_classes: Integers [V], the true classes.
             classes: The names of the C classes.
+            probabilities: Floats [V, C], the probabilities of the classes; None takes the softmax of the scores.
 
         Returns:
             The accuracies.
@@ -106,6 +117,9 @@ class Classification:
         by_class = accuracy_by_class(ranks == 0, true_classes, len(classes))
         hits = np.stack([ranks == 0, ranks < 5], 1)
         low, high = bootstrap_interval(hits)
+        guesses = scores.argmax(1)
+        if probabilities is None:
+            probabilities = torch.from_numpy(np.asarray(scores, np.float64)).softmax(1).numpy()
         return cls(
             top1=float(hits[:, 0].mean()),
             top1_interval=(float(low[0]), float(high[0])),
@@ -114,7 +128,24 @@ class Classification:
             mean_per_class=float(np.nanmean(by_class)),
             per_class={name: float(value) for name, value in zip(classes, by_class, strict=True) if value == value},
             confusion=confusion_matrix(scores, true_classes),
+            guesses=guesses,
+            confidences=probabilities[np.arange(len(scores)), guesses],
         )
+
+    @classmethod
+    def of_majority(cls, counts: np.ndarray, true_classes: np.ndarray, classes: Sequence[str]) -> Classification:
+        """Judges what takes no look at the videos, and guesses the most frequent classes.
+
+        Args:
+            counts: Integers [C], the number of videos of each class to learn from.
+            true_classes: As for `of_scores`, like what follows.
+            classes: The names of the classes.
+
+        Returns:
+            The accuracies.
+        """
+        with np.errstate(divide="ignore"):
+            return cls.of_scores(np.log(counts)[None].repeat(len(true_classes), 0), true_classes, classes)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the accuracies as values that JSON can hold."""
@@ -164,6 +195,8 @@ class RecognitionTable:
     """Top-1, which is also the mean per class, and top-5 of a guess among the classes of the training videos."""
     results: dict[str, Result]
     """The results by name of the feature, and `majority`, which guesses the most frequent classes."""
+    catalog: Catalog = field(compare=False)
+    """The videos that are classified, in the order of `Classification.guesses`."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the table as values that JSON can hold."""
@@ -233,7 +266,16 @@ def evaluate_recognition(
         if distributed.rank() > 0:
             return []
         return [
-            _table(label, labels_by_name[label], name, split, *divisions[label], _taken_by(name, arrays), device)
+            _table(
+                label,
+                labels_by_name[label],
+                name,
+                split,
+                *divisions[label],
+                _taken_by(name, arrays),
+                catalog.of_split(split),
+                device,
+            )
             for label in labels
             for name in classifiers
         ]
@@ -278,6 +320,7 @@ def _table(
     division: Division,
     validation_is_drawn: bool,
     arrays: Mapping[str, np.ndarray],
+    catalog: Catalog,
     device: torch.device,
 ) -> RecognitionTable:
     learnt = division.train + division.validation
@@ -285,8 +328,8 @@ def _table(
     number_of = {name: number for number, name in enumerate(classes)}
     numbers = np.array([number_of.get(name, -1) for name in labels])
     counts = np.bincount(numbers[learnt], minlength=len(classes))
-    majority = np.where(counts > 0, counts, -np.inf)[None].repeat(len(division.test), 0)
-    results = {"majority": Result({}, None, Classification.of_scores(majority, numbers[division.test], classes))}
+    majority = Classification.of_majority(counts, numbers[division.test], classes)
+    results = {"majority": Result({}, None, majority)}
     for name, array in arrays.items():
         results[name] = _result(CLASSIFIERS[classifier], array, numbers, classes, division, device)
     known = int(np.count_nonzero(counts))
@@ -301,6 +344,7 @@ def _table(
         classes=classes,
         chance=(1 / known, min(5, known) / known),
         results=results,
+        catalog=catalog,
     )
 
 

@@ -33,9 +33,10 @@ from cacl.evaluation.metrics import (
     average_precision_by_chance,
     average_precisions,
     bootstrap_interval,
-    hits_at,
+    hits_among,
     recall_by_chance,
 )
+from cacl.evaluation.search import nearest
 from cacl.evaluation.videos import check_fixed_keys, scan_videos, video_labels, videos_of_split
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.catalog.combined_catalog import combine
@@ -59,6 +60,9 @@ OFFICIAL_CLIPS = {
 }
 """The other keys that decide the clips, with the values that the release has."""
 
+NEIGHBORS = 5
+"""The number of nearest videos that a result has of each query."""
+
 SCORES = (*(f"R@{k}" for k in TOP_K), "mAP")
 """The names of the scores of a feature, in their order."""
 
@@ -75,6 +79,11 @@ class FeatureScores:
     """The means over the queries of each label. Chance has none."""
     of_queries: np.ndarray | None = field(default=None, compare=False)
     """The scores of each query, float64 [Q, len(SCORES)]. Chance has none."""
+    neighbors: np.ndarray | None = field(default=None, compare=False)
+    """The nearest videos of each query, the nearest first: positions in the catalog, int64 [Q, NEIGHBORS], and -1 where
+    the gallery has no more. Chance has none."""
+    similarities: np.ndarray | None = field(default=None, compare=False)
+    """Their similarities, float32 [Q, NEIGHBORS], and NaN where there is no video. Chance has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,15 +102,27 @@ class RetrievalTable:
     """The root of the data set that is queried. None if it is that of the queries."""
     num_folds: int
     """The number of groups, or 1."""
-    num_queries: int
-    """The number of videos that query."""
-    query_paths: tuple[str, ...]
-    """The paths of these videos in the catalog, in the order of `FeatureScores.of_queries`."""
     num_gallery: int
     """The number of videos that are queried: the training videos, or all with groups, each of which is then queried by
     the other groups."""
     scores: dict[str, FeatureScores]
     """The scores by name of the feature."""
+    catalog: Catalog = field(compare=False)
+    """All videos, whether they query, are queried, or neither."""
+    labels: Sequence[str]
+    """The labels of all videos of the catalog; "" where a video that is not needed has none."""
+    queries: Sequence[int]
+    """The positions of the videos that query in the catalog, in the order of `FeatureScores.of_queries`."""
+
+    @property
+    def num_queries(self) -> int:
+        """The number of videos that query."""
+        return len(self.queries)
+
+    @property
+    def query_paths(self) -> tuple[str, ...]:
+        """The paths of the videos that query, in the order of `queries`."""
+        return tuple(self.catalog.videos[video].path for video in self.queries)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the table as values that JSON can hold."""
@@ -169,8 +190,7 @@ def evaluate_retrieval(
         One table for each of `labels`.
 
     Raises:
-        UsageError: The configuration differs from that of the weights in a key that the weights decide, or the encoders
-            have no such feature.
+        UsageError: The configuration sets a key that the weights decide, or the encoders have no such feature.
         DataError: A video cannot be loaded, or a split, a group, a label, or a label that both sides have is missing.
     """
     check_fixed_keys(weights, config)
@@ -193,10 +213,11 @@ def evaluate_retrieval(
                 groups=groups,
                 gallery=gallery,
                 num_folds=len(folds),
-                num_queries=len(queries),
-                query_paths=tuple(catalog.videos[video].path for fold in folds for video in fold.queries),
                 num_gallery=len(known),
                 scores=_scores(found, arrays, folds, config.seed, device),
+                catalog=catalog,
+                labels=found,
+                queries=[video for fold in folds for video in fold.queries],
             )
             for label, found in labels_by_name.items()
         ]
@@ -278,22 +299,31 @@ def _scores(
     }
     query_labels = np.concatenate([wanted for wanted, _ in of_folds])
     for name, array in arrays.items():
-        values = np.concatenate(
-            [_query_scores(array, fold, *pair, device) for fold, pair in zip(folds, of_folds, strict=True)]
-        )
+        parts = [_query_scores(array, fold, *pair, device) for fold, pair in zip(folds, of_folds, strict=True)]
+        values, neighbors, similarities = (np.concatenate(found) for found in zip(*parts, strict=True))
         low, high = bootstrap_interval(values, seed)
         scores[name] = FeatureScores(
             means=values.mean(0).tolist(),
             intervals=list(zip(low.tolist(), high.tolist(), strict=True)),
             by_class={str(label): values[query_labels == label].mean(0).tolist() for label in np.unique(query_labels)},
             of_queries=values,
+            neighbors=neighbors,
+            similarities=similarities,
         )
     return scores
 
 
 def _query_scores(
     array: np.ndarray, fold: Fold, query_labels: list[str], gallery_labels: list[str], device: torch.device
-) -> np.ndarray:
-    """The scores of each query, float64 [Q, len(SCORES)]."""
-    given = (array[fold.queries], array[fold.gallery], query_labels, gallery_labels)
-    return np.column_stack([hits_at(*given, TOP_K, device), average_precisions(*given, device)])
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The scores of each query, float64 [Q, len(SCORES)], its neighbours in the catalog, and their similarities."""
+    queries, gallery = array[fold.queries], array[fold.gallery]
+    found, similarities = nearest(queries, gallery, max(*TOP_K, NEIGHBORS), device)
+    hits = hits_among(found, query_labels, gallery_labels, TOP_K)
+    precisions = average_precisions(queries, gallery, query_labels, gallery_labels, device)
+    missing = ((0, 0), (0, max(0, NEIGHBORS - found.shape[1])))
+    return (
+        np.column_stack([hits, precisions]),
+        np.pad(np.array(fold.gallery)[found[:, :NEIGHBORS]], missing, constant_values=-1),
+        np.pad(similarities[:, :NEIGHBORS], missing, constant_values=np.nan),
+    )

@@ -59,6 +59,11 @@ def new_figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
         yield figure, figure.add_subplot()
 
 
+def figure_name(*parts: str) -> str:
+    """Returns the name of a figure's files: some words, with an underscore for all but letters and digits."""
+    return re.sub(r"[\W_]+", "_", " ".join(parts)).strip("_")
+
+
 def save_figure(figure: Figure, folder: Path, name: str, alt: str) -> Markup:
     """Saves a figure as NAME.png and NAME.svg, inside the block of `new_figure`.
 

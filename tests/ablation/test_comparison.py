@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from cacl.ablation.comparison import compare, paired_difference
 from cacl.ablation.rows import UNTRAINED_ROW
 from cacl.evaluation.metrics import RESAMPLES
 from cacl.evaluation.retrieval import SCORES, FeatureScores, RetrievalTable
+from cacl.loaders.catalog.catalog import Catalog
 
 QUERIES = 23
 
@@ -83,14 +85,15 @@ def table(**features: np.ndarray) -> RetrievalTable:
         groups=None,
         gallery=None,
         num_folds=1,
-        num_queries=QUERIES,
-        query_paths=tuple(map(str, range(QUERIES))),
         num_gallery=9,
         scores={"chance": chance}
         | {
             name: FeatureScores(means=values.mean(0).tolist(), intervals=[], by_class={}, of_queries=values)
             for name, values in named.items()
         },
+        catalog=Catalog(root=Path(), layout="list", videos=(), rejected=(), missing=()),
+        labels=(),
+        queries=range(QUERIES),
     )
 
 

@@ -130,3 +130,19 @@ def test_accuracies_of_scores_by_hand() -> None:
     assert found.mean_per_class == 0.5
     assert found.confusion.tolist() == [[1, 1, 0], [1, 0, 0], [0, 0, 1]]
     assert 0 <= found.top1_interval[0] < 0.5 < found.top1_interval[1] <= 1
+    assert found.guesses.tolist() == [0, 0, 2, 1]
+    sure = np.exp(3) / np.exp([1, 2, 3]).sum()
+    np.testing.assert_allclose(found.confidences, [sure, sure, sure, 1 / (1 + np.exp(-1))])
+
+
+def test_probabilities_that_are_known_are_the_confidences() -> None:
+    probabilities = np.array([[0.2, 0.5, 0.3], [0.6, 0.0, 0.4]])
+    found = Classification.of_scores(probabilities, np.array([1, 2]), CLASSES, probabilities)
+    assert (found.guesses.tolist(), found.confidences.tolist()) == ([1, 0], [0.5, 0.6])
+
+
+def test_the_majority_is_as_sure_as_it_is_frequent() -> None:
+    found = Classification.of_majority(np.array([1, 3, 0]), np.array([1, 0, 2]), CLASSES)
+    assert (found.top1, found.top5) == (1 / 3, 2 / 3)  # nobody guesses the class without videos
+    assert found.guesses.tolist() == [1, 1, 1]
+    np.testing.assert_allclose(found.confidences, 3 / 4)

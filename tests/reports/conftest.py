@@ -1,15 +1,24 @@
-"""A real browser that shows the pages."""
+"""A real browser that shows the pages, and a small run with results to show."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from cacl.cli import main
+from cacl.training.trainer import train
+from tests.reports.results import LABELS, TEST, Evaluate
+from tests.tiny import tiny_config
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +59,41 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     assert complaints == []
     assert not [url for url in requests if not url.startswith(("file:", "data:", "blob:"))]
     assert not any(too_wide)
+
+
+@pytest.fixture(scope="session")
+def footage(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Videos of 8 to 19 frames with the names and labels of tests/reports/results.py."""
+    root, rows = tmp_path_factory.mktemp("footage"), []
+    for number, (name, label) in enumerate(LABELS["label"].items()):
+        make_video(root / name, frames=8 + number, size=(32, 24), gop=4, first=7 * number)
+        rows.append([name, label, LABELS["colour"][name], "test" if name in TEST else "train"])
+    with (root / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "label", "colour", "split"], *rows])
+    return root
+
+
+@pytest.fixture(scope="session")
+def trained_run(footage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was trained for an epoch."""
+    folder = tmp_path_factory.mktemp("report")
+    data = {"root": str(footage), "cache": str(folder / "cache")}
+    layers = {"data": data, "retrieval": {"clips_per_video": 2}, "train": {"epochs": 1, "batch_size": 4}}
+    train(tiny_config(folder / "run", layers))
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def evaluate() -> Evaluate:
+    """`evaluate("retrieval", run, "--report", folder)` calls `cacl eval` with `--json`, and returns what it printed."""
+
+    def call(*arguments: object) -> Any:
+        out = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out):
+            patch.setattr("sys.argv", ["cacl", "eval", *map(str, arguments), "--json"])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        assert not ended.value.code
+        return json.loads(out.getvalue())
+
+    return call

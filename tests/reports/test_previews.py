@@ -34,4 +34,15 @@ def test_values_beyond_black_and_white_are_those() -> None:
 
 
 def test_more_strips_have_smaller_frames() -> None:
-    assert [strip_size(count) for count in (1, 200, 201, 1000, 1001, 3000, 3001)] == [128, 128, 96, 96, 64, 64, 48]
+    assert [strip_size(count) for count in (1, 1500, 1501, 2500, 2501, 5500, 5501)] == [128, 128, 96, 96, 64, 64, 48]
+
+
+def test_a_strip_that_is_too_large_loses_quality() -> None:
+    """Noise is the worst of all clips; the lowest quality is taken even where it is not low enough."""
+    clip = torch.rand(3, FRAMES, 64, 64, generator=torch.Generator().manual_seed(0))
+    whole, least = len(make_strip(clip)), len(make_strip(clip, 0))
+    assert least < 0.75 * whole
+    for most_bytes in range(least, whole, 500):
+        assert least <= len(make_strip(clip, most_bytes)) <= most_bytes
+    assert len(make_strip(clip, whole)) == whole
+    assert len(frames_of(make_strip(clip, 0))) == FRAMES
