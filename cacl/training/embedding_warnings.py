@@ -34,8 +34,8 @@ class EmbeddingWarnings:
         Args:
             contrast: What the way out depends on.
         """
-        self.uses_queue = contrast.negatives != "batch"
-        self._warned: set[tuple[str, str]] = set()
+        self.contrast = contrast
+        self._warned: set[str] = set()
 
     def check(self, step: int, measures: Mapping[str, float], largest_rank: int) -> None:
         """Warns of what has not been warned of before.
@@ -45,34 +45,53 @@ class EmbeddingWarnings:
             measures: What `measure_embeddings` returns.
             largest_rank: The largest effective rank that there can be: the smaller of N and D.
         """
-        for name, value in measures.items():
-            measure, _, embedding = name.partition("/")
-            encoder = embedding.partition("_")[0]
-            cosine = 1 - value / 2  # of an alignment
-            if measure == "effective_rank" and math.log(value) < COLLAPSED_ENTROPY * math.log(largest_rank):
-                self._warn(
-                    step,
-                    encoder,
-                    "has collapsed: its embeddings of different videos are nearly the same "
-                    f"({name} = {value:.2f}, of {largest_rank} at most)",
-                )
-            elif measure == "alignment" and cosine < LOST_KEYS_COSINE and self.uses_queue:
-                self._warn(
-                    step,
-                    encoder,
-                    "has moved ahead of its keys: the mean cosine of a query and the key of the same video is "
-                    f"{cosine:.2f} ({name} = {value:.2f}), because the momentum copy lags behind",
-                )
+        for problem, evidence in find_problems(measures, largest_rank, self.contrast).items():
+            if problem not in self._warned:
+                self._warned.add(problem)
+                helps = what_helps(self.contrast)
+                log.warning("warning: step %s: %s %s. What usually helps: %s", step, problem, evidence, helps)
 
-    def _warn(self, step: int, encoder: str, what: str) -> None:
-        cause = what.partition(":")[0]
-        if (encoder, cause) in self._warned:
-            return
-        self._warned.add((encoder, cause))
-        helps = "a lower optim.lr and a longer optim.warmup_epochs"
-        if self.uses_queue:
-            helps = f'contrast.negatives = "batch", or {helps}'
-        log.warning("warning: step %s: the %s %s. What usually helps: %s", step, _SPOKEN[encoder], what, helps)
+
+def find_problems(measures: Mapping[str, float], largest_rank: int, contrast: ContrastConfig) -> dict[str, str]:
+    """Finds what the embeddings of one step say against their encoders.
+
+    Args:
+        measures: What `measure_embeddings` returns. Other scalars may stand beside them.
+        largest_rank: The largest effective rank that there can be: the smaller of N and D.
+        contrast: It says whether there is a queue.
+
+    Returns:
+        The problems, such as "the CNN has collapsed:", each with its explanation and the value that tells it.
+    """
+    found = {}
+    for name, value in measures.items():
+        measure, _, embedding = name.partition("/")
+        encoder = _SPOKEN.get(embedding.partition("_")[0])
+        if encoder is None:
+            continue
+        cosine = 1 - value / 2  # of an alignment
+        if measure == "effective_rank" and math.log(value) < COLLAPSED_ENTROPY * math.log(largest_rank):
+            found[f"the {encoder} has collapsed:"] = (
+                "its embeddings of different videos are nearly the same "
+                f"({name} = {value:.2f}, of {largest_rank} at most)"
+            )
+        elif measure == "alignment" and cosine < LOST_KEYS_COSINE and uses_queue(contrast):
+            found[f"the {encoder} has moved ahead of its keys:"] = (
+                "the mean cosine of a query and the key of the same video is "
+                f"{cosine:.2f} ({name} = {value:.2f}), because the momentum copy lags behind"
+            )
+    return found
+
+
+def what_helps(contrast: ContrastConfig) -> str:
+    """Returns what usually helps against these problems, as keys of the configuration."""
+    helps = "a lower optim.lr and a longer optim.warmup_epochs"
+    return f'contrast.negatives = "batch", or {helps}' if uses_queue(contrast) else helps
+
+
+def uses_queue(contrast: ContrastConfig) -> bool:
+    """Returns whether the keys of earlier videos are negatives."""
+    return contrast.negatives != "batch"
 
 
 _SPOKEN = {"cnn": "CNN", "transformer": "transformer"}
