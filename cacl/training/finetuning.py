@@ -21,7 +21,7 @@ from cacl.reporting.console import Console
 from cacl.reporting.sinks.select import check_installed
 from cacl.training.checkpointer import load_to_resume
 from cacl.training.finetune_state import FinetuneState
-from cacl.training.trainer import check_batch_size, make_run_folder, run_to_the_end
+from cacl.training.trainer import LogWatcher, check_batch_size, make_run_folder, run_to_the_end
 from cacl.training.training_videos import find_labelled_videos
 from cacl.training.validation import Validation
 
@@ -60,12 +60,13 @@ def inherited_settings(weights: str) -> dict[str, Any]:
     return {section: values[section] for section in INHERITED}
 
 
-def finetune(config: Config, *, resume: bool = False) -> dict[str, Any]:
+def finetune(config: Config, *, resume: bool = False, on_log: LogWatcher | None = None) -> dict[str, Any]:
     """Trains an encoder and a linear classifier on labelled videos to the end.
 
     Args:
         config: The configuration of the run, which names the encoder, and the folder that everything is written to.
         resume: Whether to go on from the checkpoint in the run folder, if there is one.
+        on_log: What looks at the run whenever its scalars have been written.
 
     Returns:
         What `cacl.training.trainer.train` returns, and the `best` validation: its `step` and its `val_accuracy`.
@@ -98,7 +99,7 @@ def finetune(config: Config, *, resume: bool = False) -> dict[str, Any]:
             build_encoder=lambda: _build_encoder(config, is_new=saved is None),
             record=FinetuneRecord(classes=loader.classes, val_fingerprint=val_loader.catalog.fingerprint),
         )
-        summary = run_to_the_end(state, loader, console, saved, Validation(state, val_loader))
+        summary = run_to_the_end(state, loader, console, saved, Validation(state, val_loader), on_log)
     return summary | {"best": {"step": state.record.best_step, "val_accuracy": state.record.best_accuracy}}
 
 

@@ -48,9 +48,11 @@ class ScalarAverages:
         """Adds the scalars of one step.
 
         Args:
-            scalars: Scalars by name, the same names in every step.
+            scalars: Scalars by name, the same names in every step. A step without any was skipped, and does not count.
             clips: The number of clips of all ranks in this step.
         """
+        if not scalars:
+            return
         self.steps += 1
         self.clips += clips
         for name, value in scalars.items():

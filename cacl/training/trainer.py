@@ -9,8 +9,9 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -20,6 +21,7 @@ from cacl.checkpoints.checkpoint import CHECKPOINT_NAME, Checkpoint
 from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.errors import ConfigError, UsageError
+from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.clip_loader import ClipLoader
 from cacl.reporting.console import Console
 from cacl.reporting.scalars import ScalarLog
@@ -40,13 +42,31 @@ from cacl.training.validation import PeriodicValidation
 log = logging.getLogger(__name__)
 
 
-def train(config: Config, *, resume: bool = False, given: Collection[str] | None = None) -> dict[str, Any]:
+class LogWatcher(Protocol):
+    """What looks at a run whenever its scalars have been written, on rank 0 alone, and changes nothing of it."""
+
+    def __call__(self, state: RunState[Any], catalog: Catalog, batch: ClipBatch, last: bool) -> None:
+        """Looks at the run. The time that it takes is not counted as time of training.
+
+        Args:
+            state: The state of the run after a step.
+            catalog: The training videos.
+            batch: The clips of this rank in the step, which are there until this returns.
+            last: Whether this is the last step that is taken, as it is when a signal stops the run.
+        """
+        ...
+
+
+def train(
+    config: Config, *, resume: bool = False, given: Collection[str] | None = None, on_log: LogWatcher | None = None
+) -> dict[str, Any]:
     """Trains to the end.
 
     Args:
         config: The configuration of the run, which names the folder that everything is written to.
         resume: Whether to go on from the checkpoint in the run folder, if there is one.
         given: The keys that stay as they are, while `choose_config` chooses others; None: all of them stay.
+        on_log: What looks at the run whenever its scalars have been written.
 
     Returns:
         What came of it: the run folder (`run`), the steps of the run (`steps`) and of this call (`steps_taken`), the
@@ -70,7 +90,7 @@ def train(config: Config, *, resume: bool = False, given: Collection[str] | None
         validation = None
         if config.knn.every:
             validation = KnnValidation(state, scan_videos(config, console, config.clip.min_frames))
-        return run_to_the_end(state, loader, console, saved, validation)
+        return run_to_the_end(state, loader, console, saved, validation, on_log)
 
 
 def set_up(
@@ -103,6 +123,7 @@ def run_to_the_end(
     console: Console,
     saved: Checkpoint | None,
     validation: PeriodicValidation | None = None,
+    on_log: LogWatcher | None = None,
 ) -> dict[str, Any]:
     """Takes all steps that a run lacks, and writes everything that it leaves in its folder.
 
@@ -112,6 +133,7 @@ def run_to_the_end(
         console: The open console.
         saved: The checkpoint that the run goes on from; None for a new run.
         validation: What judges the state during the run; None: nothing does.
+        on_log: What looks at the run whenever its scalars have been written; None: nothing does.
 
     Returns:
         What `train` returns.
@@ -134,7 +156,8 @@ def run_to_the_end(
     checkpointer = Checkpointer(config, catalog.fingerprint)
     failure_log = FailureLog(catalog, config, first_step, writes=is_main)
     with ScalarLog(config, console, first_step=first_step, steps=state.num_steps) as scalar_log:
-        scalars = fit(state, batches, checkpointer, failure_log, scalar_log, validation)
+        watcher = partial(on_log, state, catalog) if on_log and is_main else lambda batch, last: None
+        scalars = fit(state, batches, checkpointer, failure_log, scalar_log, validation, watcher)
     checkpointer.save_encoders(state)
     failure_log.log_summary()
     return {
@@ -156,11 +179,10 @@ def fit(
     failure_log: FailureLog,
     scalar_log: ScalarLog,
     validation: PeriodicValidation | None = None,
+    on_log: Callable[[ClipBatch, bool], None] = lambda batch, last: None,
     watch: Callable[[Iterator[ClipBatch]], Iterator[ClipBatch]] = lambda batches: batches,
 ) -> dict[str, float]:
     """Takes the steps that the run still lacks, one for each batch. All ranks call it.
-
-    The device is waited for only in steps that are logged, saved or validated.
 
     Args:
         state: The state of the run, which the steps change.
@@ -169,14 +191,14 @@ def fit(
         failure_log: The account of the clips that are not trained on.
         scalar_log: What the scalars are written to.
         validation: What judges the state during the run.
+        on_log: A `LogWatcher` of this run, which is called with the batch of a step and `last` alone.
         watch: Passes the batches on. From one to the next is a step, with the wait for its batch at the beginning.
 
     Returns:
         The scalars that were logged last, by name.
 
     Raises:
-        CaclError: A loss is not finite, or too many clips failed.
-        TrainingInterruptedError: A signal asked the run to stop before its last step.
+        CaclError: A loss is not finite, too many clips failed, or a signal asked the run to stop before its last step.
     """
     config, averages, scalars = state.config.train, ScalarAverages(), {}
     with StopSignals() as signals:
@@ -193,16 +215,17 @@ def fit(
             judge = validation if validation and validation.due(step) else None
             log_now = last or judge is not None or step % config.log_every == 0
             save_now = last or checkpointer.due(step)
-            sync = log_now or save_now or state.device.type == "cpu"
+            sync = log_now or save_now or state.device.type == "cpu"  # In other steps, a GPU is not waited for.
             metrics = state.train_step(batch, sync=sync, counts=counts) if enough_clips else state.skip_step(sync=sync)
             with stage("log"):
-                if metrics:
-                    averages.add(metrics, clips=sum(counts))
+                averages.add(metrics, clips=sum(counts))
                 with averages.paused():
                     validated = judge.run(checkpointer) if judge else {}
                 if log_now and averages.steps:
                     scalars = averages.take() | state.measure() | validated
                     scalar_log.write(step, scalars | failure_log.scalars | {"epoch": state.epochs_done})
+                    with averages.paused():
+                        on_log(batch, last)
                 if save_now:
                     checkpointer.save(state)
             if stop_signal and step < state.num_steps:

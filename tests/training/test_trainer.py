@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import signal
 from collections.abc import Callable, Iterator
@@ -21,10 +22,13 @@ from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.errors import CaclError
 from cacl.loaders import clip_loader
+from cacl.loaders.catalog.catalog import Catalog
+from cacl.reporting.sinks.jsonl import METRICS_NAME
 from cacl.training import scalar_averages
+from cacl.training.run_state import RunState
 from cacl.training.train_state import TrainState
 from cacl.training.trainer import train
-from tests.training.small_runs import config_of
+from tests.training.small_runs import BATCH, VIDEOS, config_of
 
 training = import_module("cacl.training.trainer")
 
@@ -42,7 +46,7 @@ def configured(videos: Path, tmp_path: Path) -> Callable[..., Config]:
     return make
 
 
-def trained(config: Config, after_step: Callable[[TrainState], None], *, resume: bool = False) -> dict[str, Any]:
+def trained(config: Config, after_step: Callable[[TrainState], None], **options: Any) -> dict[str, Any]:
     """Runs `train` and returns its result. `after_step` is called after a step, before it is logged or saved."""
 
     class Observed(TrainState):
@@ -53,7 +57,7 @@ def trained(config: Config, after_step: Callable[[TrainState], None], *, resume:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "TrainState", Observed)
-        return train(config, resume=resume)
+        return train(config, **options)
 
 
 @pytest.mark.parametrize("before_the_end", [0, 1])
@@ -103,7 +107,10 @@ def test_signals_are_handled_as_before_when_training_ends(
 def test_speed_and_the_wait_for_data_are_those_of_the_steps_logged(
     configured: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On this clock a batch takes three seconds to come and a step takes one: four clips in four seconds."""
+    """On this clock a batch takes three seconds to come and a step takes one: four clips in four seconds.
+
+    Whoever looks at the run takes 100 seconds each time, which are no part of the steps.
+    """
     clock = SimpleNamespace(now=1000.0, monotonic=lambda: clock.now)
     build = clip_loader.build_backend
 
@@ -122,8 +129,16 @@ def test_speed_and_the_wait_for_data_are_those_of_the_steps_logged(
     monkeypatch.setattr(clip_loader, "build_backend", Slow)
     monkeypatch.setattr(training, "time", clock)
     monkeypatch.setattr(scalar_averages, "time", clock)
-    summary = trained(configured(5, train={"log_every": 2}), take_a_second)
-    assert summary["seconds"] == 20
+    seen = []
+
+    def look(state: RunState[Any], catalog: Catalog, batch: ClipBatch, last: bool) -> None:
+        clock.now += 100
+        lines = (Path(state.config.run) / METRICS_NAME).read_text().splitlines()
+        seen.append((state.step, json.loads(lines[-1])["step"], len(catalog.videos), len(batch), last))
+
+    summary = trained(configured(5, train={"log_every": 2}), take_a_second, on_log=look)
+    assert seen == [(2, 2, VIDEOS, BATCH, False), (4, 4, VIDEOS, BATCH, False), (5, 5, VIDEOS, BATCH, True)]
+    assert summary["seconds"] == 20 + 3 * 100
     assert summary["scalars"]["data_wait_share"] == 0.75
     assert summary["scalars"]["clips_per_second"] == 1.0
 
