@@ -109,6 +109,7 @@ SLOW = (
     "reporting/test_wandb_and_trackio.py",
     "reports/test_recognition.py",
     "reports/test_retrieval.py",
+    "reports/test_training.py",
     "search/test_embed.py::test_a_killed_process_goes_on",
     "test_clip_walk.py",
     "test_forked.py",

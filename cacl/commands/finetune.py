@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cacl.commands.options import AsJson, ConfigName, Imports, Overrides
-from cacl.commands.output import print_message, print_result
+from cacl.commands.options import AsJson, ConfigName, Imports, Overrides, TrainingReportFolder
+from cacl.commands.output import print_message, print_result, report_on
 
 if TYPE_CHECKING:
     from cacl.config import Config
@@ -42,6 +42,7 @@ def finetune(
     config: ConfigName = None,
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in the run folder.")] = False,
+    report: TrainingReportFolder = None,
     dry_run: Annotated[bool, typer.Option(help="Only print the resolved configuration.")] = False,
     imports: Imports = None,
     as_json: AsJson = False,
@@ -58,11 +59,12 @@ def finetune(
         print_result(to_dict(settings), as_json, lambda: print(to_toml(settings), end=""))
         return
     if folds is not None:
-        _finetune_folds(_parse_folds(folds), settings, resume=resume, as_json=as_json)
+        _finetune_folds(_parse_folds(folds), settings, resume=resume, report=report, as_json=as_json)
         return
     from cacl.training import finetuning
 
-    summary = finetuning.finetune(settings, resume=resume)
+    with report_on(report, settings.run) as on_log:
+        summary = finetuning.finetune(settings, resume=resume, on_log=on_log)
     print_result(summary, as_json, lambda: _print_summary(summary))
 
 
@@ -95,7 +97,7 @@ def _parse_folds(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _finetune_folds(folds: list[int], settings: Config, *, resume: bool, as_json: bool) -> None:
+def _finetune_folds(folds: list[int], settings: Config, *, resume: bool, report: Path | None, as_json: bool) -> None:
     """Trains and judges the folds one after the other, and prints the accuracies and their mean."""
     from statistics import fmean
 
@@ -113,7 +115,8 @@ def _finetune_folds(folds: list[int], settings: Config, *, resume: bool, as_json
             check_fold(own)
         for fold, own in configs.items():
             print_message(f"fold {fold}: {own.run}")
-            finetuning.finetune(own, resume=resume)
+            with report_on(report and report / f"fold{fold}", own.run) as on_log:
+                finetuning.finetune(own, resume=resume, on_log=on_log)
             distributed.barrier()  # Rank 0 writes what all ranks read now.
             saved = load_finetuned(Path(own.run))
             assert saved is not None

@@ -52,3 +52,9 @@ Report = Annotated[
 PublishedByDefault = Annotated[
     list[str] | None, typer.Option("--features", help="Feature of the encoders; may be repeated. Default: published.")
 ]
+TrainingReportFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--report", metavar="DIR", help="Folder for a page of curves and clips, which is there while training goes on."
+    ),
+]

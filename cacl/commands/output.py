@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cacl.reports.training import TrainingReport
 
 
 def is_first_process() -> bool:
@@ -57,3 +62,25 @@ def print_message(message: str) -> None:
     """Prints a line about what a command does. With several processes only that of rank 0 prints."""
     if is_first_process():
         print(message, file=sys.stderr)
+
+
+@contextmanager
+def report_on(folder: Path | None, run: str) -> Iterator[TrainingReport | None]:
+    """Yields what writes the page of a training in the block, and names the page on stderr.
+
+    Args:
+        folder: The folder of the page, which is made; None: there is no page.
+        run: The run folder.
+
+    Raises:
+        UsageError: No such folder can be made.
+    """
+    if folder is None:
+        yield None
+        return
+    from cacl.reports.page import PAGE_NAME, make_report_folder
+    from cacl.reports.training import TrainingReport
+
+    with TrainingReport(make_report_folder(folder), Path(run)) as report:
+        print_message(f"{folder / PAGE_NAME} shows this training from its first log line on")
+        yield report

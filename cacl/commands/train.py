@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cacl.commands.options import AsJson, ConfigName, Imports, Overrides
-from cacl.commands.output import print_message, print_result
+from cacl.commands.options import AsJson, ConfigName, Imports, Overrides, TrainingReportFolder
+from cacl.commands.output import print_message, print_result, report_on
 
 if TYPE_CHECKING:
     from cacl.config import Config
@@ -24,6 +24,7 @@ def train(
     config: ConfigName = None,
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in the run folder.")] = False,
+    report: TrainingReportFolder = None,
     dry_run: Annotated[bool, typer.Option(help="Only print the resolved configuration.")] = False,
     imports: Imports = None,
     as_json: AsJson = False,
@@ -39,7 +40,8 @@ def train(
         return
     from cacl.training import trainer
 
-    summary = trainer.train(settings, resume=resume, given=given)
+    with report_on(report, settings.run) as on_log:
+        summary = trainer.train(settings, resume=resume, given=given, on_log=on_log)
     print_result(summary, as_json, lambda: _print_summary(summary))
 
 

@@ -281,6 +281,18 @@ def order_classes(order: Tensor) -> Tensor:
     return (edit_distance_to_identity(order).long() - 1).clamp(min=0)
 
 
+def order_distances(classes: Tensor) -> Tensor:
+    """Maps the classes of frame orders to their edit distances: the inverse of `order_classes`.
+
+    Args:
+        classes: Integers from 0 to T - 1, of any shape.
+
+    Returns:
+        The distances, of the same shape.
+    """
+    return classes + (classes > 0)
+
+
 def order_loss(logits: Tensor, order: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """Computes the loss of the order task: the cross-entropy of the predicted classes of frame orders.
 

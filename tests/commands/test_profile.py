@@ -200,7 +200,7 @@ def test_its_options_are_those_of_train() -> None:
         (found,) = (each for each in app.registered_commands if each.callback and each.callback.__name__ == command)
         return set(import_module("inspect").signature(found.callback).parameters)
 
-    assert options("train") - options("profile") == {"run", "resume", "dry_run"}
+    assert options("train") - options("profile") == {"run", "resume", "report", "dry_run"}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

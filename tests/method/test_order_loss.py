@@ -12,7 +12,7 @@ from torch import Tensor
 from cacl.kernels.edit_distance import edit_distance_to_identity
 from cacl.loaders.sampling.rng import RandomStream
 from cacl.loaders.sampling.sampler import draw_frame_order
-from cacl.method.losses import order_classes, order_loss
+from cacl.method.losses import order_classes, order_distances, order_loss
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +25,7 @@ def orders() -> Tensor:
 
 def test_every_class_is_a_distance_and_one_never_occurs(orders: Tensor) -> None:
     distances, classes = edit_distance_to_identity(orders), order_classes(orders)
+    assert torch.equal(order_distances(classes), distances.long())
     assert classes.dtype == torch.int64
     assert set(distances.tolist()) == {0, *range(2, 17)}
     assert set(classes.tolist()) == set(range(16))  # T classes
