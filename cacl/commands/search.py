@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cacl.commands.options import AsJson, Imports, Overrides
+from cacl.commands.options import AsJson, Imports, Overrides, Report
 from cacl.commands.output import print_message, print_result, print_table
 
 if TYPE_CHECKING:
@@ -60,10 +60,7 @@ def search(
         typer.Option("--to", metavar="SECONDS", help="Where it ends; by default with the video.", show_default=False),
     ] = None,
     top: Annotated[int, typer.Option(help="Number of spans to find.")] = 10,
-    report: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Show the matches as a page in this folder, too.", show_default=False),
-    ] = None,
+    report: Report = None,
     overrides: Overrides = None,
     imports: Imports = None,
     as_json: AsJson = False,
@@ -81,7 +78,7 @@ def search(
         make_report_folder(report)
     result = search(index, query, from_seconds=from_seconds, to_seconds=to_seconds, top=top, overrides=overrides or [])
     if report:
-        print_message(str(write_search_page(result, report)))
+        print_message(f"report: {write_search_page(result, report)}")
     print_result(result.to_json(), as_json, lambda: _print_matches(result))
 
 
