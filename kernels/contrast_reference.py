@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cacl.kernels.threads import map_in_threads
 
+LOG2_E = math.log2(math.e)
 CPU_CHUNK_ANCHORS = 2**11
 """How many anchors are taken at a time on a CPU."""
 CPU_CHUNK_LOGITS = 2**19
@@ -37,7 +38,7 @@ def forward_reference(
     anchors_at_once = CPU_CHUNK_ANCHORS if anchors.is_cpu else max(1, len(anchors))
     for first in range(0, len(anchors), anchors_at_once):
         rows = slice(first, first + anchors_at_once)
-        scaled = anchors[rows].to(mean.dtype) / (temperature * math.log(2))
+        scaled = anchors[rows].to(mean.dtype) / temperature
         keys_at_once = max(1, CPU_CHUNK_LOGITS // len(scaled)) if anchors.is_cpu else len(queue)
         threads = min(torch.get_num_threads(), math.ceil(len(queue) / keys_at_once))
         scans = map_in_threads(partial(_scan, scaled, keys_at_once), queue.chunk(threads))
@@ -49,10 +50,10 @@ def forward_reference(
 
 
 def _scan(scaled: Tensor, keys_at_once: int, queue: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Computes log-sum-exp and largest logit, [n], and mean, [n, D], of anchors over T ln(2), some keys at a time.
+    """Computes log-sum-exp and largest logit, [n], and mean, [n, D], of anchors over T, a chunk of keys at a time.
 
-    These anchors make logits for powers of 2, which torch computes in a third of the time of powers of e. All chunks
-    use the same memory: new memory is given page by page, which takes long beside the products.
+    Powers are of 2, which torch computes in a third of the time of powers of e. All chunks use the same memory: new
+    memory is given page by page, which takes long beside the products.
     """
     m = scaled.new_full((len(scaled),), float("-inf"))
     l, acc = torch.zeros_like(m), torch.zeros_like(scaled)
@@ -61,11 +62,11 @@ def _scan(scaled: Tensor, keys_at_once: int, queue: Tensor) -> tuple[Tensor, Ten
         keys = keys.to(scaled.dtype)
         logits = torch.mm(scaled, keys.T, out=memory[:, : len(keys)])
         m_before, m = m, torch.maximum(m, logits.amax(1))
-        p = logits.sub_(m[:, None]).exp2_()
-        alpha = (m_before - m).exp2_()
+        p = torch.add((-LOG2_E * m)[:, None], logits, alpha=LOG2_E, out=logits).exp2_()
+        alpha = (m_before - m).exp_()
         l = l * alpha + p.sum(1)
         acc.mul_(alpha[:, None]).addmm_(p, keys)
-    return (m + l.log2()) * math.log(2), m * math.log(2), acc.div_(l[:, None])
+    return m + l.log(), m, acc.div_(l[:, None])
 
 
 def _merge(scans: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
