@@ -39,7 +39,7 @@ def command(tmp_path: Path) -> Path:
     ("words", "offered"),
     [
         (["tra"], ["train"]),
-        (["data", ""], ["scan", "prepare", "join", "synth"]),
+        (["data", ""], ["scan", "prepare", "join", "synth", "look"]),
         (["train", "--config", "ucf101_r"], ["ucf101_r2plus1d", "ucf101_r3d"]),
         (["bench-loader", "videos", "-c", ""], recipes.names()),
         (["train", "-c", "./"], []),  # Bash offers files then.
