@@ -4,7 +4,7 @@ Both sides learn. Every sample is an anchor in both directions and a negative of
 too. So the gradient of a row has terms of its own loss and of the losses of all columns; the log-sum-exps of both
 directions, which the forward pass keeps, give the weights of all of them, and each row gathers its gradient itself: no
 atomics, and nothing but features, log-sums and weights is exchanged between processes. A process that has all samples
-computes both directions in one operation, which takes them from the same similarities on a CPU.
+computes both directions in one operation, which takes them from the same similarities on a CPU (`symmetric_cpu.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from cacl.kernels.common import MAX_DIM, MIN_KERNEL_LOGITS, require_floating, temperature_tensor
 from cacl.kernels.dispatch import register_operation
+from cacl.kernels.symmetric_cpu import gradients_cpu, logsumexps_cpu
 from cacl.kernels.symmetric_reference import (
     empty_gradient,
     empty_gradients,
@@ -181,6 +182,7 @@ _logsumexps = register_operation(
     reference=logsumexps_reference,
     kernel=launch_logsumexps,
     fake=empty_logsumexps,
+    cpu=logsumexps_cpu,
     prefers_reference=_prefers_reference,
 )
 _gradients = register_operation(
@@ -189,5 +191,6 @@ _gradients = register_operation(
     reference=gradients_reference,
     kernel=launch_gradients,
     fake=empty_gradients,
+    cpu=gradients_cpu,
     prefers_reference=_prefers_reference,
 )

@@ -1,13 +1,10 @@
-"""The symmetric contrast in torch: the readable form of what the kernels compute, and what runs on a CPU.
+"""The symmetric contrast in torch: the readable form of what the kernels compute.
 
 x_ij = r_i . c_j / T are the logits of rows and columns. The column of the same sample as row i is number
-rank_offset + i, and is left out of all sums. A process that has all samples takes both directions from the same logits.
+rank_offset + i, and is left out of all sums.
 """
 
 from __future__ import annotations
-
-import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -66,8 +63,6 @@ def gradient_reference(
 def logsumexps_reference(first: Tensor, second: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Computes the log-sum-exps of both directions, and the largest logits of the first, where no process has others.
 
-    Each logit is computed once: the sums of the columns run along from chunk to chunk of rows.
-
     Args:
         first: The first views, the rows, [N, D].
         second: The second views, the columns, [N, D].
@@ -77,17 +72,8 @@ def logsumexps_reference(first: Tensor, second: Tensor, temperature: Tensor) -> 
         log(sum_j e^(x_ij)) of every row, log(sum_i e^(x_ij)) of every column, and the largest x_ij of every row:
         float32 [N], or float64 if the embeddings are float64.
     """
-    row_lse, column_lse, max_logit = empty_logsumexps(first, second, temperature)
-    lowest = torch.finfo(row_lse.dtype).min  # stands for the maximum of nothing: -inf less itself would be NaN
-    m, l = torch.full_like(column_lse, lowest), torch.zeros_like(column_lse)
-    for chunk, logits, p in _chunks_of_both(first, second, temperature, row_lse.dtype):
-        max_logit[chunk] = logits.amax(1)
-        row_max = max_logit[chunk].clamp(min=lowest)
-        row_lse[chunk] = row_max + torch.sub(logits, row_max[:, None], out=p).exp2_().sum(1).log2()
-        m_before, m = m, torch.maximum(m, logits.amax(0))
-        l = l * (m_before - m).exp2() + logits.sub_(m).exp2_().sum(0)
-    torch.add(m, l.log2(), out=column_lse)
-    return row_lse.mul_(math.log(2)), column_lse.mul_(math.log(2)), max_logit.mul_(math.log(2))
+    first_lse, max_logit = logsumexp_reference(first, second, temperature, 0)
+    return first_lse, logsumexp_reference(second, first, temperature, 0)[0], max_logit
 
 
 def gradients_reference(
@@ -99,7 +85,7 @@ def gradients_reference(
     needs_first: bool,
     needs_second: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Computes what `gradient_reference` does for both views, where no process has others, from the same weights.
+    """Computes what `gradient_reference` does for both views, where no process has others.
 
     Args:
         first: The first views, the rows, [N, D].
@@ -116,17 +102,11 @@ def gradients_reference(
     d_first, d_second = empty_gradients(
         first, second, temperature, first_stats, second_stats, needs_first, needs_second
     )
-    d_second.zero_()
-    (row_lse, row_weight), (column_lse, column_weight) = first_stats.T, second_stats.T.contiguous()
-    row_lse, column_lse = row_lse / math.log(2), column_lse / math.log(2)
-    for chunk, logits, p in _chunks_of_both(first, second, temperature, first_stats.dtype):
-        torch.sub(logits, row_lse[chunk, None], out=p).exp2_().mul_(row_weight[chunk, None])
-        p.addcmul_(logits.sub_(column_lse).exp2_(), column_weight)
-        if needs_first:
-            d_first[chunk] = p @ second.to(p.dtype)
-        if needs_second:
-            d_second.addmm_(p.T, first[chunk].to(p.dtype))
-    return d_first.div_(temperature), d_second.div_(temperature)
+    if needs_first:
+        d_first = gradient_reference(first, second, temperature, 0, first_stats, second_stats)
+    if needs_second:
+        d_second = gradient_reference(second, first, temperature, 0, second_stats, first_stats)
+    return d_first, d_second
 
 
 def row_chunks(rows: Tensor, columns: Tensor) -> list[slice]:
@@ -140,22 +120,6 @@ def _other_logits(rows: Tensor, columns: Tensor, temperature: Tensor, rank_offse
     logits = (rows[chunk].to(dtype) / temperature) @ columns.to(dtype).T
     logits.diagonal(rank_offset + chunk.start).fill_(float("-inf"))
     return logits
-
-
-def _chunks_of_both(
-    first: Tensor, second: Tensor, temperature: Tensor, dtype: torch.dtype
-) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Yields the logits of a chunk of rows over ln(2), and memory for as many numbers. The next chunk overwrites both.
-
-    They are for powers of 2, which torch computes in a third of the time of powers of e.
-    """
-    scaled, columns = first.to(dtype) / (temperature * math.log(2)), second.to(dtype).T
-    chunks = row_chunks(first, second)
-    memory = scaled.new_empty(2, chunks[0].stop if chunks else 0, len(second))
-    for chunk in chunks:
-        logits, spare = memory[:, : len(scaled[chunk])]
-        torch.mm(scaled[chunk], columns, out=logits).diagonal(chunk.start).fill_(float("-inf"))
-        yield chunk, logits, spare
 
 
 def empty_logsumexp(rows: Tensor, columns: Tensor, temperature: Tensor, rank_offset: int) -> tuple[Tensor, Tensor]:

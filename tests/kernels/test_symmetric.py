@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
 from torch import Tensor
 
-from cacl.kernels import symmetric_reference
+from cacl.kernels import symmetric_cpu, symmetric_reference
 from cacl.kernels.symmetric import symmetric_contrast
 from tests.kernels.symmetric_truth import (
     DTYPES,
@@ -100,14 +101,33 @@ def test_finite_differences_in_float64() -> None:
     assert torch.autograd.gradcheck(lambda *x: symmetric_contrast(*x).loss, inputs)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("elements", [1, 2 * 129, 2000, 2 * 129 * 128])
-def test_more_rows_than_are_taken_at_once(monkeypatch: pytest.MonkeyPatch, elements: int) -> None:
-    """One row is taken at a time, or seven, or all but one."""
+def test_more_rows_than_are_taken_at_once(
+    monkeypatch: pytest.MonkeyPatch, set_threads: Callable[[int], None], elements: int, threads: int
+) -> None:
+    """One row is taken at a time, or seven, or all but one. Threads share them, if a single one does not take all."""
+    set_threads(threads)
     monkeypatch.setattr(symmetric_reference, "CPU_CHUNK_LOGITS", elements)
+    monkeypatch.setattr(symmetric_cpu, "CHUNK_LOGITS", elements)
     given = random_inputs(Size(129, 16, 0.07), torch.float32)
     assert len(symmetric_reference.row_chunks(given.first, given.second)) > 1
     check(given)
     compare(given, forward_backward_by_ranks(given, (100, 29)))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_threads_without_gradients(
+    monkeypatch: pytest.MonkeyPatch,
+    set_threads: Callable[[int], None],
+    mode: Callable[[], AbstractContextManager[None]],
+) -> None:
+    set_threads(3)
+    monkeypatch.setattr(symmetric_cpu, "CHUNK_LOGITS", 2000)
+    given = random_inputs(Size(129, 16, 0.07), torch.float32)
+    with mode():
+        result = symmetric_contrast(*given[:3])
+    compare(given, result._asdict())
 
 
 def test_vectors_of_any_length() -> None:
@@ -202,6 +222,16 @@ def test_a_video_that_is_twice_in_the_batch(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("kind", ["each its own", "each the next", "all alike", "all opposite"])
 def test_the_most_alike_and_the_most_unlike_do_not_overflow(kind: str, temperature: float, dtype: torch.dtype) -> None:
     check_extremes(CPU, kind, temperature, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kind", ["all alike", "all opposite"])
+@pytest.mark.parametrize("beyond", [-1, 1])
+def test_log_sums_around_the_bound_of_plain_powers(kind: str, beyond: int, dtype: torch.dtype) -> None:
+    """The log-sum of 69 others is log(69) above their logits, which are 1/T or -1/T."""
+    bound = symmetric_cpu.MAX_LOGSUMEXP
+    own = math.log(69) if kind == "all alike" else -math.log(69)
+    check_extremes(CPU, kind, 1 / (bound + beyond - own), dtype)
 
 
 @pytest.mark.parametrize("where", ["first", "second", "d_loss"])
