@@ -13,6 +13,7 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
 
 from cacl.reports.figures import FAINT, INK, SERIES, new_figure, save_figure
+from cacl.reports.page import printable
 
 MOST_NUMBERS, MOST_NAMES = 10, 40
 """Up to so many classes have numbers in the cells, and names at the axes."""
@@ -114,8 +115,8 @@ def _name_classes(axes: Axes, classes: Sequence[str]) -> None:
         axes.set_yticks([], [])
         return
     ticks = np.arange(len(classes)) + 0.5
-    names = [name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…" for name in classes]
+    names = [printable(name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…") for name in classes]
     size = 9 if len(classes) <= MOST_NUMBERS else 7
-    axes.set_xticks(ticks, names, rotation=90, fontsize=size, parse_math=False)
-    axes.set_yticks(ticks, names, fontsize=size, parse_math=False)
+    axes.set_xticks(ticks, names, rotation=90, fontsize=size)
+    axes.set_yticks(ticks, names, fontsize=size)
     axes.tick_params(length=0, labelcolor=FAINT)

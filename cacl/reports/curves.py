@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cacl.config import Config
 from cacl.reporting.sinks.jsonl import METRICS_NAME
-from cacl.reports.figures import FAINT, SERIES, new_figure, save_figure
+from cacl.reports.figures import FAINT, SERIES, figure_names, new_figure, save_figure
 from cacl.reports.scalar_groups import Group, describe_group, group_scalars, reference_line
 
 LogLine: TypeAlias = Mapping[str, float | None]
@@ -49,8 +49,6 @@ class CurveFigure(NamedTuple):
     title: str
     section: str
     caption: str
-    name: str
-    """The name of its files, without their ends."""
     svg: Markup
 
 
@@ -82,9 +80,10 @@ def draw_curves(log: Sequence[LogLine], config: Config, folder: Path) -> list[Cu
         The figures, in the order of the page.
     """
     last_step = log[-1]["step"] or 0 if log else 0
+    groups = group_scalars(_names(log), config)
     return [
-        _draw(group, [_curve(name, group, log) for name in scalars], last_step, config, folder)
-        for group, scalars in group_scalars(_names(log), config).items()
+        _draw(name, group, [_curve(scalar, group, log) for scalar in groups[group]], last_step, config, folder)
+        for name, group in zip(figure_names(groups), groups, strict=True)
     ]
 
 
@@ -144,7 +143,9 @@ def _spoken(label: str) -> str:
     return re.sub(r"\bcnn\b", "CNN", label.replace("_", " ").replace(".", ", "))
 
 
-def _draw(group: str, curves: Sequence[Curve], last_step: float, config: Config, folder: Path) -> CurveFigure:
+def _draw(
+    name: str, group: str, curves: Sequence[Curve], last_step: float, config: Config, folder: Path
+) -> CurveFigure:
     about = describe_group(group)
     labels = [curve.label for curve in curves]
     reference = reference_line(group, config)
@@ -161,9 +162,8 @@ def _draw(group: str, curves: Sequence[Curve], last_step: float, config: Config,
         _set_up_axes(axes, about, last_step)
         if entries:
             figure.legend(loc="outside upper left", ncols=columns)
-        name = re.sub(r"\W", "_", group)
         svg = save_figure(figure, folder, name, _alternative(about.title, curves, reference))
-    return CurveFigure(about.title, about.section, _caption(about, curves, size), name, svg)
+    return CurveFigure(about.title, about.section, _caption(about, curves, size), svg)
 
 
 def _draw_curve(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str, number: int) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,29 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import get_font_names
 
 from cacl.files import atomic_write
 
 INK, FAINT, RULE = "#1d2733", "#69747f", "#e3e7eb"
 SERIES = ("#1f7a8c", "#c8641b", "#7b5ea7", "#4d8a3d", "#b8405e", "#6b7885")
 """The colours of curves. Each differs from its neighbours in lightness, too."""
+FONTS = (
+    "DejaVu Sans",
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "WenQuanYi Zen Hei",
+    "PingFang SC",
+    "Microsoft YaHei",
+    "Noto Sans Devanagari",
+    "Noto Sans Thai",
+    "Arial Unicode MS",
+)
+"""The fonts of letters, of those that are installed: each where the ones before it lack a letter. Matplotlib has the
+first."""
 STYLE: dict[Any, Any] = {
     "font.size": 9,
+    "text.parse_math": False,  # Names may have dollar signs.
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": FAINT,
@@ -39,6 +56,8 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "cacl",  # the same figure, the same file
 }
 PNG_DPI = 200
+NAME_LENGTH = 50
+"""The letters of the name of a file at most: with four bytes for each, file systems take it."""
 
 _VARIABLES = {INK: "--ink", FAINT: "--faint", RULE: "--rule"} | {
     color: f"--series-{number}" for number, color in enumerate(SERIES)
@@ -54,14 +73,30 @@ def new_figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
         width: Inches.
         height: Inches.
     """
-    with matplotlib.rc_context(STYLE):
+    fonts = [name for name in FONTS if name in get_font_names()]
+    style: dict[Any, Any] = STYLE | {"font.family": fonts}
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # The figure has a box in its place.
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, figure.add_subplot()
 
 
-def figure_name(*parts: str) -> str:
-    """Returns the name of a figure's files: some words, with an underscore for all but letters and digits."""
-    return re.sub(r"[\W_]+", "_", " ".join(parts)).strip("_")
+def figure_names(titles: Iterable[str]) -> list[str]:
+    """Names the files of the figures of a page: by their titles, with an underscore for all but letters and digits.
+
+    Where two names would differ in nothing but upper and lower case, which some file systems take for the same, a
+    number is added.
+
+    Args:
+        titles: Some words for each of the figures.
+    """
+    names: list[str] = []
+    for title in titles:
+        name = re.sub(r"[\W_]+", "_", title).strip("_")[:NAME_LENGTH] or "figure"
+        numbered = (f"{name}_{number}" for number in itertools.count(2))
+        taken = {other.casefold() for other in names}
+        names.append(next(free for free in itertools.chain([name], numbered) if free.casefold() not in taken))
+    return names
 
 
 def save_figure(figure: Figure, folder: Path, name: str, alt: str) -> Markup:

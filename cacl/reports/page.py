@@ -69,8 +69,13 @@ def write_page(folder: Path, template: str, *, title: str, **values: Any) -> Pat
     written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     text = _TEMPLATES.get_template(template).render(title=title, written=written, versions=_versions(), **values)
     with atomic_write(file) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # Names of files may be no UTF-8.
+        temporary.write_text(printable(text), encoding="utf-8")
     return file
+
+
+def printable(text: str) -> str:
+    """Returns a text with backslashes for what is no UTF-8 in it, as in names of files."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _versions() -> Mapping[str, str]:

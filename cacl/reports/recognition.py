@@ -14,7 +14,7 @@ from cacl.evaluation.finetuned import FinetunedTable
 from cacl.evaluation.recognition import CLASSIFIERS, Classification, RecognitionTable
 from cacl.evaluation.score_tables import interval_note, recognition_scores
 from cacl.reports.confusion import confusion_figure, frequent_confusions
-from cacl.reports.figures import figure_name
+from cacl.reports.figures import figure_names
 from cacl.reports.page import write_page
 from cacl.reports.previews import video_strips
 
@@ -53,13 +53,14 @@ def write_recognition_page(
     panels = [panel for table in tables for panel in _panels(table)]
     videos = sorted({video for panel in panels for video in panel.mistakes})
     strips = video_strips(config, catalog, videos, on_progress)
+    names = figure_names(f"confusion {panel.name}" for panel in panels)
     return write_page(
         folder,
         "recognition.html",
         title="Action recognition",
         scores=[recognition_scores(table) for table in tables],
         note=interval_note("the videos that are classified"),
-        panels=[_described(folder, panel, strips) for panel in panels],
+        panels=[_described(folder, name, panel, strips) for name, panel in zip(names, panels, strict=True)],
         most=MISTAKES,
         root=str(catalog.root),
         config=configuration.to_toml(config),
@@ -87,7 +88,7 @@ def _mistakes(table: RecognitionTable | FinetunedTable, result: Classification) 
     return wrong[(-result.confidences[wrong]).argsort(kind="stable")][:MISTAKES].tolist()
 
 
-def _described(folder: Path, panel: Panel, strips: dict[int, str]) -> dict[str, Any]:
+def _described(folder: Path, figure_name: str, panel: Panel, strips: dict[int, str]) -> dict[str, Any]:
     """What the page says of a panel."""
     name, table, result, mistakes = panel
     totals, videos = result.confusion.sum(1), table.catalog.videos
@@ -98,9 +99,7 @@ def _described(folder: Path, panel: Panel, strips: dict[int, str]) -> dict[str, 
     ]
     return {
         "name": name,
-        "figure": confusion_figure(
-            folder, figure_name("confusion", name), result.confusion, table.classes, "true class", "guessed class"
-        ),
+        "figure": confusion_figure(folder, figure_name, result.confusion, table.classes, "true class", "guessed class"),
         "confusions": frequent_confusions(result.confusion, table.classes),
         "per_class": sorted(per_class, key=lambda row: (row[2], row[0])),
         "wrong": int(totals.sum() - np.trace(result.confusion)),

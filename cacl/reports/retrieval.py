@@ -15,8 +15,8 @@ from cacl.config import Config
 from cacl.evaluation.retrieval import TOP_K, FeatureScores, RetrievalTable
 from cacl.evaluation.score_tables import interval_note, retrieval_scores
 from cacl.reports.confusion import confusion_figure, frequent_confusions
-from cacl.reports.figures import FAINT, SERIES, figure_name, new_figure, save_figure
-from cacl.reports.page import write_page
+from cacl.reports.figures import FAINT, SERIES, figure_names, new_figure, save_figure
+from cacl.reports.page import printable, write_page
 from cacl.reports.previews import MAX_STRIPS, video_strips
 
 APART = 1.035
@@ -47,6 +47,10 @@ def write_retrieval_page(
     shown, step = _choose_queries(first, features)
     videos = _videos_of(first, features, shown)
     strips = video_strips(config, first.catalog, videos, on_progress)
+    by_panel = [(table, feature) for table in tables for feature in features]
+    titles = [f"recall {table.label}" for table in tables]
+    titles += [f"confusion {table.label} {feature}" for table, feature in by_panel]
+    names = iter(figure_names(titles))
     return write_page(
         folder,
         "retrieval.html",
@@ -55,12 +59,12 @@ def write_retrieval_page(
             {
                 "label": table.label,
                 "scores": retrieval_scores(table),
-                "figure": _recall_figure(folder, table),
+                "figure": _recall_figure(folder, next(names), table),
             }
             for table in tables
         ],
         note=interval_note("the queries"),
-        panels=[_panel(folder, table, feature) for table in tables for feature in features],
+        panels=[_panel(folder, name, *panel) for name, panel in zip(names, by_panel, strict=True)],
         data=_data(tables, features, shown, videos, strips),
         queries=first.num_queries,
         shown=len(shown),
@@ -114,10 +118,10 @@ def _data(
             for row in rows
         ]
     return {
-        "paths": [first.catalog.videos[video].path for video in videos],
+        "paths": [printable(first.catalog.videos[video].path) for video in videos],
         "strips": [strips.get(video) for video in videos],
         "queries": [place[first.queries[row]] for row in rows],
-        "labels": {table.label: [table.labels[video] for video in videos] for table in tables},
+        "labels": {table.label: [printable(table.labels[video]) for video in videos] for table in tables},
         "nearest": nearest,
         "panels": [{"label": table.label, "feature": feature} for table in tables for feature in features],
         "precisions": {
@@ -127,7 +131,7 @@ def _data(
     }
 
 
-def _panel(folder: Path, table: RetrievalTable, feature: str) -> dict[str, Any]:
+def _panel(folder: Path, name: str, table: RetrievalTable, feature: str) -> dict[str, Any]:
     """What the page says of one labelling and one feature."""
     _, neighbors, _ = _of(table, feature)
     found = [
@@ -138,7 +142,6 @@ def _panel(folder: Path, table: RetrievalTable, feature: str) -> dict[str, Any]:
     counts = np.zeros((len(classes), len(classes)), np.int64)
     for label, nearest in found:
         counts[number_of[label], number_of[nearest]] += 1
-    name = figure_name("confusion", table.label, feature)
     return {
         "name": f"{feature}, by {table.label}",
         "figure": confusion_figure(folder, name, counts, classes, "label of the query", "label of its nearest video"),
@@ -146,24 +149,24 @@ def _panel(folder: Path, table: RetrievalTable, feature: str) -> dict[str, Any]:
     }
 
 
-def _recall_figure(folder: Path, table: RetrievalTable) -> Markup:
+def _recall_figure(folder: Path, name: str, table: RetrievalTable) -> Markup:
     """Draws the recall of all features at k, with their intervals."""
     described = []
     colors, baselines = dict[str, str](), iter(BASELINE_STYLES * len(table.scores))
     with new_figure(7.2, 3.8) as (figure, axes):
-        for number, (name, scores) in enumerate(table.scores.items()):
-            encoder, _, state = name.rpartition(", ")
+        for number, (feature, scores) in enumerate(table.scores.items()):
+            encoder, _, state = feature.rpartition(", ")
             color = FAINT if not encoder else colors.setdefault(encoder, SERIES[len(colors) % len(SERIES)])
             style = {"trained": "o-", "untrained": "s--"}.get(state) or next(baselines)
             recalls = [100 * value for value in scores.means[: len(TOP_K)]]
             bounds = 100 * np.array(scores.intervals or [(mean, mean) for mean in scores.means])[: len(TOP_K)].T
             errors = np.abs(bounds - recalls)
             places = np.array(TOP_K) * APART ** (number - len(table.scores) / 2)
-            axes.errorbar(places, recalls, errors, fmt=style, color=color, markersize=4, elinewidth=0.8, label=name)
-            described.append(f"{name} {recalls[0]:.1f}")
+            axes.errorbar(places, recalls, errors, fmt=style, color=color, markersize=4, elinewidth=0.8, label=feature)
+            described.append(f"{feature} {recalls[0]:.1f}")
         axes.set(xscale="log", xlabel="k, nearest videos", ylabel="R@k in %", ylim=(0, 102))
         axes.set_xticks(TOP_K, [str(k) for k in TOP_K])
         axes.set_xticks([], minor=True)
         figure.legend(loc="outside right upper")
         alt = f"Recall at k by {table.label}, from 1 to {TOP_K[-1]}. R@1 in %: {'; '.join(described)}"
-        return save_figure(figure, folder, figure_name("recall", table.label), alt)
+        return save_figure(figure, folder, name, alt)

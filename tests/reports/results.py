@@ -6,12 +6,14 @@ from typing import Any
 Evaluate = Callable[..., Any]
 """Calls `cacl eval ... --json`, and returns what it printed; `evaluate` is the fixture of this kind."""
 
+HTML = ["run/<b>&amp;.mp4", "walk/'\"</script><script>alert(1)</script>.mp4"]
+"""Paths that are not what they look like."""
 _NAMES = [f"{label}/{number}.mp4" for label in ("run", "walk") for number in range(5)]
-_NAMES += ["run/<b>&amp;.mp4", "walk/<b>&amp;.mp4"]
+_NAMES += HTML
 LABELS = {
     "label": {name: name.partition("/")[0] for name in _NAMES},
     "colour": {name: ("red", "blue")[number % 2] for number, name in enumerate(_NAMES)},
 }
-"""The labels of the videos by their path. Some paths are HTML."""
-TEST = ("run/4.mp4", "walk/4.mp4", "run/<b>&amp;.mp4", "walk/<b>&amp;.mp4")
+"""The labels of the videos by their path."""
+TEST = ("run/4.mp4", "walk/4.mp4", *HTML)
 """The paths of the test videos."""
