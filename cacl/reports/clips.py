@@ -30,7 +30,7 @@ def write_clips_page(config: Config, training_videos: Catalog, clips: int, folde
         The page.
 
     Raises:
-        DataError: None of the clips can be loaded.
+        DataError: None of the clips can be loaded, or the page cannot be written.
     """
     loader = ClipLoader.from_config(config, catalog=training_videos, batch_size=clips, split=None)
     batch = next(loader.epoch(0))

@@ -78,6 +78,9 @@ def draw_curves(log: Sequence[LogLine], config: Config, folder: Path) -> list[Cu
 
     Returns:
         The figures, in the order of the page.
+
+    Raises:
+        DataError: A file cannot be written.
     """
     last_step = log[-1]["step"] or 0 if log else 0
     groups = group_scalars(_names(log), config)

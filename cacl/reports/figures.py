@@ -19,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
 
-from cacl.files import atomic_write
+from cacl.reports.page import report_file
 
 INK, FAINT, RULE = "#1d2733", "#69747f", "#e3e7eb"
 SERIES = ("#1f7a8c", "#c8641b", "#7b5ea7", "#4d8a3d", "#b8405e", "#6b7885")
@@ -110,14 +110,17 @@ def save_figure(figure: Figure, folder: Path, name: str, alt: str) -> Markup:
 
     Returns:
         The figure as SVG for a page, where its colours are those of the page.
+
+    Raises:
+        DataError: The files cannot be written.
     """
     FigureCanvasAgg(figure)
-    with atomic_write(folder / f"{name}.png") as temporary:
+    with report_file(folder / f"{name}.png") as temporary:
         figure.savefig(temporary, format="png", dpi=PNG_DPI, facecolor="white")
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = file.getvalue()
-    with atomic_write(folder / f"{name}.svg") as temporary:
+    with report_file(folder / f"{name}.svg") as temporary:
         temporary.write_text(svg, encoding="utf-8")
     return _for_page(svg, name, alt)
 

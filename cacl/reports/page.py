@@ -6,7 +6,9 @@ A content security policy in the page keeps browsers from loading anything, what
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from cacl import __version__
-from cacl.errors import UsageError
+from cacl.errors import DataError, UsageError, reason_of
 from cacl.files import atomic_write
 
 PAGE_NAME = "index.html"
@@ -44,13 +46,34 @@ def make_report_folder(folder: Path, option: str = "--report") -> Path:
         The folder.
 
     Raises:
-        UsageError: No such folder can be made.
+        UsageError: No such folder can be made, or none of its files.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{option} {folder}: no such folder can be made ({error.strerror})") from None
+        raise UsageError(f"{option} {folder}: no such folder can be made ({reason_of(error)})") from None
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UsageError(f"{option} {folder}: cannot be written into ({reason_of(error)})") from None
     return folder
+
+
+@contextmanager
+def report_file(file: Path) -> Iterator[Path]:
+    """Yields a temporary path, which becomes a file of a report when the block ends, as in `atomic_write`.
+
+    Args:
+        file: The file. Its folder must exist.
+
+    Raises:
+        DataError: The file cannot be written.
+    """
+    try:
+        with atomic_write(file) as temporary:
+            yield temporary
+    except OSError as error:
+        raise DataError(f"{file}: cannot be written ({reason_of(error)})") from None
 
 
 def write_page(folder: Path, template: str, *, title: str, **values: Any) -> Path:
@@ -64,11 +87,14 @@ def write_page(folder: Path, template: str, *, title: str, **values: Any) -> Pat
 
     Returns:
         The file that was written, whole or not at all.
+
+    Raises:
+        DataError: The file cannot be written.
     """
     file = folder / PAGE_NAME
     written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     text = _TEMPLATES.get_template(template).render(title=title, written=written, versions=_versions(), **values)
-    with atomic_write(file) as temporary:
+    with report_file(file) as temporary:
         temporary.write_text(printable(text), encoding="utf-8")
     return file
 

@@ -48,6 +48,9 @@ def write_recognition_page(
 
     Returns:
         The page.
+
+    Raises:
+        DataError: A file cannot be written.
     """
     catalog = tables[0].catalog
     panels = [panel for table in tables for panel in _panels(table)]

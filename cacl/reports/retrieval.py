@@ -41,6 +41,9 @@ def write_retrieval_page(
 
     Returns:
         The page.
+
+    Raises:
+        DataError: A file cannot be written.
     """
     first = tables[0]
     features = [name for name in first.scores if name.endswith(", trained")]

@@ -32,7 +32,7 @@ def write_search_page(result: SearchResult, folder: Path) -> Path:
         The page. A match whose file is gone or damaged by now is named without a preview.
 
     Raises:
-        DataError: The query cannot be decoded any more.
+        DataError: The query cannot be decoded any more, or the page cannot be written.
         CheckpointError: The encoder of the index, which has its configuration, cannot be read.
     """
     config = EncoderWeights.read(Path(result.index, ENCODER_NAME)).config

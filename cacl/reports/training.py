@@ -93,8 +93,8 @@ class TrainingReport:
         """Writes the page. Where that fails, the run goes on without it."""
         try:
             write_training_page(self.folder, self.run, self._samples, Progress(self._steps, ended))
-        except OSError as error:
-            log.warning("warning: --report %s: the page cannot be written (%s)", self.folder, error.strerror)
+        except (CaclError, OSError) as error:
+            log.warning("warning: --report: %s", error)
 
 
 def write_training_page(folder: Path, run: Path, samples: Samples | None, progress: Progress) -> Path:

@@ -279,7 +279,10 @@ def test_a_full_disk_does_not_stop_the_training(tmp_path: Path, caplog: pytest.L
     state = TrainState(tiny_config(run), 100, torch.device("cpu"))
     with TrainingReport(tmp_path / "gone", run) as report:
         report(state, no_catalog(4), tiny_batch(4), last=False)
-    assert caplog.messages[0].startswith(f"warning: --report {tmp_path}/gone: the page cannot be written (No such file")
+    assert (
+        caplog.messages[0]
+        == f"warning: --report: {tmp_path}/gone/loss.png: cannot be written (No such file or directory)"
+    )
 
 
 def test_pages_are_written_no_more_often_than_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
