@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cacl.commands.options import AsJson, ConfigName, Imports, Overrides
-from cacl.commands.output import print_result
+from cacl.commands.output import is_first_process, print_result
 
 if TYPE_CHECKING:
     from cacl.loaders.catalog.catalog import Catalog
@@ -182,11 +182,16 @@ def look(
     else:
         settings, given = configuration.load(config, overrides or [], arguments), None
     make_report_folder(out, "--out")
-    with distributed.process_group(settings.train.device) as device, Console() as console:
+    with (
+        distributed.process_group(settings.train.device) as device,
+        Console(enabled=distributed.rank() == 0) as console,
+    ):
         if given is not None:
             settings = choose_config(settings, given, device, console)
-        page = write_clips_page(settings, find_training_videos(settings, console, None), clips, out)
-    print_result({"page": str(page)}, as_json, lambda: print(page))
+        training_videos = find_training_videos(settings, console, None)
+        if is_first_process():
+            page = write_clips_page(settings, training_videos, clips, out)
+            print_result({"page": str(page)}, as_json, lambda: print(page))
 
 
 def _print_roots(catalog: Catalog) -> None:

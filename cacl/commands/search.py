@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cacl.commands.options import AsJson, Imports, Overrides, Report
-from cacl.commands.output import print_message, print_result, print_table
+from cacl.commands.output import is_first_process, print_message, print_result, print_table
 
 if TYPE_CHECKING:
     from cacl.search.embed import EmbedSummary
@@ -77,9 +77,9 @@ def search(
     if report:
         make_report_folder(report)
     result = search(index, query, from_seconds=from_seconds, to_seconds=to_seconds, top=top, overrides=overrides or [])
-    if report:
-        print_message(f"report: {write_search_page(result, report)}")
     print_result(result.to_json(), as_json, lambda: _print_matches(result))
+    if report and is_first_process():
+        print_message(f"report: {write_search_page(result, report)}")
 
 
 def _print_summary(summary: EmbedSummary) -> None:
