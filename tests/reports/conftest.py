@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from cacl.cli import main
 from cacl.training.trainer import train
+from tests.reports.accessibility import accessibility_problems
 from tests.reports.results import LABELS, TEST, Evaluate
 from tests.tiny import tiny_config
 
@@ -38,7 +39,8 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     """`open_page(file, color_scheme="dark")` shows a page. At the end of the test none may have had anything to say on
-    the console, asked for anything beside its own file, or be wider than the window."""
+    the console, asked for anything beside its own file, be wider than the window, or lack what the keyboard and screen
+    readers need."""
     contexts, complaints, requests, pages = [], [], [], []
 
     def show(file: Path, *, width: int = 1200, height: int = 900, **options: Any) -> Page:
@@ -54,10 +56,12 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
         return page
 
     yield show
+    missing = [problem for page in pages for problem in accessibility_problems(page)]
     too_wide = [page.evaluate("document.documentElement.scrollWidth > innerWidth") for page in pages]
     for context in contexts:
         context.close()
     assert complaints == []
+    assert missing == []
     assert not [url for url in requests if not url.startswith(("file:", "data:", "blob:"))]
     assert not any(too_wide)
 

@@ -7,6 +7,7 @@ from playwright.sync_api import Page
 
 from cacl.cli import main
 from tests.reports.strips import frames_of
+from tests.reports.training_runs import levenshtein
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def test_the_shuffled_copy_has_the_frames_of_the_query_view(page: Path, open_pag
     query, shuffled = (frames_of(source) for source in sources[:2])
     order = [int(np.argmin([np.abs(frame - other).mean() for other in query])) for frame in shuffled]
     assert sorted(order) == list(range(8))
-    assert f"true order: {_levenshtein(order)} of" in card.inner_text()
+    assert f"true order: {levenshtein(order)} of" in card.inner_text()
 
 
 def test_previews_pause_by_keyboard_and_for_those_who_ask(page: Path, open_page: Callable[..., Page]) -> None:
@@ -54,18 +55,12 @@ def test_previews_pause_by_keyboard_and_for_those_who_ask(page: Path, open_page:
     shown.keyboard.press("Enter")
     assert shown.evaluate(state) == "none"
     assert shown.get_by_role("button").inner_text() == "Play previews"
-    assert open_page(page, reduced_motion="reduce").evaluate(state) == "none"
+    for script in (True, False):
+        still = open_page(page, reduced_motion="reduce", java_script_enabled=script)
+        assert still.evaluate(state) == "none"
+        assert still.get_by_role("button").count() == script
 
 
 def test_it_fits_a_phone_and_has_a_dark_form(page: Path, open_page: Callable[..., Page]) -> None:
     shown = open_page(page, width=360, height=700, color_scheme="dark")
     assert shown.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(18, 23, 28)"
-
-
-def _levenshtein(order: list[int]) -> int:
-    row = list(range(len(order) + 1))
-    for i, value in enumerate(order, 1):
-        before, row[0] = row[0], i
-        for j in range(1, len(order) + 1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (value != j - 1))
-    return row[-1]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import resource
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from playwright.sync_api import Page
 
 from cacl.errors import DataError, UsageError
+from cacl.reports.figures import SERIES
 from cacl.reports.page import make_report_folder, write_page
 
 
@@ -49,3 +52,27 @@ def write_empty_page(folder: Path, **values: Any) -> Path:
     """Writes a page of no clips."""
     empty = {"clips": [], "failures": [], "frames": 4, "stride": 1, "size": 16, "videos": 0, "root": "", "config": ""}
     return write_page(folder, "clips.html", **empty | values)
+
+
+@pytest.mark.parametrize("form", ["light", "dark"])
+def test_text_can_be_told_from_its_background(form: str) -> None:
+    """By the contrast ratios that WCAG 2.2 asks for, 4.5 for text (1.4.3) and 3 for curves (1.4.11)."""
+    css = (files("cacl.reports") / "templates/page.css").read_text()
+    light, dark = (dict(re.findall(r"--([\w-]+): #(\w{6})", part)) for part in css.split("prefers-color-scheme: dark"))
+    colors = light if form == "light" else light | dark
+    for name in ("ink", "faint", "link", "right", "wrong"):
+        assert all(contrast(colors[name], colors[behind]) >= 4.5 for behind in ("paper", "panel")), name
+    for number in range(len(SERIES)):
+        assert all(contrast(colors[f"series-{number}"], colors[behind]) >= 3 for behind in ("paper", "panel")), number
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast ratio of two colours by the definition of WCAG 2.2."""
+
+    def luminance(color: str) -> float:
+        shares = [int(color[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+        linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+        return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    darker, lighter = sorted((luminance(one), luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
