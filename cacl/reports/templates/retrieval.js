@@ -22,14 +22,13 @@
   const line = (text, className = "") => element("div", { className }, text);
 
   const drawn = new IntersectionObserver((entries) => {
-    for (const { isIntersecting, target } of entries) {
-      if (!isIntersecting) continue;
-      drawn.unobserve(target);
-      draw(target, shown[target.dataset.number]);
-    }
+    for (const { isIntersecting, target } of entries) if (isIntersecting && target.matches(".empty")) draw(target);
   }, { rootMargin: "600px" });
 
-  const draw = (card, query) => {
+  const draw = (card) => {
+    drawn.unobserve(card);
+    card.classList.remove("empty");
+    const query = shown[card.dataset.number];
     const path = data.paths[query.video];
     card.querySelector("figure").replaceWith(clip(query.video, `query ${path}, ${query.label}`, "", "query"));
     card.querySelector("ol").append(...query.nearest.map(([video, similarity], number) => {
@@ -48,8 +47,8 @@
     const mark = element("span", { className: "mark" }, `${MARKS[query.outcome]} ${query.outcome}`);
     const about = element("div", { className: `about ${query.outcome}` },
       element("h4", {}, data.paths[query.video]),
-      element("p", {}, `${query.label}; nearest video `, mark, `; average precision ${percent} %`));
-    const made = element("li", { className: "card query" }, about, element("figure", { className: "clip" }),
+      element("p", {}, element("bdi", {}, query.label), "; nearest video ", mark, `; average precision ${percent} %`));
+    const made = element("li", { className: "card query empty" }, about, element("figure", { className: "clip" }),
       element("ol", { className: "row" }));
     made.dataset.number = number;
     return made;
@@ -91,6 +90,7 @@
   panel.addEventListener("change", () => { nameClasses(); show(); });
   className.addEventListener("change", show);
   outcome.addEventListener("change", show);
+  addEventListener("beforeprint", () => list.querySelectorAll(".empty").forEach(draw));
   nameClasses();
   show();
 }
