@@ -12,9 +12,8 @@ from cacl.errors import DataError
 from cacl.kernels.edit_distance import edit_distance_to_identity
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.clip_loader import ClipLoader
-from cacl.method.dual_encoder import shuffle_frames
 from cacl.reports.page import write_page
-from cacl.reports.previews import make_strip
+from cacl.reports.previews import view_strips
 
 
 def write_clips_page(config: Config, training_videos: Catalog, clips: int, folder: Path) -> Path:
@@ -37,18 +36,12 @@ def write_clips_page(config: Config, training_videos: Catalog, clips: int, folde
     failures = [failure.reason for failure in batch.failures]
     if not len(batch):
         raise DataError(failures[0])
-    shuffled = shuffle_frames(batch.query, batch.order)
     distances = edit_distance_to_identity(batch.order)
     shown = []
     for row, index in enumerate(batch.index.tolist()):
         plan = loader.sampler.plan(index)
-        strips = {
-            "query view": make_strip(batch.query[row]),
-            "its shuffled copy": make_strip(shuffled[row]),
-            "key view": make_strip(batch.key[row]),
-        }
         described = _described(training_videos.videos[plan.video], plan)
-        shown.append(described | {"strips": strips, "distance": int(distances[row])})
+        shown.append(described | {"strips": view_strips(batch, row), "distance": int(distances[row])})
     return write_page(
         folder,
         "clips.html",

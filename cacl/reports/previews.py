@@ -17,9 +17,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.loaders.catalog.catalog import Catalog
 from cacl.loaders.clip_loader import ClipLoader
+from cacl.method.dual_encoder import shuffle_frames
 
 FRAMES = 8
 """The number of frames of a strip; `page.css` has it, too."""
@@ -71,6 +73,24 @@ def make_strip(clip: Tensor, most_bytes: float = math.inf) -> str:
         if len(strip) <= most_bytes:
             break
     return strip
+
+
+def view_strips(batch: ClipBatch, row: int) -> dict[str, str]:
+    """Makes the strips of a training clip.
+
+    Args:
+        batch: The clips of a step.
+        row: The position of the clip among them.
+
+    Returns:
+        The strips of both views and of the shuffled copy, by what they are called on a page.
+    """
+    query = batch.query[row : row + 1]
+    return {
+        "query view": make_strip(query[0]),
+        "its shuffled copy": make_strip(shuffle_frames(query, batch.order[row : row + 1])[0]),
+        "key view": make_strip(batch.key[row]),
+    }
 
 
 def video_strips(

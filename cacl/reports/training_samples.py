@@ -11,9 +11,8 @@ from torch import Tensor
 from cacl.clips import ClipBatch
 from cacl.kernels.edit_distance import edit_distance_to_identity
 from cacl.loaders.catalog.catalog import Catalog
-from cacl.method.dual_encoder import shuffle_frames
 from cacl.method.losses import order_distances
-from cacl.reports.previews import make_strip
+from cacl.reports.previews import view_strips
 from cacl.training.train_state import TrainState
 
 SAMPLES = 6
@@ -30,7 +29,7 @@ class Sample(NamedTuple):
     path: str
     label: str | None
     strips: dict[str, str]
-    """What `make_strip` makes of its views, by their names."""
+    """Its strips, as `view_strips` returns them."""
     distance: int
     """The edit distance of the shuffled copy to the true order."""
     predicted: int | None
@@ -60,17 +59,11 @@ def take_samples(state: TrainState, catalog: Catalog, batch: ClipBatch) -> Sampl
     """
     distances = edit_distance_to_identity(batch.order).long().cpu()
     predicted = predict_distances(state, batch)
-    shuffled = shuffle_frames(batch.query[:SAMPLES], batch.order[:SAMPLES])
     clips = []
     for row, video in enumerate(batch.video[:SAMPLES].tolist()):
-        strips = {
-            "query view": make_strip(batch.query[row]),
-            "its shuffled copy": make_strip(shuffled[row]),
-            "key view": make_strip(batch.key[row]),
-        }
         record = catalog.videos[video]
         guess = None if predicted is None else int(predicted[row])
-        clips.append(Sample(record.path, record.label, strips, int(distances[row]), guess))
+        clips.append(Sample(record.path, record.label, view_strips(batch, row), int(distances[row]), guess))
     constant = (distances - distances.median()).abs().double().mean()
     error = None if predicted is None else float((distances - predicted).abs().double().mean())
     return Samples(state.step, clips, len(batch), error, float(constant))
