@@ -113,6 +113,8 @@ def test_all_queries_are_printed(page: Page) -> None:
     page.set_viewport_size({"width": 1200, "height": 100})
     assert page.locator(".query").count() > page.locator(".query:has(li)").count()
     page.pdf()
+    page.emulate_media(media="print")
+    assert page.locator(".query").last.evaluate("card => getComputedStyle(card).contentVisibility") == "visible"
     assert page.locator(".query").count() == page.locator(".query:has(li)").count() == 4
 
 
