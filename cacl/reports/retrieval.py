@@ -77,7 +77,7 @@ def write_retrieval_page(
     )
 
 
-def _of(table: RetrievalTable, feature: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _by_query(table: RetrievalTable, feature: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What a table has of each query by a feature: its scores, its nearest videos, and their similarities."""
     scores: FeatureScores = table.scores[feature]
     assert scores.of_queries is not None
@@ -88,14 +88,14 @@ def _of(table: RetrievalTable, feature: str) -> tuple[np.ndarray, np.ndarray, np
 
 def _choose_queries(table: RetrievalTable, features: Sequence[str]) -> tuple[np.ndarray, int]:
     """Chooses rows of queries, the worst first by the first feature: each n-th, for the least n that is possible."""
-    order = _of(table, features[0])[0][:, -1].argsort(kind="stable")
+    order = _by_query(table, features[0])[0][:, -1].argsort(kind="stable")
     step = next(n for n in itertools.count(1) if len(_videos_of(table, features, order[::n])) <= MAX_STRIPS)
     return order[::step], step
 
 
 def _videos_of(table: RetrievalTable, features: Sequence[str], rows: np.ndarray) -> list[int]:
     """The positions of these queries and their nearest videos in the catalog."""
-    neighbors = [_of(table, feature)[1][rows].ravel() for feature in features]
+    neighbors = [_by_query(table, feature)[1][rows].ravel() for feature in features]
     found = np.unique(np.concatenate([np.array(table.queries)[rows], *neighbors]))
     return found[found >= 0].tolist()
 
@@ -111,7 +111,7 @@ def _data(
     first, place = tables[0], {video: number for number, video in enumerate(videos)}
     nearest = {}
     for feature in features:
-        _, neighbors, similarities = _of(first, feature)
+        _, neighbors, similarities = _by_query(first, feature)
         nearest[feature] = [
             [
                 [place[video], round(similarity, 4)]
@@ -128,7 +128,7 @@ def _data(
         "nearest": nearest,
         "panels": [{"label": table.label, "feature": feature} for table in tables for feature in features],
         "precisions": {
-            table.label: {feature: _of(table, feature)[0][rows, -1].tolist() for feature in features}
+            table.label: {feature: _by_query(table, feature)[0][rows, -1].tolist() for feature in features}
             for table in tables
         },
     }
@@ -136,7 +136,7 @@ def _data(
 
 def _panel(folder: Path, name: str, table: RetrievalTable, feature: str) -> dict[str, Any]:
     """What the page says of one labelling and one feature."""
-    _, neighbors, _ = _of(table, feature)
+    _, neighbors, _ = _by_query(table, feature)
     found = [
         (table.labels[query], table.labels[int(row[0])]) for query, row in zip(table.queries, neighbors, strict=True)
     ]
