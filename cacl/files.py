@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,12 +45,24 @@ def atomic_write(path: Path, *, concurrent: bool = False) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.writing" if concurrent else f".{path.name}.writing")
     try:
+        mode = _mode_of_new_file(temporary)
         yield temporary
+        if stat.S_IMODE(temporary.stat().st_mode) != mode:  # safetensors makes files that only their owner may read.
+            temporary.chmod(mode)
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _mode_of_new_file(path: Path) -> int:
+    """Returns the permissions that a new file has there. Making one tells it without changing the umask."""
+    path.unlink(missing_ok=True)
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    path.unlink()
+    return mode
 
 
 def lines_until(file: Path, step: int) -> list[str]:

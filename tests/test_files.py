@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from cacl.files import FileStamp, atomic_write, lines_until
 
@@ -21,6 +24,18 @@ def test_the_new_file_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
         assert file.read_text() == "old"
     assert file.read_text() == "new"
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_who_may_read_a_file_is_up_to_the_umask(tmp_path: Path, umask: int) -> None:
+    file, before = tmp_path / "file.safetensors", os.umask(umask)
+    try:
+        with atomic_write(file) as temporary:
+            save_file({"x": np.zeros(2)}, temporary)  # It replaces the file by one that only its owner may read.
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~umask
+    assert load_file(file)["x"].tolist() == [0, 0]
 
 
 def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
