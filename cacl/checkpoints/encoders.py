@@ -116,11 +116,17 @@ class EncoderWeights:
 
         Args:
             path: The file to write. Its folder must exist.
+
+        Raises:
+            OSError: The file cannot be written.
         """
         metadata = {"config": json.dumps(configuration.to_dict(self.config)), "step": str(self.step)}
         tensors = {name: x.detach().cpu().contiguous() for name, x in self.tensors.items()}
-        with atomic_write(path) as temporary:
-            save_file(tensors, temporary, metadata)
+        try:
+            with atomic_write(path) as temporary:
+                save_file(tensors, temporary, metadata)
+        except SafetensorError as error:
+            raise OSError(first_line(error)) from None
 
     @property
     def names(self) -> list[str]:

@@ -6,11 +6,13 @@ was. The index itself is written at the end, whole or not at all.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import math
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +26,7 @@ from cacl import distributed
 from cacl.checkpoints.encoders import EncoderWeights
 from cacl.clips import VideoRecord
 from cacl.config import ClipConfig, Config
-from cacl.errors import DataError, UsageError
+from cacl.errors import DataError, UsageError, reason_of
 from cacl.evaluation.videos import check_fixed_keys
 from cacl.loaders.catalog.catalog import Rejected
 from cacl.loaders.catalog.scan import scan
@@ -32,7 +34,7 @@ from cacl.loaders.clip_loader import ClipLoader
 from cacl.loaders.sampling.sampler import consecutive_starts
 from cacl.models.encoder import Encoder
 from cacl.reporting.console import Console
-from cacl.search.index import ENCODER_NAME, PARTS_NAME, SPANS_NAME, IndexFolder, IndexHeader, IndexSettings
+from cacl.search.index import ENCODER_NAME, LOCK_NAME, PARTS_NAME, SPANS_NAME, IndexFolder, IndexHeader, IndexSettings
 from cacl.search.spans import span_features, span_seconds
 
 log = logging.getLogger(__name__)
@@ -109,7 +111,7 @@ def embed(
 
     Raises:
         UsageError: The folder holds something else, or an index with other settings, or of another folder of videos.
-        DataError: No video can be used, or the index is damaged.
+        DataError: No video can be used, the index is damaged or cannot be written, or another process is at work on it.
         CheckpointError: There is no such encoder.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -122,8 +124,7 @@ def embed(
     own = {name: tensor for name, tensor in weights.tensors.items() if name.startswith(f"{which}.")}
     saved = replace(weights, config=config, tensors=own)
     settings = IndexSettings.of(config, which, saved.digest, every_seconds)
-    index = _open_index(folder)
-    index.check_settings(settings)
+    _open_index(folder, settings)  # What is wrong with it should be told before the scan, which may take long.
     with distributed.process_group(config.train.device) as device, Console() as console:
         catalog = scan(config.data, min_frames=config.clip.frames, progress=partial(console.progress, "scanning"))
         catalog.check(1.0)  # The index is made of those that can be used.
@@ -131,8 +132,10 @@ def embed(
             config, catalog=catalog, batch_size=config.retrieval.batch_size, split=None, device=device
         )
         header = IndexHeader(root=str(catalog.root), settings=settings, backend=loader.choice.name)
-        rejected = [*catalog.rejected, *_embed_missing(index, header, saved, network.to(device), loader, console)]
-    return _finish(index, header, catalog.videos, rejected)
+        with _locked(folder):
+            index = _open_index(folder, settings)
+            rejected = [*catalog.rejected, *_embed_missing(index, header, saved, network.to(device), loader, console)]
+            return _finish(index, header, catalog.videos, rejected)
 
 
 def _finish(
@@ -157,8 +160,8 @@ def _finish(
     )
 
 
-def _open_index(folder: Path) -> IndexFolder:
-    """Opens an index that may be there already, and refuses to write into a folder that holds something else."""
+def _open_index(folder: Path, settings: IndexSettings) -> IndexFolder:
+    """Opens an index that may be there already, and refuses one with other settings, and a folder of something else."""
     try:
         names = {file.name for file in folder.iterdir()} if folder.exists() else set[str]()
     except OSError as error:
@@ -166,7 +169,25 @@ def _open_index(folder: Path) -> IndexFolder:
     other = {name for name in names if not name.startswith(".")} - {ENCODER_NAME, SPANS_NAME, PARTS_NAME}
     if other:
         raise UsageError(f"--out {folder}: is no index, and not empty ({min(other)}); name a folder of its own")
-    return IndexFolder(folder)
+    index = IndexFolder(folder)
+    index.check_settings(settings)
+    return index
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Makes the folder of an index, in which no other process writes until the block ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK_NAME).open("ab")
+    except OSError as error:
+        raise UsageError(f"--out {folder}: cannot be written ({error.strerror})") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"{folder}: another `cacl embed` is at work there") from None
+        yield
 
 
 def _embed_missing(
@@ -204,8 +225,8 @@ def _embed_missing(
                 continue
             unsaved.append(_rows(video, starts[number], features, header, loader.config.clip))
             if time.monotonic() - saved_at > SAVE_EVERY_SECONDS:
-                index.add_part(pa.concat_tables(unsaved))
-                unsaved, saved_at = [], time.monotonic()
+                saving, unsaved, saved_at = unsaved, [], time.monotonic()
+                index.add_part(pa.concat_tables(saving))
     finally:
         if unsaved:
             index.add_part(pa.concat_tables(unsaved))
@@ -252,13 +273,12 @@ def _check_root(index: IndexFolder, header: IndexHeader, common: Collection[obje
 
 
 def _write_encoder(folder: Path, weights: EncoderWeights) -> None:
-    """Makes the folder, and writes the encoder unless it is there."""
+    """Writes the encoder unless it is there."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         if not (folder / ENCODER_NAME).exists():
             weights.save(folder / ENCODER_NAME)
     except OSError as error:
-        raise UsageError(f"--out {folder}: cannot be written ({error.strerror})") from None
+        raise UsageError(f"--out {folder}: cannot be written ({reason_of(error)})") from None
 
 
 def _is_utf8(path: str) -> bool:

@@ -21,11 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cacl.config import Config
-from cacl.errors import DataError, UsageError
+from cacl.errors import DataError, UsageError, reason_of
 from cacl.files import atomic_write
 
-ENCODER_NAME, SPANS_NAME, PARTS_NAME = "encoder.safetensors", "spans.parquet", "parts"
-"""The names of what is in the folder of an index."""
+ENCODER_NAME, SPANS_NAME, PARTS_NAME, LOCK_NAME = "encoder.safetensors", "spans.parquet", "parts", ".lock"
+"""The names of what is in the folder of an index. The lock is held by a process that writes there."""
 FORMAT = 1
 """Raise this when the columns or their meaning change."""
 METADATA_KEY = b"cacl"
@@ -259,10 +259,16 @@ class IndexFolder:
         return {path: content_hash for file in self.files for path, content_hash in file.contents().items()}
 
     def add_part(self, table: pa.Table) -> None:
-        """Writes the spans of some videos into a new part."""
-        parts = self.folder / PARTS_NAME
-        parts.mkdir(exist_ok=True)
-        file = parts / f"{len(self.parts):06}.parquet"
+        """Writes the spans of some videos into a new part.
+
+        Args:
+            table: The spans.
+
+        Raises:
+            DataError: The part cannot be written.
+        """
+        number = int(self.parts[-1].file.stem) + 1 if self.parts else 0  # An earlier part may have been deleted.
+        file = self.folder / PARTS_NAME / f"{number:06}.parquet"
         _write(file, table)
         self.parts.append(SpanFile(file))
 
@@ -275,6 +281,9 @@ class IndexFolder:
 
         Returns:
             The index.
+
+        Raises:
+            DataError: The index cannot be written.
         """
         if self.whole and not self.parts and (self.whole.header, self.whole.contents()) == (header, contents):
             return self.whole
@@ -297,12 +306,18 @@ def _write(file: Path, table: pa.Table) -> None:
 
     Nothing is compressed: features would hardly become smaller, and take longer to read.
     """
-    with atomic_write(file) as temporary:
-        pq.write_table(
-            table,
-            temporary,
-            compression="none",
-            use_dictionary=["path", "content_hash"],  # pyright: ignore[reportArgumentType] - or the names of columns
-            row_group_size=ROWS_PER_GROUP,
-            write_page_checksum=True,
-        )
+    try:
+        file.parent.mkdir(exist_ok=True)
+        with atomic_write(file) as temporary:
+            pq.write_table(
+                table,
+                temporary,
+                compression="none",
+                use_dictionary=["path", "content_hash"],  # pyright: ignore[reportArgumentType] - or names of columns
+                row_group_size=ROWS_PER_GROUP,
+                write_page_checksum=True,
+            )
+    except OSError as error:
+        raise DataError(
+            f"{file}: cannot be written ({reason_of(error)}); mend that, and the same command goes on from here"
+        ) from None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
+import resource
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +18,7 @@ import pytest
 import torch
 
 from cacl.checkpoints.encoders import EncoderWeights
-from cacl.errors import DataError, UsageError
+from cacl.errors import CaclError, DataError, UsageError
 from cacl.loaders.catalog.scan import scan
 from cacl.loaders.clip_loader import ClipLoader
 from cacl.loaders.sampling.sampler import evaluation_plans
@@ -120,7 +123,7 @@ def test_an_index_that_is_up_to_date_is_not_written(embed_videos: Embed, folder:
     before = {file.name: file.stat().st_mtime_ns for file in (folder / "index").iterdir()}
     embed_videos()
     assert {file.name: file.stat().st_mtime_ns for file in (folder / "index").iterdir()} == before
-    assert before.keys() == {"encoder.safetensors", "spans.parquet"}
+    assert before.keys() == {"encoder.safetensors", "spans.parquet", ".lock"}
 
 
 # ---------------------------------------------------------------------------------------------------- what goes wrong
@@ -154,6 +157,51 @@ def test_a_killed_process_goes_on(embed_videos: Embed, folder: Path, weights: En
     assert (summary.kept, summary.added, summary.rejected) == (0, VIDEOS, ())
     assert_equal(rows(folder / "index"), rows(folder / "fresh"))
     assert not (folder / "index/parts").exists()
+
+
+def test_a_part_that_was_deleted_is_made_anew(embed_videos: Embed, folder: Path, weights: EncoderWeights) -> None:
+    weights.save(folder / "weights.safetensors")
+    forked.run(killed, folder, folder / "weights.safetensors", environment=os.environ)
+    parts = sorted((folder / "index/parts").iterdir())
+    assert len(parts) == 3
+    parts[1].unlink()
+    assert embed_videos().added == VIDEOS
+    embed_videos(index="fresh")
+    assert_equal(rows(folder / "index"), rows(folder / "fresh"))
+
+
+def test_what_another_process_is_at_work_on_is_left_alone(embed_videos: Embed, folder: Path) -> None:
+    embed_videos()
+    before = (folder / "index/spans.parquet").read_bytes()
+    (folder / "videos/a/00.mp4").unlink()
+    with (folder / "index/.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="index: another `cacl embed` is at work there"):
+            embed_videos()
+    assert (folder / "index/spans.parquet").read_bytes() == before
+    assert embed_videos().removed == 1
+
+
+def embed_small_files(folder: str, weights_file: str) -> None:
+    """Embeds where no file can be larger than a kilobyte, and prints the error."""
+    weights = EncoderWeights.read(Path(weights_file))
+    config = embedding.settings_for_videos(weights.config, f"{folder}/videos", [])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    with pytest.raises(CaclError) as raised:
+        embedding.embed(weights, config, Path(folder, "index"))
+    print(raised.value)
+
+
+def test_what_cannot_be_written_is_named(embed_videos: Embed, folder: Path, weights: EncoderWeights) -> None:
+    encoder, index = folder / "weights.safetensors", folder / "index"
+    weights.save(encoder)
+    ended = forked.run(embed_small_files, folder, encoder, environment=os.environ)
+    assert re.search(r"--out .*index: cannot be written \(.*File too large.*\)", ended.stdout), ended
+    embed_videos(index="fresh")
+    (folder / "fresh/encoder.safetensors").rename(index / "encoder.safetensors")
+    ended = forked.run(embed_small_files, folder, encoder, environment=os.environ)
+    assert re.search(r"parts/000000.parquet: cannot be written \(.*File too large.*\); mend that", ended.stdout), ended
+    assert embed_videos().added == VIDEOS
 
 
 def test_a_video_that_fails_after_the_scan_is_named_and_tried_again(embed_videos: Embed, folder: Path) -> None:
