@@ -12,6 +12,7 @@ import typer
 
 from cacl.commands.options import AsJson, Imports
 from cacl.commands.output import print_message, print_result, print_table
+from cacl.errors import UsageError, reason_of
 
 if TYPE_CHECKING:
     from cacl.export.export import ExportedFile
@@ -61,7 +62,10 @@ def export(
     exported = {}
     for network in read_networks(checkpoint, [name.value for name in dict.fromkeys(encoders or [])]):
         print_message(f"{network.name} ({network.architecture}): {', '.join(names)}")
-        exported[network.name] = export_network(network, names, out)
+        try:
+            exported[network.name] = export_network(network, names, out)
+        except OSError as error:
+            raise UsageError(f"--out {out}: cannot be written ({reason_of(error)})") from None
     result = {name: [asdict(file) for file in files] for name, files in exported.items()}
     print_result({"out": str(out), "encoders": result}, as_json, lambda: _print_files(out, exported))
 

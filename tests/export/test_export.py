@@ -220,6 +220,18 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyP
     check_packages(["safetensors", "torch"])
 
 
+def test_a_folder_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_untrained(tmp_path / "encoders.safetensors", "r3d10", frames=4, size=16, width=1 / 16)
+    arguments = ["export", str(tmp_path / "encoders.safetensors"), "--format", "safetensors", "--out"]
+    monkeypatch.setattr(sys, "argv", ["cacl", *arguments, str(tmp_path / "encoders.safetensors")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "encoders.safetensors: cannot be written (File exists)" in capsys.readouterr().err
+
+
 def test_an_encoder_that_is_not_there_is_named(tmp_path: Path) -> None:
     save_untrained(tmp_path / "encoders.safetensors", "r3d10", frames=4, size=16, width=1 / 16)
     with pytest.raises(CheckpointError, match="holds no encoder 'transformer', only cnn"):
