@@ -157,7 +157,10 @@ class SpanFile:
                 if about.pop("format") != FORMAT:
                     raise DataError(f"{file}: is of another version of cacl; {WAY_OUT}")
                 self.header = IndexHeader(**about | {"settings": IndexSettings(**about["settings"])})
-            except (KeyError, TypeError, ValueError):
+                schema = parquet.schema_arrow
+                if not schema.equals(self.header.schema(schema.field("feature").type.list_size)):
+                    raise self._damaged()
+            except (AttributeError, KeyError, TypeError, ValueError):
                 raise self._damaged() from None
             self._rows = parquet.metadata.num_rows
 
@@ -208,7 +211,7 @@ class SpanFile:
         try:
             with pq.ParquetFile(self.file, memory_map=True, page_checksum_verification=True) as parquet:
                 yield parquet
-        except (OSError, pa.ArrowException):
+        except (OSError, UnicodeDecodeError, pa.ArrowException):
             raise self._damaged() from None
 
     def _damaged(self) -> DataError:

@@ -67,6 +67,20 @@ def test_another_version_or_another_table_is_no_index(spans: Path) -> None:
     pq.write_table(table.replace_schema_metadata({"cacl": json.dumps(about | {"format": 2})}), spans)
     with pytest.raises(DataError, match="is of another version of cacl; delete it"):
         SpanFile(spans)
-    pq.write_table(table.replace_schema_metadata({}), spans)
-    with pytest.raises(DataError, match="is damaged, or no index"):
-        SpanFile(spans)
+    others = [table.replace_schema_metadata({}), table.drop_columns("feature"), table.drop_columns("path")]
+    others.append(table.set_column(3, "start_seconds", table["start_frame"]))
+    for other in others:
+        pq.write_table(other, spans)
+        with pytest.raises(DataError, match="is damaged, or no index"):
+            SpanFile(spans)
+
+
+@pytest.mark.parametrize("name", [b"start_seconds", b"feature"])
+def test_a_letter_of_the_name_of_a_column_that_has_changed_is_noticed(spans: Path, name: bytes) -> None:
+    content = spans.read_bytes()
+    for bit in (0x80, 0x01):  # The first makes of the name what is not UTF-8.
+        changed = bytearray(content)
+        changed[content.index(name)] ^= bit
+        spans.write_bytes(changed)
+        with pytest.raises(DataError, match="is damaged, or no index"):
+            SpanFile(spans)
