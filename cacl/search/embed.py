@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from cacl import distributed
 from cacl.checkpoints.encoders import EncoderWeights
 from cacl.clips import VideoRecord
 from cacl.config import ClipConfig, Config
-from cacl.errors import DataError, UsageError, reason_of
+from cacl.errors import CheckpointError, DataError, UsageError, reason_of
 from cacl.evaluation.videos import check_fixed_keys
 from cacl.loaders.catalog.catalog import Rejected
 from cacl.loaders.catalog.scan import scan
@@ -273,10 +273,13 @@ def _check_root(index: IndexFolder, header: IndexHeader, common: Collection[obje
 
 
 def _write_encoder(folder: Path, weights: EncoderWeights) -> None:
-    """Writes the encoder unless it is there."""
+    """Writes the encoder unless it is there, whole and the same."""
+    file = folder / ENCODER_NAME
+    with suppress(CheckpointError):
+        if EncoderWeights.read(file).digest == weights.digest:
+            return
     try:
-        if not (folder / ENCODER_NAME).exists():
-            weights.save(folder / ENCODER_NAME)
+        weights.save(file)
     except OSError as error:
         raise UsageError(f"--out {folder}: cannot be written ({reason_of(error)})") from None
 

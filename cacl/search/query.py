@@ -143,7 +143,9 @@ def _load(folder: Path, overrides: Iterable[str]) -> tuple[SpanFile, EncoderWeig
     index, weights = SpanFile(file), EncoderWeights.read(folder / ENCODER_NAME)
     settings = index.header.settings
     if weights.digest != settings.weights:
-        raise CheckpointError(f"{weights.source}: is not the encoder that {file} was made with")
+        raise CheckpointError(
+            f"{weights.source}: is not the encoder that {file} was made with; the same `cacl embed` as then mends that"
+        )
     config = override(_on_the_cpu_by_default(weights.config), list(overrides), check_names=False)
     asked = IndexSettings.of(config, settings.encoder, settings.weights, settings.every_seconds)
     if found := settings.differences(asked):

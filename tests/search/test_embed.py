@@ -220,6 +220,18 @@ def test_a_video_that_fails_after_the_scan_is_named_and_tried_again(embed_videos
     assert_equal(rows(folder / "index"), rows(folder / "scanned"))
 
 
+def test_an_encoder_that_is_damaged_or_another_is_written_again(
+    embed_videos: Embed, folder: Path, weights: EncoderWeights
+) -> None:
+    embed_videos()
+    encoder = folder / "index/encoder.safetensors"
+    written = EncoderWeights.read(encoder).digest
+    for spoil in (encoder.unlink, lambda: truncated(encoder), lambda: other_weights(weights).save(encoder)):
+        spoil()
+        assert embed_videos().kept == VIDEOS
+        assert EncoderWeights.read(encoder).digest == written
+
+
 def test_a_folder_that_was_moved_keeps_its_features(embed_videos: Embed, folder: Path) -> None:
     embed_videos()
     before = rows(folder / "index")
