@@ -104,4 +104,4 @@ def _print_matches(result: SearchResult) -> None:
     print_table(["file", "from (s)", "to (s)", "score"], rows)
     print(f"query embedded in {result.embed_seconds:.2f} s, index searched in {result.search_seconds:.2f} s")
     if result.excluded:
-        print(f"{result.excluded} spans of the index are the query itself, and left out")
+        print(f"spans of the index that are the query itself, and left out: {result.excluded}")

@@ -20,6 +20,7 @@ from cacl.config import ClipConfig, Config, override, replace
 from cacl.errors import CheckpointError, DataError, UsageError, reason_of
 from cacl.evaluation.search import nearest
 from cacl.loaders.catalog.catalog import Catalog
+from cacl.loaders.catalog.scan import counted_frames
 from cacl.loaders.clip_loader import ClipLoader
 from cacl.loaders.decode.probe import probe
 from cacl.loaders.decode.storage import is_remote
@@ -249,7 +250,7 @@ def _probe(query: Path, clip: ClipConfig) -> VideoRecord:
     except OSError as error:
         raise DataError(f"{query}: cannot be read ({reason_of(error)})") from None
     if video.frames < clip.frames:
-        raise DataError(f"{query}: has {video.frames} frames; a clip needs {clip.frames}")
+        raise DataError(f"{query}: has {counted_frames(video.frames)}; a clip needs {clip.frames}")
     return dataclasses.replace(video, path=query.name)
 
 

@@ -149,19 +149,20 @@ def _local(root: str) -> Path:
 
 
 def _too_short(path: str, frames: int, min_frames: int) -> Rejected:
-    return Rejected(path, f"has {_counted_frames(frames)}; a clip needs {min_frames}")
+    return Rejected(path, f"has {counted_frames(frames)}; a clip needs {min_frames}")
 
 
 def _refuse_if_all_too_short(root: Location, short: Sequence[VideoRecord], min_frames: int) -> None:
     if short:
         frames, path = max((video.frames, video.path) for video in short)
         raise DataError(
-            f"data.root = {root}: every video is too short; the longest, {path}, has {_counted_frames(frames)}, and a "
+            f"data.root = {root}: every video is too short; the longest, {path}, has {counted_frames(frames)}, and a "
             f"clip needs {min_frames} (clip.frames, clip.min_remaining_frames)"
         )
 
 
-def _counted_frames(count: int) -> str:
+def counted_frames(count: int) -> str:
+    """Returns a number of frames in words, such as `1 frame` or `2 frames`."""
     return f"{count} frame" if count == 1 else f"{count} frames"
 
 

@@ -149,6 +149,7 @@ def test_bad_input_is_one_line(
     refused(DataError, "cannot be opened as a video|cannot be read", asked=folder)
     refused(DataError, "spans.parquet: cannot be opened as a video", asked=index / "spans.parquet")
     refused(DataError, "short.mp4: has 3 frames; a clip needs 4", asked=make_video(folder / "short.mp4", frames=3))
+    refused(DataError, "one.mp4: has 1 frame; a clip needs 4", asked=make_video(folder / "one.mp4", frames=1))
     refused(UsageError, "clip.size is 16 in it and 32 here: leave that as it is", overrides=["clip.size=32"])
     other_weights(weights).save(index / "encoder.safetensors")
     refused(CheckpointError, "encoder.safetensors: is not the encoder that .*spans.parquet was made with")
