@@ -120,9 +120,8 @@ def embed(
         raise UsageError(f"--every {every_seconds}: say a number of seconds above 0")
     check_fixed_keys(weights, config)
     which = encoder or next(iter(weights.names), "cnn")
-    network = weights.build(which)
-    own = {name: tensor for name, tensor in weights.tensors.items() if name.startswith(f"{which}.")}
-    saved = replace(weights, config=config, tensors=own)
+    saved = replace(weights.select(which), config=config)
+    network = saved.build(which)
     settings = IndexSettings.of(config, which, saved.digest, every_seconds)
     _open_index(folder, settings)  # What is wrong with it should be told before the scan, which may take long.
     with distributed.process_group(config.train.device) as device, Console() as console:
