@@ -80,7 +80,8 @@ def search_folder(root: Path, official_lists: Collection[str]) -> FolderContents
     videos = [path for path in files if suffix_of(path) in VIDEO_SUFFIXES]
     stems = {os.path.splitext(path)[0] for path in videos}
     candidates = [path for path in files if suffix_of(path) in LIST_SUFFIXES and path.count("/") <= 1]
-    texts = [path for path in candidates if os.path.splitext(path)[0] not in stems]
+    # Reading a named pipe would wait for whoever writes into it.
+    texts = [path for path in candidates if os.path.splitext(path)[0] not in stems and not (root / path).is_fifo()]
     names, lists = LooseNames(videos), {}
     for path in texts:
         name = path.rpartition("/")[2]

@@ -42,6 +42,7 @@ def test_every_file_is_accepted_or_rejected_with_a_reason(root: Path) -> None:
 def test_files_that_are_no_files(good: Path) -> None:
     (good / "run/dangling.mp4").symlink_to("nowhere")
     os.mkfifo(good / "run/pipe.mp4")
+    os.mkfifo(good / "run/list.txt")  # It might be a list, and whoever read it would wait for ever.
     assert scan_folder(good).rejected == (
         Rejected("run/dangling.mp4", "cannot be read (No such file or directory)"),
         Rejected("run/pipe.mp4", "is not a regular file"),
