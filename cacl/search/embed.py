@@ -78,8 +78,12 @@ def settings_for_videos(config: Config, root: str, overrides: Sequence[str]) -> 
         overrides: Keys to set anew, each as `section.key=value`.
 
     Raises:
+        UsageError: A key names other videos.
         ConfigError: The configuration does not hold together.
     """
+    for key in (override.partition("=")[0].strip() for override in overrides):
+        if key in ("data.root", "data.roots"):
+            raise UsageError(f"--set {key}: the videos are given as {root}; leave one of them out")
     videos = {"data.root": root, "data.layout": "auto", "data.fold": 1, "data.test_share": 0.0, "data.roots": ()}
     return configuration.override(
         configuration.replace(config, videos, check_names=False), overrides, check_names=False

@@ -292,6 +292,12 @@ def test_a_folder_with_something_else_is_refused(embed_videos: Embed, folder: Pa
         embed_videos(index="index/checkpoint.pt")
 
 
+@pytest.mark.parametrize("other", ["data.root=elsewhere", 'data.roots=[{root="elsewhere"}]'])
+def test_other_videos_than_those_that_are_named_are_refused(embed_videos: Embed, other: str) -> None:
+    with pytest.raises(UsageError, match=r"--set data\.roots?: the videos are given as .*videos; leave one"):
+        embed_videos(other)
+
+
 @pytest.mark.parametrize("every", [0.0, -1.0, float("nan"), float("inf")])
 def test_spans_need_a_distance(embed_videos: Embed, every: float) -> None:
     with pytest.raises(UsageError, match=r"--every .*: say a number of seconds above 0"):
