@@ -184,7 +184,8 @@ def _copy(
 ) -> TranscodeResult | None:
     """Writes the packets of a source to the file.
 
-    Returns None if the source does not fit, or does not decode GOP by GOP to just the frames that it has as a whole.
+    The result is None if the source does not fit, or does not decode GOP by GOP to just the frames that it has as a
+    whole.
     """
     size = (video.width, video.height)
     turned = video.rotation or video.mirrored
@@ -237,7 +238,7 @@ def _mux_copy(packets: Iterable[Packet], stream: VideoStream, rate: Fraction) ->
 def _encode(
     source: Path, video: VideoRecord, rate: Fraction, file: Path, settings: TranscodeSettings
 ) -> TranscodeResult:
-    """Encodes the frames of a source to the file. Raises as `transcode` does."""
+    """Encodes the frames of a source to the file, and raises the errors of `transcode`."""
     size = scaled_size(video.width, video.height, settings.short_side)
     if settings.codec == "hevc" and min(size) < MIN_HEVC_SIDE:
         least = f"{MIN_HEVC_SIDE}x{MIN_HEVC_SIDE}"
@@ -307,7 +308,7 @@ def _codec_tag(codec: str) -> str:
 
 
 def _write(data: bytes, file: Path, rate: Fraction, width: int, height: int, codec: str) -> VideoRecord:
-    """Writes the file, and returns what it holds. Raises ValueError if that is not fragments."""
+    """Writes the file, and returns what it holds. Data without fragments raises ValueError."""
     offsets, frames = mp4.find_fragments(data)
     view = memoryview(data)
     checksums = [zlib.crc32(view[start:end]) for start, end in pairwise(offsets)]
@@ -331,7 +332,7 @@ def _write(data: bytes, file: Path, rate: Fraction, width: int, height: int, cod
 
 
 def _decoded_checksums(file: Path, video: VideoRecord) -> Iterator[int]:
-    """Yields the checksums of all frames, each GOP decoded by itself. Raises DataError where one does not decode."""
+    """Yields the checksums of all frames, each GOP decoded by itself. One that does not decode raises DataError."""
     assert video.fragments is not None
     for first, end in pairwise([*video.fragments.first_frames.tolist(), video.frames]):
         for number, frame in enumerate(decode_prepared(file, video, range(first, end)), first):
