@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from cacl import config as configuration
+from cacl.checkpoints.checkpoint import first_line
 from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.errors import CaclError
@@ -75,7 +77,8 @@ class TrainingReport:
         if not last and began < self._due:
             return
         if isinstance(state, TrainState):
-            self._samples = take_samples(state, catalog, batch)
+            with _training_goes_on():
+                self._samples = take_samples(state, catalog, batch)
         if not last:
             self._write("")
             ended = time.monotonic()
@@ -90,11 +93,19 @@ class TrainingReport:
             self._write(_ending(error))
 
     def _write(self, ended: str) -> None:
-        """Writes the page. Where that fails, the run goes on without it."""
-        try:
+        with _training_goes_on():
             write_training_page(self.folder, self.run, self._samples, Progress(self._steps, ended))
-        except (CaclError, OSError) as error:
-            log.warning("warning: --report: %s", error)
+
+
+@contextmanager
+def _training_goes_on() -> Iterator[None]:
+    """Lets nothing that fails about a page end a training: it is named, and the run goes on without the page."""
+    try:
+        yield
+    except (CaclError, OSError) as error:
+        log.warning("warning: --report: %s", error)
+    except Exception as error:
+        log.warning("warning: --report: the page cannot be made (%s: %s)", type(error).__name__, first_line(error))
 
 
 def write_training_page(folder: Path, run: Path, samples: Samples | None, progress: Progress) -> Path:

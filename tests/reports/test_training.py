@@ -285,6 +285,15 @@ def test_a_full_disk_does_not_stop_the_training(tmp_path: Path, caplog: pytest.L
     )
 
 
+def test_what_cannot_be_drawn_does_not_stop_the_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """matplotlib cannot lay out an axis as long as float64 goes."""
+    run = made_up_run(tmp_path / "run", [{"step": 5, "loss": 1.0}, {"step": 10, "loss": 1.7e308}])
+    state = TrainState(tiny_config(run), 100, torch.device("cpu"))
+    with TrainingReport(tmp_path, run) as report:
+        report(state, no_catalog(4), tiny_batch(4), last=False)
+    assert caplog.messages[0].startswith("warning: --report: the page cannot be made (")
+
+
 def test_pages_are_written_no_more_often_than_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = made_up_run(tmp_path / "run", [{"step": 5, "loss": 1.0}])
     state, now, written = TrainState(tiny_config(run), 100, torch.device("cpu")), 1000.0, []
