@@ -18,6 +18,7 @@ CONTENTS = {
         "Training": "docs/training",
         "Evaluation": "docs/evaluation",
         "Reports": "docs/reports",
+        "Gallery": "docs/gallery",
         "Search": "docs/search",
         "Export": "docs/export",
         "Profiling": "docs/profiling",
@@ -77,6 +78,7 @@ def setup(app: Sphinx) -> None:
     app.connect("source-read", _add_contents)
     app.connect("autodoc-process-docstring", _keep_colons, priority=0)  # before napoleon
     app.connect("build-finished", _write_index)
+    app.connect("build-finished", _copy_gallery)
 
 
 def _add_contents(app: Sphinx, page: str, source: list[str]) -> None:
@@ -97,3 +99,9 @@ def _write_index(app: Sphinx, error: Exception | None) -> None:
     """Lets the folder of the site open with the front page."""
     if error is None and app.builder.format == "html":
         shutil.copy(Path(app.outdir, "README.html"), Path(app.outdir, "index.html"))
+
+
+def _copy_gallery(app: Sphinx, error: Exception | None) -> None:
+    """Puts the reports of the gallery beside its page. They are pages of their own, without the frame of the site."""
+    if error is None and app.builder.format == "html":
+        shutil.copytree(Path(app.confdir, "gallery"), Path(app.outdir, "docs/gallery"), dirs_exist_ok=True)
