@@ -88,6 +88,10 @@ class ContrastConfig:
     """What the positives are compared with: `queue` takes the keys of earlier videos, as published; `batch` takes the
     other videos of the batch, of all processes, where both sides of a pair learn; `both` takes the mean of both
     losses."""
+    reversed_weight: NonNegative = 0.0
+    """The weight of a second contrast, which holds each pair against the clip played backwards: a negative of the same
+    video, an intra-negative as Tao et al. have (IIC, ACM MM 2020). What stands still does not tell the two apart, so
+    motion is learnt early. With 0, which is published, backward clips are not encoded."""
     temperature: AboveZero = 0.07
     """The temperature, by which similarities are divided."""
     queue_size: Positive = 6400

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from cacl.method.dual_encoder import DualEncoder, shuffle_frames
 from cacl.method.ema import ema_copy, ema_update
 from cacl.method.key_queue import KeyQueue
 from cacl.method.losses import Loss, LossParts, LossState
-from cacl.method.pairs import Embedding
+from cacl.method.pairs import Embedding, Side
 from cacl.models.recompute import recompute_in_parts
 from cacl.registry import LOSSES
 from cacl.stages import stage
@@ -85,11 +85,14 @@ class CACL(nn.Module):
         with stage("query"):
             parts = self.config.train.gradient_accumulation
             outputs = recompute_in_parts(self.query, parts, batch.query.float(), batch.order)
-        keys, all_keys = {}, self.queue.keys[:0]
+        encoded, all_keys = {}, self.queue.keys[:0]
         if CONTRAST in self.losses:
             with stage("keys"):
-                keys, all_keys = self._encode_keys(batch.key.float(), batch.order, step, counts)
-        state = LossState(batch, keys, self.queue.keys, counts)
+                encoded, all_keys = self._encode_keys(batch.key.float(), batch.order, step, counts)
+        keys, reversed_keys = (
+            {name.encoder: x for name, x in encoded.items() if name.side == side} for side in ("key", "reversed_key")
+        )
+        state = LossState(batch, keys, reversed_keys, self.queue.keys, counts)
         total, metrics = torch.zeros((), device=batch.order.device), {}
         with stage("loss"), torch.autocast(batch.order.device.type, enabled=False):  # losses stay fp32
             for name, loss in self.losses.items():
@@ -120,28 +123,43 @@ class CACL(nn.Module):
     @torch.no_grad()
     def _encode_keys(
         self, clips: Tensor, order: Tensor, step: int, counts: Sequence[int]
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """Returns the keys of this rank's clips by encoder, and those of all ranks and encoders in one tensor.
+    ) -> tuple[dict[Embedding, Tensor], Tensor]:
+        """Returns the keys of this rank's clips, backward ones included, and the keys of all ranks in one tensor.
 
         Shuffled batch norm (He et al., MoCo, section 3.3): clips are permuted over all ranks and normalised in other
         company than their queries, so that batch statistics do not give a pair away.
         """
         num_clips, groups = len(clips), self._key_groups
-        if self.config.contrast.key_first_input == "shuffled":
-            # The shuffled copy takes the place of the clip; its frames in the inverse order are the true clip.
-            clips, order = shuffle_frames(clips, order), order.argsort(1).to(order.dtype)
         if distributed.world_size() * groups == 1:
-            keys = self.key(clips, order)[CONTRAST]
-            return keys, torch.cat(list(keys.values()))
+            keys = self._embed_keys(clips, order)
+            return keys, _keys_for_queue(keys)
         first = sum(counts[: distributed.rank()])
         clips, order = distributed.all_gather(clips, counts), distributed.all_gather(order, counts)
         # Every rank draws the same permutation.
         generator = torch.Generator().manual_seed(step)
         permutation = to_device(torch.randperm(len(clips), generator=generator), clips.device)
         mine = permutation[first : first + num_clips]
-        parts = [self.key(clips[group], order[group])[CONTRAST] for group in mine.tensor_split(groups)]
+        parts = [self._embed_keys(clips[group], order[group]) for group in mine.tensor_split(groups)]
         shuffled = {
             name: distributed.all_gather(torch.cat([part[name] for part in parts]), counts) for name in parts[0]
         }
         keys = {name: torch.empty_like(x).index_copy_(0, permutation, x) for name, x in shuffled.items()}
-        return {name: x[first : first + num_clips] for name, x in keys.items()}, torch.cat(list(keys.values()))
+        return {name: x[first : first + num_clips] for name, x in keys.items()}, _keys_for_queue(keys)
+
+    def _embed_keys(self, clips: Tensor, order: Tensor) -> dict[Embedding, Tensor]:
+        """Returns what the momentum copies make of clips, and of the same played backwards if they count."""
+        keys = self._embed_clips(clips, order, "key")
+        if self.config.contrast.reversed_weight > 0:
+            # The shuffled copy beside it shows the same frames in the same places.
+            keys |= self._embed_clips(clips.flip(2), clips.shape[2] - 1 - order, "reversed_key")
+        return keys
+
+    def _embed_clips(self, clips: Tensor, order: Tensor, side: Side) -> dict[Embedding, Tensor]:
+        if self.config.contrast.key_first_input == "shuffled":
+            # The shuffled copy takes the place of the clip; its frames in the inverse order are the true clip.
+            clips, order = shuffle_frames(clips, order), order.argsort(1).to(order.dtype)
+        return {Embedding(name, side): x for name, x in self.key(clips, order)[CONTRAST].items()}
+
+
+def _keys_for_queue(keys: Mapping[Embedding, Tensor]) -> Tensor:
+    return torch.cat([x for name, x in keys.items() if name.side == "key"])

@@ -42,6 +42,10 @@ class LossParts:
     any key of the queue.
     `batch_top1/<pair>` is the share of videos whose anchor is at least as similar to its own positive as to any other
     positive of the batch.
+    `contrast/reversed` is the contrast with clips played backwards, before it is weighted and added to `contrast`. It
+    is there if it counts.
+    `reversed_top1/<pair>` is the share of videos whose anchor is at least as similar to the positive as to the backward
+    clip.
     `order_accuracy` is the share of clips whose class of frame orders is predicted."""
     embeddings: Mapping[Embedding, Tensor] = field(default_factory=dict)
     """Unit vectors [B, D]: the queries and keys of the contrast, of this rank's clips. There are none without it."""
@@ -55,6 +59,8 @@ class LossState(NamedTuple):
     keys: Mapping[str, Tensor]
     """float32 [B, D] by encoder, unit vectors without a gradient: what the momentum copies make of the key views. There
     are none where the contrast has no weight."""
+    reversed_keys: Mapping[str, Tensor]
+    """The same of the key views played backwards. There are none where `contrast.reversed_weight` is 0."""
     queue: Tensor
     """float32 [K, D], unit vectors: the keys of earlier videos."""
     counts: Sequence[int]
@@ -118,7 +124,7 @@ class ContrastLoss:
         """Computes the loss of a batch; see `Loss`."""
         queries = {Embedding(encoder, "query"): embedding for encoder, embedding in outputs.items()}
         keys = {Embedding(encoder, "key"): embedding for encoder, embedding in state.keys.items()}
-        return contrast_loss(
+        loss, metrics = contrast_loss(
             queries | keys,
             state.queue,
             self._config.temperature,
@@ -128,6 +134,16 @@ class ContrastLoss:
             gather=partial(distributed.all_gather, counts=state.counts),
             rank_offset=sum(state.counts[: distributed.rank()]),
         )
+        if not state.reversed_keys:
+            return loss, metrics
+        reversed_loss, reversed_metrics = reversed_contrast_loss(
+            queries | keys,
+            state.reversed_keys,
+            self._config.temperature,
+            self._pairs,
+            cross_weight=self._config.cross_weight,
+        )
+        return loss + self._config.reversed_weight * reversed_loss, metrics | reversed_metrics
 
 
 class OrderLoss:
@@ -197,11 +213,15 @@ def contrast_loss(
     if negatives in ("batch", "both"):
         by_pair["batch"], batch_metrics = _batch_losses(embeddings, temperature, pairs, gather, rank_offset)
         metrics |= batch_metrics
-    weights = [cross_weight if pair.is_across else 1.0 for pair in pairs]  # A tensor of them would be a copy to a GPU.
+    weights = _weights(pairs, cross_weight)
     losses = {name: _weighted_mean(values, weights) for name, values in by_pair.items()}
     if len(losses) > 1:
         metrics |= {f"contrast/{name}": loss.detach() for name, loss in losses.items()}
     return torch.stack(list(losses.values())).mean(), metrics
+
+
+def _weights(pairs: Sequence[Pair], cross_weight: float) -> list[float]:
+    return [cross_weight if pair.is_across else 1.0 for pair in pairs]  # A tensor of them would be a copy to a GPU.
 
 
 def _weighted_mean(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -264,6 +284,41 @@ def _pair_metrics(
         f"similarity/{pair}": similarity.mean(),
         f"{top1_name}/{pair}": (similarity / temperature >= max_negative_logit).float().mean(),
     }
+
+
+def reversed_contrast_loss(
+    embeddings: Mapping[Embedding, Tensor],
+    reversed_keys: Mapping[str, Tensor],
+    temperature: float,
+    pairs: Sequence[Pair],
+    *,
+    cross_weight: float = 1.0,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Computes how well pairs are told from the same clips played backwards: the mean over pairs and over videos.
+
+    A pair of similarity p, whose anchor has the similarity r to the backward clip as the encoder of the positive sees
+    it, costs -log(e^(p/T) / (e^(p/T) + e^(r/T))) at temperature T. Tao et al. (ACM MM 2020) have such intra-negatives
+    among the others. Here they have a loss of their own, and so a weight.
+
+    Args:
+        embeddings: Unit vectors [B, D]. Those of the pairs must be there.
+        reversed_keys: Unit vectors [B, D] by encoder: what the momentum copies make of the clips played backwards.
+        temperature: The number T by which similarities are divided.
+        pairs: The pairs.
+        cross_weight: The weight of each pair across the two architectures. Those within one have a weight of 1.
+
+    Returns:
+        The loss, a scalar with a gradient, and the metrics about backward clips that `LossParts` describes.
+    """
+    losses, metrics = [], {}
+    for pair in pairs:
+        anchor = embeddings[pair.anchor]
+        positive, negative = embeddings[pair.positive], reversed_keys[pair.positive.encoder]
+        margin = ((anchor * positive).sum(1) - (anchor * negative).sum(1)) / temperature
+        losses.append(F.softplus(-margin).mean())
+        metrics[f"reversed_top1/{pair}"] = (margin.detach() >= 0).float().mean()
+    loss = _weighted_mean(losses, _weights(pairs, cross_weight))
+    return loss, metrics | {"contrast/reversed": loss.detach()}
 
 
 def order_classes(order: Tensor) -> Tensor:

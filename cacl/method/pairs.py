@@ -11,14 +11,17 @@ from typing import Literal, NamedTuple
 
 from cacl.errors import ConfigError
 
+Side = Literal["query", "key", "reversed_key"]
+"""`query` carries a gradient, `key` comes from the momentum copy, and so does `reversed_key`, of the clip played
+backwards, which is no positive of any pair."""
+
 
 class Embedding(NamedTuple):
     """One of the embeddings of a video."""
 
     encoder: str
     """The encoder that makes it: `cnn` or `transformer`."""
-    side: Literal["query", "key"]
-    """`query` carries a gradient, `key` comes from the momentum copy."""
+    side: Side
 
     def __str__(self) -> str:
         """Returns the name that metrics have for it, such as `cnn_query`."""

@@ -62,6 +62,13 @@ GROUPS: Mapping[str, Group] = {
         "batch. 1 is best, and one divided by the size of the batch is chance.",
         is_share=True,
     ),
+    "reversed_top1": Group(
+        "top-1 against the clip played backwards",
+        LEARNT,
+        "The share of clips that are at least as similar to their positive as to themselves played backwards. 0.5 is "
+        "chance, and what stands still cannot be told apart.",
+        is_share=True,
+    ),
     "order_accuracy": Group(
         "order accuracy",
         LEARNT,

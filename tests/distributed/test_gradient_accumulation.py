@@ -31,7 +31,12 @@ def steps(_: Path, parts: int, groups: int) -> dict[str, Any]:
         "never written",
         {
             "model": {"dropout": 0.0},  # Each process has masks of its own.
-            "contrast": {"negatives": "both", "shuffle_bn_groups": groups, "queue_size": 40},
+            "contrast": {
+                "negatives": "both",
+                "reversed_weight": 0.5,
+                "shuffle_bn_groups": groups,
+                "queue_size": 40,
+            },
             "train": {"batch_size": CLIPS, "gradient_accumulation": parts},
             "optim": {"name": "momentum", "momentum": 0.0, "lr": 0.1},
         },

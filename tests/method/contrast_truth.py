@@ -131,6 +131,28 @@ def contrast_in_torch(
     return loss.detach(), {name: x.grad for name, x in e.items() if x.grad is not None}
 
 
+def reversed_contrast_in_torch(
+    embeddings: Mapping[Embedding, Tensor],
+    reversed_keys: Mapping[str, Tensor],
+    temperature: float,
+    pairs: str,
+    cross_weight: float = 1.0,
+) -> tuple[Tensor, dict[str, float]]:
+    """The loss against clips played backwards in float64, as the formula is written, and its metrics."""
+    losses, weights, metrics = [], [], {}
+    for first, second, _ in PUBLISHED_PAIRS[pairs]:
+        negatives = reversed_keys[second.encoder].double()
+        nearer = []
+        for a, p, r in zip(embeddings[first].double(), embeddings[second].double(), negatives, strict=True):
+            positive, negative = torch.exp(a @ p / temperature), torch.exp(a @ r / temperature)
+            losses.append(-torch.log(positive / (positive + negative)))
+            weights.append(cross_weight if first.encoder != second.encoder else 1.0)
+            nearer.append(bool(a @ p >= a @ r))
+        metrics[f"reversed_top1/{named(first)}.{named(second)}"] = np.mean(nearer)
+    loss = torch.stack(losses) @ torch.tensor(weights).double() / sum(weights)
+    return loss, metrics | {"contrast/reversed": loss.item()}
+
+
 def assert_metrics(metrics: Mapping[str, Tensor], expected: Mapping[str, float], allowed: float) -> None:
     """`allowed` is the error that losses may have. Other metrics know nothing of T."""
     assert metrics.keys() == expected.keys()

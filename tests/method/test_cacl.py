@@ -15,10 +15,11 @@ from torch import Tensor
 from cacl.clips import ClipBatch
 from cacl.config import Config
 from cacl.method.cacl import CACL
-from cacl.method.losses import contrast_loss, order_loss
+from cacl.method.dual_encoder import shuffle_frames
+from cacl.method.losses import contrast_loss, order_loss, reversed_contrast_loss
 from cacl.method.pairs import CROSS, Embedding
 from cacl.registry import PAIRS
-from tests.method.small_method import DIM, a_batch, parameters, tiny
+from tests.method.small_method import DIM, FRAMES, a_batch, parameters, tiny
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -100,6 +101,81 @@ def test_loss_is_made_of_its_parts(pairs: str, order_weight: float, negatives: s
     torch.testing.assert_close(parts.total, total)
     for name, value in metrics.items():
         torch.testing.assert_close(parts.metrics[name], value, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("first_input", ["clip", "shuffled"])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_backward_clips_are_negatives_beside_the_same_shuffled_copy(groups: int, first_input: str) -> None:
+    """They are normalised in the same company as the keys, do not enter the queue, and are weighted."""
+    config = tiny(reversed_weight=0.7, cross_weight=0.3, shuffle_bn_groups=groups, key_first_input=first_input)
+    model, batch = CACL(config), a_batch()
+    query, key = copy.deepcopy(model.query), copy.deepcopy(model.key)
+    seen: list[Tensor] = []
+    handle = model.key.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    parts, all_keys = model(batch, step=3)
+    handle.remove()
+    assert [len(clips) for clips in seen] == [6 // groups] * 2 * groups
+
+    clips, order = batch.key.float(), batch.order
+    shuffled = shuffle_frames(clips, order)
+    # Which clips were together; the shuffled copies come first if the configuration says so.
+    first = clips if first_input == "clip" else shuffled
+    companies = [[int((first == clip).flatten(1).all(1).nonzero()) for clip in forward] for forward in seen[::2]]
+    assert sorted(itertools.chain(*companies)) == list(range(6))
+
+    def keys_of(true_clips: Tensor) -> dict[str, Tensor]:
+        rows = {name: torch.full((6, DIM), math.nan) for name in ENCODERS}
+        for company in companies:
+            for name, x in _embed_both(key, true_clips[company], shuffled[company], first_input).items():
+                rows[name][company] = x
+        return rows
+
+    with torch.no_grad():
+        forward, backward = keys_of(clips), keys_of(clips.flip(2))
+        q = query(batch.query.float(), order)["contrast"]
+    assert_same_rows(all_keys, torch.cat([forward["cnn"], forward["transformer"]]))
+    embeddings = {Embedding(name, "query"): q[name] for name in ENCODERS}
+    embeddings |= {Embedding(name, "key"): forward[name] for name in ENCODERS}
+    contrast, _ = contrast_loss(embeddings, model.queue.keys, 0.07, CROSS, cross_weight=0.3)
+    against_backward, metrics = reversed_contrast_loss(embeddings, backward, 0.07, CROSS, cross_weight=0.3)
+    torch.testing.assert_close(parts.metrics["contrast"], contrast + 0.7 * against_backward)
+    for name, value in metrics.items():
+        torch.testing.assert_close(parts.metrics[name], value, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def _embed_both(key: Any, true_clips: Tensor, shuffled: Tensor, first_input: str) -> dict[str, Tensor]:
+    """Embeds clips and other shuffled copies of them, without an order that makes one of the other."""
+    first, second = (true_clips, shuffled) if first_input == "clip" else (shuffled, true_clips)
+    cnn = key.cnn_heads["contrast"](torch.cat([key.cnn(first), key.cnn(second)], 1))
+    tokens = key.transformer.embed(first), key.transformer.embed(second)
+    return {"cnn": cnn, "transformer": key.transformer_heads["contrast"](key.transformer.attend(*tokens))}
+
+
+def test_without_a_weight_no_backward_clip_is_encoded() -> None:
+    model, calls = CACL(tiny()), []
+    model.key.register_forward_pre_hook(lambda module, inputs: calls.append(inputs))
+    parts, _ = model(a_batch(), step=0)
+    assert len(calls) == 1
+    assert not any("reversed" in name for name in parts.metrics)
+
+
+def test_the_direction_of_time_is_learnt() -> None:
+    """The clips of a batch become brighter or darker, and played backwards they do the other. Chance is log 2."""
+    model, batch = CACL(tiny(pairs="cnn", reversed_weight=1.0, order_weight=0.0)), a_batch()
+    ramp = torch.linspace(0.2, 1, FRAMES).view(-1, 1, 1)
+    ramps = torch.stack([ramp, ramp.flip(0)] * 3)[:, None]
+    batch = dataclasses.replace(batch, views=tuple((view * ramps).half() for view in batch.views))
+    optimizer = torch.optim.Adam(model.query.parameters(), lr=0.01)
+    seen = []
+    for step in range(40):
+        parts, keys = model(batch, step)
+        seen.append(parts.metrics["contrast/reversed"].item())
+        optimizer.zero_grad()
+        parts.total.backward()
+        optimizer.step()
+        model.update(keys)
+    assert seen[0] > 0.3
+    assert sum(seen[-5:]) / 5 < 0.1
 
 
 @pytest.mark.parametrize("negatives", ["batch", "both"])

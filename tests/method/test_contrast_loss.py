@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cacl.method.losses import contrast_loss
+from cacl.method.losses import contrast_loss, reversed_contrast_loss
 from cacl.method.pairs import CNN, CROSS, OFFICIAL
 from cacl.registry import PAIRS
 from tests.method.contrast_truth import (
@@ -26,6 +26,8 @@ from tests.method.contrast_truth import (
     contrast_in_numpy,
     contrast_in_torch,
     random_embeddings,
+    reversed_contrast_in_torch,
+    unit_rows,
 )
 
 
@@ -74,6 +76,32 @@ def test_pairs_across_the_architectures_have_their_weight(pairs: str, weight: fl
     loss, metrics = contrast_loss(embeddings, queue, 0.1, PAIRS.load(pairs), negatives, cross_weight=weight)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     assert_metrics(metrics, expected_metrics, 1e-5 * expected)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("weight", [1.0, 0.3])
+@pytest.mark.parametrize("pairs", PUBLISHED_PAIRS)
+def test_the_contrast_with_backward_clips_is_the_formula(pairs: str, weight: float, temperature: float) -> None:
+    """In value, metrics and gradients. Backward clips lie near the others, for some videos nearer than the positive."""
+    embeddings, _ = random_embeddings((17, 1, 33))
+    noise = np.random.default_rng(5).standard_normal((2, 17, 33))
+    reversed_keys = {
+        key.encoder: unit_rows(embeddings[key].numpy() + 0.2 * x) for key, x in zip((F_K, T_K), noise, strict=True)
+    }
+    expected, expected_metrics = reversed_contrast_in_torch(embeddings, reversed_keys, temperature, pairs, weight)
+    assert any(0 < value < 1 for value in expected_metrics.values())
+    queries = [embeddings[name] for name in (F_Q, T_Q)]
+    truth = torch.autograd.grad(expected, queries, allow_unused=True)
+    loss, metrics = reversed_contrast_loss(
+        embeddings, reversed_keys, temperature, PAIRS.load(pairs), cross_weight=weight
+    )
+    assert (loss.shape, loss.dtype) == ((), torch.float32)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert_metrics(metrics, expected_metrics, 1e-5 * expected.item())
+    for gradient, right in zip(torch.autograd.grad(loss, queries, allow_unused=True), truth, strict=True):
+        assert (gradient is None) == (right is None)
+        if right is not None:
+            assert (gradient - right).abs().max() <= SMALL_GRADIENT / temperature
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
