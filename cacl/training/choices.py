@@ -83,7 +83,7 @@ PRESETS = {
         heads=4,
         frames=8,
         size=40,
-        batch_per_process=32,
+        batch_per_process=16,
         clip_gib=0.15,
         reason="small enough for two CPU cores",
     ),
@@ -117,8 +117,8 @@ PUBLISHED_EPOCHS = 300
 PUBLISHED_STEPS = 45_000
 """The steps that 300 epochs of UCF101 take."""
 LONG_RUN_STEPS = 10_000
-"""Shorter runs are not what a queue, and key encoders that move by a thousandth in a step, are made for. Runs of 288
-steps learnt better from the other videos of the batch (docs/results.md)."""
+"""Shorter runs are not what a queue, and key encoders that move by a thousandth in a step, are made for. Runs of
+hundreds of steps learn in the form of the recipe `demo` (docs/results.md), longer ones take the published form."""
 CPU_CLIPS = 10_000
 """The number of clips that a run on a CPU takes, one after the other and some of them many times."""
 
@@ -169,8 +169,13 @@ def _choose_encoders(draft: _Draft, preset: Preset) -> None:
     if draft.value_of("model.transformer.weights"):
         draft.choose("model.transformer.frozen", True, "its weights are pre-trained")
     else:
+        odd_frames = "clip.frames" in draft.given and draft.value_of("clip.frames") % 2
+        draft.choose(
+            "model.transformer.embedder",
+            "light" if odd_frames else "tubelet",
+            "tokens of two frames would need an even number" if odd_frames else "tokens of two frames tell what moves",
+        )
         # Frozen random weights hardly tell videos apart.
-        draft.choose("model.transformer.embedder", "light", "without pre-trained weights a small one is trained")
         draft.choose("model.transformer.frozen", False, "random weights have to be trained")
     width, heads = preset.transformer_width, preset.heads
     if "model.transformer.heads" in draft.given:
@@ -202,7 +207,6 @@ def _choose_clip(draft: _Draft, preset: Preset, videos: VideoFacts) -> None:
         f"{preset.reason}; the short side of the videos is {videos.short_side}",
     )
     draft.choose("augment.crop", [0.7, 1.0], "as in the recipes for small sets")
-    draft.choose("augment.flip_prob", 0.5, "set it to 0 where left and right are to be told apart")
     # Those of SimCLR (Chen et al., ICML 2020). The defaults leave colours that tell videos apart (docs/results.md).
     colors = "as in SimCLR, so that colours alone do not tell videos apart"
     draft.choose("augment.saturation", 0.8, colors)
@@ -260,12 +264,19 @@ def _choose_contrast(draft: _Draft, videos: VideoFacts) -> None:
         draft.choose(
             "contrast.queue_size", queue_size, f"reaches back by half an epoch of {videos.count} videos at most"
         )
-    draft.choose("contrast.momentum", 0.999 if is_long else 0.99, f"for {steps:,.0f} steps")
-    draft.choose(
-        "contrast.temperature",
-        0.07 if is_long else 0.1,
-        "as published" if is_long else "as in the recipes for small sets",
-    )
+    if is_long:
+        draft.choose("contrast.momentum", 0.999, f"as published, for {steps:,.0f} steps")
+        draft.choose("contrast.temperature", 0.07, "as published")
+    else:
+        reason = f"as in the recipe demo, for {steps:,.0f} steps"
+        draft.choose("contrast.momentum", 0.95, reason)
+        draft.choose("contrast.temperature", 0.1, reason)
+        draft.choose("contrast.cross_weight", 0.3, reason)
+        draft.choose("contrast.reversed_weight", 3.0, "clips played backwards are what motion is learnt from early")
+    if draft.value_of("contrast.reversed_weight") > 0:
+        draft.choose("augment.flip_prob", 0.0, "mirrored clips would contradict those played backwards")
+    else:
+        draft.choose("augment.flip_prob", 0.5, "set it to 0 where left and right are to be told apart")
 
 
 def _choose_optimizer(draft: _Draft) -> None:

@@ -38,6 +38,8 @@ GIVEN = (
     ("model.transformer.weights=resnet50.pth",),
     ("model.cnn=c3d",),
     ("clip.frames=32", "clip.size=224"),
+    ("clip.frames=5",),
+    ("contrast.reversed_weight=0",),
     ("contrast.negatives=queue",),
     ("contrast.negatives=both", "contrast.pairs=cnn"),
     ("optim.schedule_per=epoch",),
@@ -75,7 +77,10 @@ def test_what_is_chosen_holds_together(videos: VideoFacts, machine: MachineFacts
         assert config.contrast.queue_size < max(2, videos.count * encoders), "the queue holds videos of the same epoch"
     transformer = config.model.transformer
     assert transformer.weights or not transformer.frozen
-    assert bool(transformer.weights) == (transformer.embedder != "light")
+    assert bool(transformer.weights) == (transformer.embedder not in ("light", "tubelet"))
+    assert transformer.embedder != "tubelet" or config.clip.frames % 2 == 0
+    if "augment.flip_prob" not in values:
+        assert (config.augment.flip_prob == 0) == (config.contrast.reversed_weight > 0), "what one side shows mirrored"
     if "clip.frames" not in values and config.model.cnn != "c3d":
         assert config.clip.frames <= videos.short_frames
         assert config.clip.size <= max(16, videos.short_side)
@@ -85,8 +90,12 @@ def test_what_is_chosen_holds_together(videos: VideoFacts, machine: MachineFacts
 @pytest.mark.parametrize(("short_frames", "frames"), [(2, 2), (3, 2), (7, 6), (60, 8)])
 def test_tubelets_get_an_even_number_of_frames(short_frames: int, frames: int) -> None:
     videos = dataclasses.replace(SETS["UCF101"], short_frames=short_frames)
-    config, _ = chosen(videos, MACHINES["a CPU"], "model.transformer.embedder=tubelet")
-    assert config.clip.frames == frames
+    config, _ = chosen(videos, MACHINES["a CPU"])
+    assert (config.model.transformer.embedder, config.clip.frames) == ("tubelet", frames)
+    config, _ = chosen(videos, MACHINES["a CPU"], "model.transformer.embedder=light")
+    assert config.clip.frames == min(short_frames, 8)
+    config, _ = chosen(videos, MACHINES["a CPU"], "clip.frames=5")
+    assert config.model.transformer.embedder == "light"
 
 
 @pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
@@ -103,6 +112,7 @@ def test_a_run_on_a_cpu_is_short_and_contrasts_within_the_batch(videos: VideoFac
     clips = config.train.epochs * videos.count
     assert 5_000 <= clips <= 15_000
     assert (config.contrast.negatives, config.model.cnn, config.model.width) == ("batch", "r3d10", 0.25)
+    assert config.contrast.reversed_weight > 0, "motion comes too late otherwise"
 
 
 @pytest.mark.parametrize(
@@ -114,6 +124,7 @@ def test_a_long_run_on_many_videos_has_the_published_queue(name: str, negatives:
     assert config.contrast.negatives == negatives
     if negatives == "queue":
         assert (config.contrast.queue_size, config.contrast.momentum, config.train.batch_size) == (6400, 0.999, 64)
+        assert (config.contrast.cross_weight, config.contrast.reversed_weight, config.augment.flip_prob) == (1, 0, 0.5)
 
 
 def test_larger_clips_make_smaller_batches() -> None:
@@ -127,7 +138,7 @@ def test_larger_clips_make_smaller_batches() -> None:
 
 def test_a_step_on_a_cpu_takes_less_than_four_gib() -> None:
     config, _ = chosen(SETS["UCF101"], MACHINES["a CPU"])
-    assert config.train.batch_size == 32
+    assert config.train.batch_size == 16
     code = f"""
 import resource, torch
 from cacl.clips import ClipBatch
