@@ -42,6 +42,7 @@ def unavailable_reason(config: Config) -> str:
     released = {
         "contrast.negatives": (contrast.negatives, "queue"),
         "contrast.cross_weight": (contrast.cross_weight, 1.0),
+        "contrast.reversed_weight": (contrast.reversed_weight, 0.0),
         "contrast.shuffle_bn_groups": (contrast.shuffle_bn_groups, 1),
         "contrast.key_first_input": (contrast.key_first_input, "clip"),
         "model.order_head": (config.model.order_head, "concatenation"),

@@ -41,8 +41,9 @@ class Row:
 def method_rows(recipe: Config) -> list[Row]:
     """Makes the rows that show what each part of the method is worth.
 
-    These are the contrast of the CNN alone, that of the transformer alone, everything but the order, and the order
-    alone. A part that the recipe does not have has no row, nor has what equals the recipe or a row before it.
+    These are the contrast of the CNN alone, that of the transformer alone, everything but clips played backwards,
+    everything but the order, and the order alone. A part that the recipe does not have has no row, nor has what equals
+    the recipe or a row before it.
 
     Args:
         recipe: The recipe.
@@ -55,6 +56,7 @@ def method_rows(recipe: Config) -> list[Row]:
     if "contrast" in losses:
         for encoder in ("cnn", "transformer"):
             changes[f"{encoder} alone"] = {"contrast.pairs": encoder} | _without(losses, "contrast")
+        changes["without reversed"] = {"contrast.reversed_weight": 0.0}
     if "order" in losses and len(losses) > 1:
         changes["without order"] = {"losses.order": 0.0}
         changes["order alone"] = _without(losses, "order")

@@ -45,6 +45,10 @@ def test_the_rows_of_the_method_train_what_they_say() -> None:
         ({"losses.order": 0.0}, ["cnn alone", "transformer alone"]),
         ({"contrast.pairs": "cnn"}, ["cnn alone", "transformer alone", "order alone"]),
         ({"losses.contrast": 0.0}, []),
+        (
+            {"contrast.reversed_weight": 1.0},
+            ["cnn alone", "transformer alone", "without reversed", "without order", "order alone"],
+        ),
         ({"contrast.pairs": "cnn", "losses.order": 0.0}, ["transformer alone"]),
     ],
 )

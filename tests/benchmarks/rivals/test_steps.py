@@ -60,6 +60,7 @@ def test_the_label_is_the_edit_distance() -> None:
     ("sections", "said"),
     [
         ({"contrast": {"negatives": "batch"}}, "contrast.negatives = batch: it has queue"),
+        ({"contrast": {"reversed_weight": 1.0}}, "contrast.reversed_weight = 1.0: it has 0.0"),
         ({"contrast": {"shuffle_bn_groups": 2}}, "contrast.shuffle_bn_groups = 2: it has 1"),
         ({"contrast": {"queue_size": 15}}, "contrast.queue_size = 15"),
         ({"contrast": {"pairs": "cnn"}}, "it has both encoders"),
