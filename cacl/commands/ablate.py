@@ -63,7 +63,8 @@ def ablate(
     """Train a recipe with some of its keys changed, with several seeds, and compare the trainings by retrieval.
 
     Without --row and --rows, the rows leave out parts of the method: the transformer and the order, the CNN and the
-    order, the order, and the contrast. The recipe itself is always among them, unless --reference names another row.
+    order, the clips played backwards, the order, and the contrast. The recipe itself is always among them, unless
+    --reference names another row.
 
     Every run has a folder of its own, as `cacl train` writes it. The table is in ablation.json after each run.
     """
