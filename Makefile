@@ -5,10 +5,12 @@
 # make lint          ruff and pyright
 # make docs          the site, in build/site; a warning fails it
 # make browser       Debian's Chromium, in which the tests open pages; where it is missing, this needs root
-# make venv          the environment in .venv, which the others make when it is missing
+# make venv          the environment in .venv with cacl and what it needs; enough for the demonstration
+# make tools         the same with what its developers need; the targets above make what is missing
 
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALLED := .venv/.installed
 READY := .venv/.ready
 # One thread for each of the two processes.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
@@ -16,9 +18,9 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 # As the command line sets it: the tests share their cores with other work, too.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo check test quick-tests all-tests interpreted-tests test-lowest lint docs browser venv clean
+.PHONY: demo check test quick-tests all-tests interpreted-tests test-lowest lint docs browser venv tools clean
 
-demo: $(READY)
+demo: $(INSTALLED)
 	$(BIN)/cacl data synth demo/videos --train 16 --test 4
 	$(BIN)/cacl train --config demo --resume
 	$(BIN)/cacl eval retrieval demo/run --label appearance --label motion
@@ -54,15 +56,26 @@ docs: $(READY)
 browser:
 	@command -v chromium || { apt-get update --quiet=2 && apt-get install --quiet=2 --no-install-recommends --yes chromium; }
 
-venv: $(READY)
+venv: $(INSTALLED)
 
-.venv/.ready: constraints.txt
-.venv-lowest/.ready: constraints-lowest.txt
-.venv/.ready .venv-lowest/.ready: pyproject.toml
+tools: $(READY)
+
+# Python compiles a file when it is first imported; to compile all of them here would take a third of the installation.
+.venv/.ready .venv/.installed: CONSTRAINTS = constraints.txt
+.venv-lowest/.ready .venv-lowest/.installed: CONSTRAINTS = constraints-lowest.txt
+INSTALL = $(@D)/bin/python -m pip install --quiet --no-compile --constraint $(CONSTRAINTS) --editable
+
+.venv/.installed: constraints.txt
+.venv-lowest/.installed: constraints-lowest.txt
+.venv/.installed .venv-lowest/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "cacl needs Python 3.11 or newer; say make PYTHON=python3.11 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --constraint $(filter constraints%,$^) --editable '.[dev]'
+	$(INSTALL) .
+	@touch $@
+
+.venv/.ready .venv-lowest/.ready: %/.ready: %/.installed
+	$(INSTALL) '.[dev]'
 	@touch $@
 
 clean:
