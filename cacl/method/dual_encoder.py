@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from cacl.method.losses import Loss
 from cacl.models.recompute import set_checkpointing
 from cacl.registry import ENCODERS
 from cacl.stages import stage
+
+Argument = TypeVar("Argument")
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class DualEncoder(nn.Module):
@@ -30,7 +33,7 @@ class DualEncoder(nn.Module):
     def __init__(self, config: Config, losses: Mapping[str, Loss]) -> None:
         super().__init__()
         required = {encoder for name, loss in losses.items() for encoder in _encoders_of(name, loss)}
-        self.cnn = ENCODERS.load(config.model.cnn)(config) if "cnn" in required else None
+        self.cnn = _build(ENCODERS.load(config.model.cnn), config) if "cnn" in required else None
         if self.cnn is not None and not hasattr(self.cnn, "num_features"):
             raise ConfigError(f"model.cnn = {config.model.cnn}: has no num_features, the length of its feature vector")
         lengths = dict.fromkeys(losses, 2 * self.cnn.num_features if self.cnn else 0)
@@ -43,7 +46,7 @@ class DualEncoder(nn.Module):
                 )
             lengths |= dict.fromkeys(self.comparing, _count_channels_and_frames(self.cnn, config.clip))
         self.cnn_heads = _make_heads(losses, "cnn", lengths)
-        self.transformer = ENCODERS.load("video_transformer")(config) if "transformer" in required else None
+        self.transformer = _build(ENCODERS.load("video_transformer"), config) if "transformer" in required else None
         length = self.transformer.num_features if self.transformer else 0
         self.transformer_heads = _make_heads(losses, "transformer", dict.fromkeys(losses, length))
         if config.train.activation_checkpointing:
@@ -103,8 +106,18 @@ def _encoders_of(name: str, loss: Loss) -> Collection[str]:
 
 def _make_heads(losses: Mapping[str, Loss], encoder: str, num_features: Mapping[str, int]) -> nn.ModuleDict:
     return nn.ModuleDict(
-        {name: loss.make_head(num_features[name]) for name, loss in losses.items() if encoder in loss.encoders}
+        {name: _build(loss.make_head, num_features[name]) for name, loss in losses.items() if encoder in loss.encoders}
     )
+
+
+def _build(make: Callable[[Argument], Module], argument: Argument) -> Module:
+    """Makes a part of the network, whose weights are the same whichever other parts there are.
+
+    Each part begins at the same random state. If one went on where another ended, a run that leaves out a loss would
+    begin at other weights, and its difference to the run with it would be that of another seed, too.
+    """
+    with torch.random.fork_rng(devices=[]):
+        return make(argument)
 
 
 @torch.no_grad()
