@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from cacl.clips import ViewPlan
 from cacl.loaders.backends.reference import make_view
 from cacl.loaders.sampling.augmentation import color_matrix
 from cacl.method.cacl import CACL
 from cacl.method.dual_encoder import shuffle_frames
+from cacl.registry import ENCODERS
 from tests.method.small_method import a_batch, tiny
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -96,3 +98,31 @@ def test_the_difference_head_teaches_every_layer_of_the_cnn() -> None:
     for name, parameter in model.query.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.any(), name
+
+
+def weights_at(seed: int, **changes: Any) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    return CACL(tiny(**changes)).query.state_dict()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"order_weight": 0.0}, {"contrast_weight": 0.0}, {"pairs": "cnn", "order_weight": 0.0}, {"pairs": "transformer"}],
+    ids=lambda changes: " ".join(changes),
+)
+def test_what_is_left_out_leaves_the_first_weights_of_the_rest_alone(changes: dict[str, Any]) -> None:
+    """Rows of an ablation would otherwise differ in their first weights, too."""
+    whole, part = weights_at(3), weights_at(3, **changes)
+    assert part.keys() < whole.keys()
+    for name, value in part.items():
+        assert torch.equal(value, whole[name]), name
+    assert not torch.equal(whole["cnn.layers.0.weight"], weights_at(4)["cnn.layers.0.weight"])
+
+
+@pytest.mark.parametrize(("part", "name"), [("cnn", "r3d10"), ("transformer", "video_transformer")])
+def test_an_encoder_begins_as_it_does_alone(part: str, name: str) -> None:
+    """The untrained encoders that an evaluation compares with are those that the run began with."""
+    whole = weights_at(3)
+    torch.manual_seed(3)
+    for key, value in ENCODERS.load(name)(tiny()).state_dict().items():
+        assert torch.equal(value, whole[f"{part}.{key}"]), key
