@@ -272,7 +272,6 @@ def _choose_contrast(draft: _Draft, videos: VideoFacts) -> None:
         draft.choose("contrast.momentum", 0.95, reason)
         draft.choose("contrast.temperature", 0.1, reason)
         draft.choose("contrast.cross_weight", 0.3, reason)
-        # The recipe demo has 3, which gives more motion and costs appearance.
         draft.choose("contrast.reversed_weight", 1.0, "motion is learnt early from clips played backwards")
     if draft.value_of("contrast.reversed_weight") > 0:
         draft.choose("augment.flip_prob", 0.0, "mirrored clips would contradict those played backwards")
