@@ -17,6 +17,9 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # As the command line sets it: the tests share their cores with other work, too.
 export OMP_WAIT_POLICY ?= PASSIVE
+# Images for containers often set it. As no file is compiled at installation, each process would then compile torch and
+# all else anew, which takes longer than what most of the tests do.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo check test quick-tests all-tests interpreted-tests test-lowest lint docs browser venv tools clean
 
