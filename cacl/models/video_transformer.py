@@ -301,6 +301,10 @@ class TubeletEmbedder(nn.Module):
     averages are much alike for all videos, and batch norm enlarges what differs. With group norm, or with more
     convolutions on top of this one, the transformer learns motion later.
 
+    The filters begin without their mean over the pixels and frames of each colour, as if it had been taken from the
+    patches (Coates, Ng & Lee, AISTATS 2011). The brightness of a patch is by far the most of it and no motion changes
+    it; with some weights as torch draws them, hundreds of steps do not get the filters to see past it.
+
     Args:
         width: The length of the tokens.
     """
@@ -309,8 +313,12 @@ class TubeletEmbedder(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        convolution = nn.Conv2d(2 * 3, 64, kernel_size=4, stride=4, bias=False)
+        with torch.no_grad():
+            filters = convolution.weight.unflatten(1, (2, 3))  # [64, 2 frames, 3 colours, 4, 4]
+            filters -= filters.mean((1, 3, 4), keepdim=True)
         self.grid = nn.Sequential(
-            nn.Conv2d(2 * 3, 64, kernel_size=4, stride=4, bias=False),
+            convolution,
             nn.BatchNorm2d(64),
             nn.GELU(),
             nn.AdaptiveAvgPool2d(3),

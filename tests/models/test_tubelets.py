@@ -114,6 +114,14 @@ def test_a_token_tells_the_order_of_its_two_frames() -> None:
     assert (transformer.embed(clips) - transformer.embed(clips.flip(2))).abs().max() > 1e-3
 
 
+def test_filters_begin_without_an_eye_for_brightness() -> None:
+    filters = TubeletEmbedder(24).grid[0]
+    tubelets = torch.rand(2, 6, 16, 16)
+    brighter = tubelets + torch.tensor([0.5, -1.0, 2.0]).repeat(2)[:, None, None]  # the same in both frames
+    torch.testing.assert_close(filters(brighter), filters(tubelets), rtol=0, atol=1e-5)
+    assert filters(tubelets).std() > 0.05
+
+
 @pytest.mark.parametrize("size", [16, 40, 112])
 def test_frames_may_have_any_size(size: int) -> None:
     assert TubeletEmbedder(24)(torch.rand(2, 6, size, size)).shape == (2, 24)
