@@ -23,13 +23,13 @@ from tests.launch import ROOT
 from tests.stand_ins import HMDB51_DIGITS, write_hmdb51, write_ucf101
 
 FOLDS = (1, 2, 3)
-SMALL_CLIPS = ("clip.frames=8", "clip.size=16", "train.batch_size=8", "train.epochs=2", "retrieval.clips_per_video=2")
+SMALL_CLIPS = ("clip.frames=8", "clip.size=16", "train.batch_size=8", "train.epochs=1", "retrieval.clips_per_video=2")
 SMALL = {
     "train --config ucf101_r3d": (
         *SMALL_CLIPS, "model.width=0.0625", "model.transformer.embedder=test_resnet", "model.transformer.width=16",
         "model.transformer.depth=1", "model.transformer.heads=2", "contrast.queue_size=32",
     ),
-    "finetune": ("train.epochs=8", "optim.warmup_epochs=0"),
+    "finetune": ("train.epochs=1", "optim.warmup_epochs=0"),
     "finetune --config finetune_official": SMALL_CLIPS,
 }  # fmt: skip
 """What makes a command small, by the command and its recipe. All other settings are those of the page."""
@@ -125,6 +125,7 @@ def test_the_readme_has_commands_of_the_page() -> None:
     assert set(readme) <= set(page)
 
 
+@pytest.mark.usefixtures("short_probes")
 def test_the_commands_of_the_page(cacl: Run, here: Path, loaded: Loaded) -> None:
     weights = timm.create_model("test_resnet").state_dict()
     torch.save({"state_dict": {f"module.encoder_q.{name}": x for name, x in weights.items()}}, "moco_v1_200ep.pth")
