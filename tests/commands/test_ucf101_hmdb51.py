@@ -15,9 +15,11 @@ import pytest
 import timm
 import torch
 
+from cacl.checkpoints import checkpoint
 from cacl.config import Config
 from cacl.loaders.clip_loader import ClipLoader
 from tests import forked
+from tests.commands import killed
 from tests.commands.finished import Finished, Run, result
 from tests.launch import ROOT
 from tests.stand_ins import HMDB51_DIGITS, write_hmdb51, write_ucf101
@@ -164,13 +166,12 @@ def test_killed_folds_go_on_where_they_were(
     process: Run, trained: tuple[Path, Finished], environment: dict[str, str], here: Path
 ) -> None:
     """The first fold is done when the process is killed, the second has begun, and the third has not."""
-    common = ("--from", trained[0], "--folds", "1,2,3", "--set", "train.epochs=6", "--set", "train.checkpoint_every=5")
+    common = ("--from", trained[0], "--folds", "1,2,3", "--set", "train.epochs=2", "--set", "train.checkpoint_every=3")
     whole = result(process("finetune", "data/UCF-101", "--run", "whole", *common, "--json"))
-    ended = forked.run(
-        forked.cacl, "finetune", "data/UCF-101", "--run", "killed", *common, environment=os.environ | environment,
-        send=signal.SIGKILL, when=lambda line: line.startswith("step 12/") and Path("killed/fold2").is_dir(),
-    )  # fmt: skip
+    command = ("finetune", "data/UCF-101", "--run", "killed", *common)
+    ended = forked.run(killed.cacl, "killed/fold2", 4, *command, environment=os.environ | environment)
     assert ended.returncode == -signal.SIGKILL
+    assert checkpoint.load(Path("killed/fold2")).step == 3
     assert not Path("killed/fold3").exists()
     first = Path("killed/fold1/best.pt").stat().st_mtime_ns
     resumed = process("finetune", "--run", "killed", "--folds", "1,2,3", "--resume", "--json")
