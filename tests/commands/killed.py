@@ -6,12 +6,14 @@ import os
 import signal
 from typing import Any
 
+import pytest
+
 from cacl.training.run_state import RunState
 from tests import forked
 
 
 def cacl(run: str, step: str, *arguments: str) -> None:
-    """Is the command `cacl`, which is killed when the run in a folder has taken so many steps and begins another one."""
+    """Is the command `cacl`, which is killed before the run in a folder takes the step after so many."""
     take = RunState.train_step
 
     def take_or_die(state: RunState[Any], *batch: Any, **options: Any) -> Any:
@@ -19,5 +21,6 @@ def cacl(run: str, step: str, *arguments: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return take(state, *batch, **options)
 
-    RunState.train_step = take_or_die
-    forked.cacl(*arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunState, "train_step", take_or_die)
+        forked.cacl(*arguments)
