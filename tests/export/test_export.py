@@ -75,7 +75,7 @@ def plugin(weight: Tensor | None = None) -> Network:
         ("c3d", {"width": 1 / 16}),
         ("r2plus1d10_official", {"width": 1 / 16}),
         ("video_transformer", SMALL | {"embedder": "tubelet"}),
-        ("video_transformer", SMALL | {"embedder": "resnet18"}),
+        ("video_transformer", SMALL | {"embedder": "test_resnet"}),
     ],
 )
 def test_files_compute_what_the_encoder_computes(name: str, overrides: dict[str, Any]) -> None:
