@@ -22,8 +22,8 @@ from tests.reports.results import LABELS, TEST, Evaluate
 from tests.tiny import tiny_config
 
 PATIENCE = 240_000
-"""The milliseconds that the browser may take for anything. It would be given 30 seconds by default, which a machine with
-much else to do needs for a page."""
+"""The milliseconds that the browser may take for anything. By default it has 30 seconds, which may not do where much
+else runs."""
 
 
 @pytest.fixture(scope="session")
