@@ -17,6 +17,8 @@ GALLERY_ENTRIES = 2**22
 """The number of entries of the gallery that it has in memory as float64 at once."""
 SORTED_ENTRIES = 2**22
 """The number of similarities that it sorts at once, or those of one query."""
+DRAWN_ENTRIES = 2**20
+"""The number of drawn values that `bootstrap_interval` has in memory at once, or those of one draw."""
 RESAMPLES = 1000
 """The number of times that `bootstrap_interval` draws the queries anew."""
 CONFIDENCE = 0.95
@@ -165,9 +167,9 @@ def bootstrap_interval(
     # The bits are Philox 4x64-10, which numpy keeps for ever, unlike what Generator.integers makes of them.
     bits = np.random.Philox(key=seed)
     means = np.empty((resamples, *values.shape[1:]))
-    for number in range(resamples):
-        drawn = (bits.random_raw(count) >> np.uint64(32)) * np.uint64(count) >> np.uint64(32)
-        means[number] = values[drawn.astype(np.int64)].mean(0)
+    for rows in _slices(resamples, DRAWN_ENTRIES // max(1, values.size)):
+        drawn = (bits.random_raw((len(means[rows]), count)) >> np.uint64(32)) * np.uint64(count) >> np.uint64(32)
+        means[rows] = values[drawn.astype(np.int64)].mean(1)
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail], axis=0)
     return low, high

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from cacl.cli import main
+from cacl.evaluation import attentive_probe
 from tests import forked
 from tests.commands.finished import Finished, Run
 
@@ -75,6 +76,12 @@ def in_this_environment(environment: dict[str, str], monkeypatch: pytest.MonkeyP
         monkeypatch.setenv(name, value)
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def short_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attentive probes in this process learn for two epochs. How well they learn is tested in tests/evaluation."""
+    monkeypatch.setattr(attentive_probe, "EPOCHS", 2)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 from cacl import config as configuration
 from cacl.checkpoints import checkpoint
 from tests import forked
+from tests.commands import killed
 from tests.commands.finished import Finished, Run, result
 
 SHORT = ("--set", "train.epochs=4", "--set", "optim.warmup_epochs=0")
@@ -140,21 +141,19 @@ def test_a_killed_run_goes_on_with_its_own_settings_to_the_same_bits(
     from cacl.checkpoints.checkpoint import BEST_NAME
     from tests.same_bits import leaves
 
-    common = ("--from", trained[0], "--set", "train.epochs=60", "--set", "train.checkpoint_every=20", "--json")
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert result(process("finetune", labelled, "--run", whole, *common))["steps"] > 60
+    common = ("--from", trained[0], "--set", "train.epochs=8", "--set", "train.checkpoint_every=3", "--json")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert result(process("finetune", labelled, "--run", whole, *common))["steps"] > 6
 
-    ended = forked.run(
-        forked.cacl, "finetune", labelled, "--run", killed, *common, environment=os.environ | environment,
-        send=signal.SIGKILL, when=lambda line: line.startswith("step 23/"),
-    )  # fmt: skip
+    command = ("finetune", labelled, "--run", parts, *common)
+    ended = forked.run(killed.cacl, parts, 5, *command, environment=os.environ | environment)
     assert ended.returncode == -signal.SIGKILL
-    assert checkpoint.load(killed).step >= 20
+    assert checkpoint.load(parts).step == 3
 
-    resumed = result(process("finetune", "--run", killed, "--resume", "--json"))
-    assert resumed["steps_taken"] < resumed["steps"]
+    resumed = result(process("finetune", "--run", parts, "--resume", "--json"))
+    assert resumed["steps_taken"] == resumed["steps"] - 3
     for name in (checkpoint.CHECKPOINT_NAME, BEST_NAME):
-        one, other = checkpoint.load(whole / name), checkpoint.load(killed / name)
+        one, other = checkpoint.load(whole / name), checkpoint.load(parts / name)
         assert (one.step, one.finetune) == (other.step, other.finetune)
         for part in ("model", "optimizer"):
             first, second = (dict(leaves(getattr(saved, part))) for saved in (one, other))
@@ -164,6 +163,6 @@ def test_a_killed_run_goes_on_with_its_own_settings_to_the_same_bits(
             )
     validated = [
         [json.loads(line).get("val_loss") for line in (run / "metrics.jsonl").read_text().splitlines()]
-        for run in (whole, killed)
+        for run in (whole, parts)
     ]
     assert validated[0] == validated[1]

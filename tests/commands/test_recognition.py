@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.commands.finished import Finished, Run, result
 
+pytestmark = pytest.mark.usefixtures("short_probes")
+
 REUSED = "features of an earlier evaluation"
 BASELINES = ["majority", "size and length", "mean frame", "frame difference"]
 VECTORS, TOKENS = (

@@ -213,7 +213,12 @@ def test_bootstrap_has_the_quantiles_of_the_binomial_distribution() -> None:
     np.testing.assert_allclose([low[1], high[1]], [1 - high[0], 1 - low[0]], atol=1e-12)  # the same videos are drawn
 
 
-def test_bootstrap_draws_the_same_videos_for_the_same_seed_for_ever() -> None:
+@pytest.mark.parametrize("entries", [1, 15, metrics.DRAWN_ENTRIES])
+def test_bootstrap_draws_the_same_videos_for_the_same_seed_for_ever(
+    entries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One draw, three of them, or all are in memory at once."""
+    monkeypatch.setattr(metrics, "DRAWN_ENTRIES", entries)
     values = np.arange(5.0)
     ends = [bootstrap_interval(values, seed, resamples=10) for seed in (0, 0, 1)]
     assert ends[0] == ends[1]

@@ -3,49 +3,46 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.launch import ROOT
+from tests import forked
+from tests.examples import recorded_lightning
 from tests.same_bits import leaves
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("lightning") is None, reason="lightning is not installed")
-STEPS, SAVE_EVERY, KILLED_BEFORE = 8, 3, 5
+STEPS, SAVE_EVERY, KILLED_BEFORE = 5, 2, 3
 NEVER = -1
 
 
-def run(videos: Path, run: Path, killed_before: int) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """Runs the example. The second value has a line for each step, with the numbers and the pixels of its clips."""
-    notes = run.with_suffix(f".{killed_before}")
-    example = [videos, run, "--steps", str(STEPS), "--save-every", str(SAVE_EVERY)]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.examples.recorded_lightning", notes, str(killed_before), *example],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(videos.parent / "cache")},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    return done, notes.read_text().splitlines()
-
-
 def test_it_trains_and_goes_on_where_it_was_killed(videos: Path, tmp_path: Path) -> None:
-    whole, whole_steps = run(videos, tmp_path / "whole", NEVER)
-    assert whole.returncode == 0, whole.stderr
-    assert whole.stdout.splitlines()[-1].startswith(f"{STEPS} of {STEPS} steps are done")
-    assert [line.split()[:2] for line in whole_steps] == [[str(step), str(16 * step)] for step in range(STEPS)]
+    options = ("--steps", str(STEPS), "--save-every", str(SAVE_EVERY))
+    whole, killed, resumed = (
+        (str(tmp_path / f"{name}.notes"), killed_before, [str(videos), str(tmp_path / folder), *options])
+        for name, folder, killed_before in (
+            ("whole", "whole", NEVER),
+            ("killed", "parts", KILLED_BEFORE),
+            ("resumed", "parts", NEVER),
+        )
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(videos.parent / "cache")}
+    done = forked.run(recorded_lightning.main, *map(json.dumps, (whole, killed, resumed)), environment=environment)
+    said = [line for line in done.stdout.splitlines() if line.startswith((f"{STEPS} of {STEPS} steps", "exit code"))]
+    assert [line.partition(";")[0] for line in said] == [
+        f"{STEPS} of {STEPS} steps are done", "exit code 0", f"exit code {-signal.SIGKILL}",
+        f"{STEPS} of {STEPS} steps are done", "exit code 0",
+    ], done.stderr  # fmt: skip
 
-    killed, killed_steps = run(videos, tmp_path / "parts", KILLED_BEFORE)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    whole_steps, killed_steps, resumed_steps = (
+        Path(run[0]).read_text().splitlines() for run in (whole, killed, resumed)
+    )
+    assert [line.split()[:2] for line in whole_steps] == [[str(step), str(16 * step)] for step in range(STEPS)]
     assert killed_steps == whole_steps[:KILLED_BEFORE]
-    resumed, resumed_steps = run(videos, tmp_path / "parts", NEVER)
-    assert resumed.returncode == 0, resumed.stderr
     assert resumed_steps == whole_steps[SAVE_EVERY:]
 
     one, other = (torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("whole", "parts"))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests import forked
 from tests.launch import ROOT
 from tests.same_bits import leaves
 
@@ -20,7 +20,7 @@ def test_it_trains_and_goes_on_where_it_was_stopped(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The one that goes on is a process of its own, so that only the checkpoint can tell it where."""
-    surroundings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(videos.parent / "cache")}
+    surroundings = {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(videos.parent / "cache")}
     monkeypatch.setenv("XDG_CACHE_HOME", surroundings["XDG_CACHE_HOME"])
 
     def command(checkpoint: str, epochs: int) -> list[str]:
@@ -35,13 +35,7 @@ def test_it_trains_and_goes_on_where_it_was_stopped(
     assert [line.partition(":")[0] for line in whole[:2]] == ["epoch 0", "epoch 1"]
     assert whole[2].endswith("% of the test clips are told rightly")
     assert run("parts.pt", 1)[0] == whole[0]
-    resumed = subprocess.run(
-        [sys.executable, *command("parts.pt", 2)],
-        env=os.environ | surroundings,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    resumed = forked.run(forked.script, *command("parts.pt", 2), environment=os.environ | surroundings)
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout.splitlines() == whole[1:]
     one, other = (torch.load(tmp_path / name, weights_only=True) for name in ("whole.pt", "parts.pt"))

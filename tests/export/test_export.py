@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import sys
@@ -72,10 +71,8 @@ def plugin(weight: Tensor | None = None) -> Network:
 @pytest.mark.parametrize(
     ("name", "overrides"),
     [
-        ("c3d", {"width": 1 / 16}),
         ("r2plus1d10_official", {"width": 1 / 16}),
-        ("video_transformer", SMALL | {"embedder": "tubelet"}),
-        ("video_transformer", SMALL | {"embedder": "resnet18"}),
+        ("video_transformer", SMALL | {"embedder": "test_resnet"}),
     ],
 )
 def test_files_compute_what_the_encoder_computes(name: str, overrides: dict[str, Any]) -> None:
@@ -88,9 +85,11 @@ def test_files_compute_what_the_encoder_computes(name: str, overrides: dict[str,
 def test_the_command_writes_both_encoders_of_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = tiny_config(tmp_path / "secret", {"data": {"root": "/secret/videos"}})
+    transformer = SMALL | {"embedder": "tubelet"}
+    settings = {"data": {"root": "/secret/videos"}, "model": {"transformer": transformer}}
+    config = tiny_config(tmp_path / "secret", settings)
     encoders = {"cnn": cacl.create_model("r3d10", width=1 / 16)}
-    encoders["transformer"] = cacl.create_model("video_transformer", frames=4, embedder="light", **SMALL)
+    encoders["transformer"] = cacl.create_model("video_transformer", frames=4, size=16, **transformer)
     tensors = {f"query.{name}.{key}": x for name, e in encoders.items() for key, x in e.state_dict().items()}
     run = save_run(tmp_path, config, tensors)
     monkeypatch.setattr(sys, "argv", ["cacl", "export", str(run), "--out", str(tmp_path / "out"), "--json"])
@@ -137,16 +136,17 @@ def contents(path: Path) -> list[bytes]:
 
 
 def test_a_fine_tuned_run_has_its_classifier(tmp_path: Path) -> None:
-    config = dataclasses.replace(tiny_config(tmp_path), clip=from_dict({"clip": CLIP}).clip)
-    model = VideoClassifier(cacl.create_model("r3d10", width=1 / 16), 5, 0.5)
+    config = tiny_config(tmp_path, {"model": {"cnn": "c3d"}, "clip": {"frames": 8, "size": 32}})
+    encoder = cacl.create_model("c3d", width=1 / 16)
+    model = VideoClassifier(encoder, 5, 0.5)
     nn.init.normal_(model.classifier.bias)
     record = FinetuneRecord(classes=tuple("abcde"), val_fingerprint="")
     (network,) = read_networks(save_run(tmp_path, config, model.state_dict(), record))
     export(network, list(FORMATS), tmp_path)
     described = json.loads((tmp_path / "cnn.json").read_text())
     assert described["classes"] == list("abcde")
-    assert [output["shape"] for output in described["outputs"]] == [["batch", 32], ["batch", 5]]
-    clips = torch.rand(2, 3, 4, 16, 16)
+    assert [output["shape"] for output in described["outputs"]] == [["batch", encoder.num_features], ["batch", 5]]
+    clips = torch.rand(2, 3, 8, 32, 32)
     with torch.inference_mode():
         expected = (model.eval().encoder(clips), model(clips))
         for form in FORMATS.values():

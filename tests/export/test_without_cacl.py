@@ -1,4 +1,4 @@
-"""What docs/export.md and the example do with exported files, in processes that have no cacl."""
+"""What docs/export.md and the example do with exported files, in a process that has no cacl."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ from tests.launch import ROOT
 
 SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "docs/export.md").read_text(encoding="utf-8"), re.DOTALL)
 ALONE = """
-import runpy, sys
-sys.modules["cacl"] = None
-try:
-    import cacl.export
-except ModuleNotFoundError:
-    sys.argv = sys.argv[1:]
-    runpy.run_path(sys.argv[0], run_name="__main__")
-else:
-    sys.exit("cacl can be imported")
-"""
-NO_PICKLE = """
-import sys
+import json, runpy, sys
 def refuse(event, arguments):
     if event == "pickle.find_class":
         raise RuntimeError(f"unpickles {arguments}")
 sys.addaudithook(refuse)
+sys.modules["cacl"] = None
+try:
+    import cacl.export
+except ModuleNotFoundError:
+    for script, *arguments in json.loads(sys.argv[1]):
+        sys.argv = [script, *arguments]
+        runpy.run_path(script, run_name="__main__")
+        print("END")
+else:
+    sys.exit("cacl can be imported")
 """
+"""Runs scripts one after the other, those that need no torch first, where nothing is unpickled."""
 
 
 @pytest.fixture(scope="module")
@@ -63,28 +63,45 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_alone(folder: Path, script: Path, *arguments: object) -> str:
-    """Runs a script in a process that cannot import cacl, and returns what it prints."""
+@pytest.fixture(scope="module")
+def alone(exported: Path, make_video: Callable[..., Path]) -> dict[str, list[str]]:
+    """Runs the snippets of the page and the example in a process that cannot import cacl, and returns what each says.
+
+    The clips of the snippets are in clips.npy, their features in onnx.npy and torch.npy, and that of the example in
+    feature.npy.
+    """
+    np.save(exported / "clips.npy", np.random.default_rng(0).random((5, 3, 8, 32, 32), np.float32))
+    make_video(exported / "videos/a.mp4", frames=60, size=(64, 48))
+    (exported / "snippet_onnx.py").write_text(snippet("onnxruntime", 'numpy.save("onnx.npy", features)'))
+    (exported / "snippet_torch.py").write_text(snippet("torch.export.load", 'numpy.save("torch.npy", features)'))
+    (exported / "snippet_safetensors.py").write_text(snippet("safetensors", "print(len(weights))"))
+    scripts = {
+        "onnx": ["snippet_onnx.py"],
+        "example": [str(ROOT / "examples/exported_encoder.py"), "exported/cnn.json", "videos/a.mp4", "feature.npy"],
+        "torch": ["snippet_torch.py"],
+        "safetensors": ["snippet_safetensors.py"],
+    }
     done = subprocess.run(
-        [sys.executable, "-I", "-c", ALONE, str(script), *map(str, arguments)],
-        cwd=folder,
+        [sys.executable, "-I", "-c", ALONE, json.dumps(list(scripts.values()))],
+        cwd=exported,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    *said, end = done.stdout.split("END\n")
+    assert end == ""
+    return {name: text.splitlines() for name, text in zip(scripts, said, strict=True)}
 
 
-def snippet(folder: Path, clips: np.ndarray, *words: str) -> str:
-    """The snippet of the page that has one of these words, for these clips in place of noise."""
-    np.save(folder / "clips.npy", clips)
-    (code,) = (code for code in SNIPPETS if all(word in code for word in words))
+def snippet(word: str, after: str) -> str:
+    """The snippet of the page that has a word, for the clips of clips.npy in place of noise, and a line after it."""
+    (code,) = (code for code in SNIPPETS if word in code)
     code, count = re.subn(r"numpy\.random\.rand\(.*\)", 'numpy.load("clips.npy")', code)
     code, more = re.subn(r"torch\.rand\([\d, ]+\)", 'torch.from_numpy(numpy.load("clips.npy"))', code)
-    assert count + more == 1 or words == ("safetensors",)
-    return "import numpy\n" + code
+    assert count + more == (word != "safetensors")
+    return f"import numpy\n{code}\n{after}\n"
 
 
 def test_each_format_has_a_snippet() -> None:
@@ -92,23 +109,18 @@ def test_each_format_has_a_snippet() -> None:
     assert len(SNIPPETS) == 3
 
 
-def test_the_snippets_give_the_features_of_the_encoder(exported: Path) -> None:
-    clips = np.random.default_rng(0).random((5, 3, 8, 32, 32), np.float32)
+@pytest.mark.parametrize("form", ["onnx", "torch"])
+def test_the_snippets_give_the_features_of_the_encoder(exported: Path, alone: dict[str, list[str]], form: str) -> None:
+    clips = np.load(exported / "clips.npy")
     with torch.inference_mode():
         features = cacl.load_encoder(exported / "encoders.safetensors")(torch.from_numpy(clips)).numpy()
-    for word in ("onnxruntime", "torch.export.load"):
-        script = exported / "snippet.py"
-        script.write_text(f'{NO_PICKLE}{snippet(exported, clips, word)}\nnumpy.save("found.npy", features)\n')
-        run_alone(exported, script)
-        found = np.load(exported / "found.npy")
-        assert found.shape == features.shape
-        assert np.abs(found - features).max() < 1e-4 < features.std()
+    found = np.load(exported / f"{form}.npy")
+    assert found.shape == features.shape
+    assert np.abs(found - features).max() < 1e-4 < features.std()
 
 
-def test_weights_and_description_are_read(exported: Path) -> None:
-    script = exported / "snippet.py"
-    script.write_text(snippet(exported, np.zeros(1), "safetensors") + "print(len(weights))\n")
-    lines = run_alone(exported, script).splitlines()
+def test_weights_and_description_are_read(exported: Path, alone: dict[str, list[str]]) -> None:
+    lines = alone["safetensors"]
     description = json.loads((exported / "exported/cnn.json").read_text())
     assert lines[1:-1] == description["preprocessing"]["steps"]
     assert int(lines[-1]) == len(cacl.load_encoder(exported / "encoders.safetensors").state_dict())
@@ -142,9 +154,7 @@ def test_the_example_sees_what_the_evaluation_sees(keys: tuple[int, str], resize
     assert np.abs(found - expected[:, 0].numpy()).max() < 1e-5
 
 
-def test_the_example_computes_the_feature_of_the_evaluation(exported: Path, make_video: Callable[..., Path]) -> None:
-    make_video(exported / "videos/a.mp4", frames=60, size=(64, 48))
-    run_alone(exported, ROOT / "examples/exported_encoder.py", "exported/cnn.json", "videos/a.mp4", "feature.npy")
+def test_the_example_computes_the_feature_of_the_evaluation(exported: Path, alone: dict[str, list[str]]) -> None:
     weights = EncoderWeights.read(exported / "encoders.safetensors")
     overrides = {"data": {"root": str(exported / "videos"), "cache": str(exported)}, "loader": {"backend": "reference"}}
     loader = ClipLoader.from_config(from_dict(to_dict(weights.config) | overrides), batch_size=10, split=None)

@@ -21,6 +21,10 @@ from tests.reports.accessibility import accessibility_problems
 from tests.reports.results import LABELS, TEST, Evaluate
 from tests.tiny import tiny_config
 
+PATIENCE = 240_000
+"""The milliseconds that the browser may take for anything. By default it has 30 seconds, which may not do where much
+else runs."""
+
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
@@ -31,7 +35,9 @@ def browser() -> Iterator[Browser]:
             pytest.fail("CACL_REQUIRE_BROWSER=1, but there is no chromium; `make browser` installs it")
         pytest.skip("there is no chromium (`make browser` installs it)")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(
+            executable_path=executable, args=["--no-sandbox", "--disable-gpu"], timeout=PATIENCE
+        )
         yield browser
         browser.close()
 
@@ -46,6 +52,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     def show(file: Path, *, width: int = 1200, height: int = 900, **options: Any) -> Page:
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
+        context.set_default_timeout(PATIENCE)
         page = context.new_page()
         pages.append(page)
         page.on("console", lambda message: complaints.append(message.text))

@@ -66,7 +66,7 @@ def remux(source: Path, path: Path, *, skip: int = 0, times: int = 1) -> Path:
     return path
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from cacl.loaders.prepared.summary import PrepareSummary
 from cacl.loaders.prepared.target import prepared_path
 from cacl.loaders.prepared.transcode import TranscodeSettings
 from cacl.loaders.prepared.verify import VerificationError, verify
+from tests import forked
 from tests.loaders.prepared.prepared_sets import BAD, GOOD, SETTINGS, files, make_long, opened, run, wait_for
 
 MakeVideo = Callable[..., Path]
@@ -67,7 +67,12 @@ def refused(location: Path, pattern: str) -> list[str]:
     assert not (location / "sharded" / CONVERSION_LOG_NAME).exists()
     found = re.search("run `cacl (.*)`", str(raised.value))
     assert found
-    return [sys.executable, "-m", "cacl.cli", *shlex.split(found[1])]
+    return shlex.split(found[1])
+
+
+def done(arguments: list[str]) -> bool:
+    """Runs a command in a process of its own, and returns whether it went well."""
+    return forked.run(forked.cacl, *arguments, environment=os.environ).returncode == 0
 
 
 # --- The same set
@@ -77,10 +82,14 @@ def test_four_at_once_are_one(location: Path) -> None:
     """They are processes of their own, into one folder that none of them finds."""
     (location / "source/list.csv").write_text("path,label,split,who\nrun/a.mp4,sit,train,Ann\nx.mp4,sit,test,Bob\n")
     (location / "source/run/dangling.mp4").symlink_to("nowhere")  # Its reason may pass, so it is never settled.
-    command = [sys.executable, "-m", "cacl.cli", "data", "prepare", location / "source", location / "sharded"]
+    command = ["data", "prepare", str(location / "source"), str(location / "sharded")]
     options = ["--short-side", "48", "--workers", "1", "--shard"]
-    processes = [subprocess.Popen([*command, *options, f"{number}/4"]) for number in (3, 1, 4, 2)]
-    assert [process.wait() for process in processes] == [0] * 4
+    processes = [
+        forked.start(forked.cacl, *command, *options, f"{number}/4", environment=os.environ) for number in (3, 1, 4, 2)
+    ]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
     summary = join(location / "sharded")
     assert [source.path for source in summary.converted] == GOOD
     assert [path for path, _ in summary.catalog.rejected] == ["run/dangling.mp4", *BAD]
@@ -134,17 +143,19 @@ def test_killed_and_gone_on_from(location: Path) -> None:
     long = next(f"run/long{n}.mp4" for n in range(99) if Shard(1, 2).takes(f"run/long{n}.mp4"))
     make_long(location / "source" / long, location / "source/run/a.mp4")
     run_shard(location, "2/2")
-    command = [sys.executable, "-m", "cacl.cli", "data", "prepare", location / "source", location / "sharded"]
-    process = subprocess.Popen([*command, "--short-side", "48", "--shard", "1/2"])
+    command = ["data", "prepare", str(location / "source"), str(location / "sharded")]
+    options = ["--short-side", "48", "--workers", "2", "--shard", "1/2"]
+    process = forked.start(forked.cacl, *command, *options, environment=os.environ)
     log = location / "sharded" / Shard(1, 2).log_name
     wait_for(lambda: log.exists() and log.read_bytes().count(b"\n") >= 1)
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.kill()
-    assert process.wait() == -signal.SIGKILL
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     wait_for(lambda: not any(Path(f"/proc/{worker}/exe").exists() for worker in workers))
     go_on = refused(location, r"shard 1/2 is not finished: run/.* is not done yet")
     before = files(location / "sharded")
-    assert subprocess.run(go_on).returncode == 0
+    assert done(go_on)
     after = files(location / "sharded")
     others = [path for path in GOOD if Shard(2, 2).takes(path)]
     assert others
@@ -183,7 +194,7 @@ def test_sources_that_changed_came_and_went(location: Path, make_video: MakeVide
         (shard,) = (shard for shard in find_shards(location / "sharded") if shard.takes(path))
         go_on = refused(location, rf"shard {shard} is not finished: {path} {fault}")
         assert go_on[-1] == str(shard)
-        assert subprocess.run(go_on).returncode == 0
+        assert done(go_on)
     join(location / "sharded")
     # As after an unsharded run, the log still tells of the source that is gone.
     log = location / "sharded" / CONVERSION_LOG_NAME
@@ -197,7 +208,7 @@ def test_a_prepared_video_that_was_not_copied(location: Path) -> None:
     run_shards(location, 2)
     (location / "sharded" / prepared_path("walk/a.mp4")).unlink()
     go_on = refused(location, r"shard ./2 is not finished: walk/a\.mp4 has a prepared video that is gone or not whole")
-    assert subprocess.run(go_on).returncode == 0
+    assert done(go_on)
     join(location / "sharded")
     assert_one_set(location)
 
@@ -208,7 +219,7 @@ def test_a_prepared_video_that_was_not_copied(location: Path) -> None:
 def test_a_missing_shard(location: Path) -> None:
     for number in (4, 1, 3):
         run_shard(location, f"{number}/4")
-    assert subprocess.run(refused(location, "shard 2/4 is missing")).returncode == 0
+    assert done(refused(location, "shard 2/4 is missing"))
     join(location / "sharded")
     assert_one_set(location)
 
@@ -222,7 +233,7 @@ def test_a_shard_with_other_settings(location: Path, settings: TranscodeSettings
         run_shard(location, f"{number}/3", settings=SETTINGS if number == 1 else settings)
     go_on = refused(location, f"shard 1/3 was made with {named}")
     (location / "sharded" / Shard(1, 3).log_name).unlink()
-    assert subprocess.run(go_on).returncode == 0
+    assert done(go_on)
     join(location / "sharded")
     assert_one_set(location, settings)
 
