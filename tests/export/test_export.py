@@ -73,6 +73,7 @@ def plugin(weight: Tensor | None = None) -> Network:
     [
         ("r2plus1d10_official", {"width": 1 / 16}),
         ("video_transformer", SMALL | {"embedder": "test_resnet"}),
+        ("video_transformer", SMALL | {"embedder": "light"}),
     ],
 )
 def test_files_compute_what_the_encoder_computes(name: str, overrides: dict[str, Any]) -> None:
