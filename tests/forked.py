@@ -106,6 +106,12 @@ def script(path: str, *arguments: str) -> None:
     runpy.run_path(path, run_name="__main__")
 
 
+def module(name: str, *arguments: str) -> None:
+    """Is `python -m` with this module."""
+    sys.argv = [name, *arguments]
+    runpy.run_module(name, run_name="__main__")
+
+
 def run(
     program: Callable[..., object],
     *arguments: object,

@@ -89,8 +89,8 @@ def main() -> None:
     args = parser.parse_args()
     cuda, quick = args.device == "cuda", args.quick
     seconds = min(args.seconds, 0.3) if quick else args.seconds
-    batch = 4 if quick else 32 if cuda else 8
-    small = ["clip.frames=8", "clip.size=64", "loader.prefetch=2"] if quick else []
+    batch = 2 if quick else 32 if cuda else 8
+    small = ["clip.frames=8", "clip.size=64", "loader.prefetch=1"] if quick else []
     threads = min(16, len(os.sched_getaffinity(0)))
     config = override(Config(), [f"train.batch_size={batch}", f"loader.threads={threads}", *small])
     result: Answer = {

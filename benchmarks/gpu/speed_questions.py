@@ -288,7 +288,7 @@ def loaders(env: Environment) -> Answer:
         env.folder / "prepared",
         env.config,
         clips=steps * env.config.train.batch_size,
-        repeats=REPEATS,
+        repeats=1 if env.quick else REPEATS,
         console=Console(enabled=False),
         list_contenders=list_contenders,
     )

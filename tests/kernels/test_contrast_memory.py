@@ -31,7 +31,7 @@ def drawn(anchors, keys):
     return tensors[0].requires_grad_(), tensors[1].requires_grad_(), tensors[2]
 
 contrast(*drawn(8, 64)).mean().backward()  # loads what it needs of torch
-inputs = drawn(2048, 65536)
+inputs = drawn(512, 65536)
 before = resident("VmRSS")
 contrast(*inputs).mean().backward()
 print(resident("VmHWM") - before)
@@ -53,6 +53,6 @@ def needed(contrast_of: str) -> float:
 
 def test_memory_does_not_grow_with_anchors_times_keys() -> None:
     ours, plain = needed("ours"), needed("plain")
-    print(f"2048 anchors, 65536 keys of 128 dimensions: {ours:.0f} MiB, and {plain:.0f} the plain way")
-    assert ours < 48, "two chunks of logits are 32, and all logits are 512"
-    assert plain > 1024
+    print(f"512 anchors, 65536 keys of 128 dimensions: {ours:.0f} MiB, and {plain:.0f} the plain way")
+    assert ours < 48, "two chunks of logits are 32, and all logits are 128"
+    assert plain > 256

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from cacl.benchmarks.scripts.clip_loader_loop import BASELINE, FRAMES, STRIDE, c
 from cacl.config import DataConfig
 from cacl.loaders.prepared.prepare import prepare
 from cacl.loaders.prepared.transcode import TranscodeSettings
+from tests import forked
 from tests.launch import ROOT
 
 LENGTH = 40
@@ -34,13 +33,8 @@ def test_every_loop_has_a_figure(raw: Path) -> None:
     data = DataConfig(root=str(raw), cache=str(cache))
     prepare(data, prepared, TranscodeSettings(short_side=64), workers=1, progress=lambda *_: None)
     script = ROOT / "benchmarks" / "scripts" / "clip_loader_loop.py"
-    done = subprocess.run(
-        [sys.executable, script, raw, prepared, "--clips", "7", "--batch", "3", "--repeats", "2"],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cache)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    arguments = [raw, prepared, "--clips", "7", "--batch", "3", "--repeats", "2"]
+    done = forked.run(forked.script, script, *arguments, environment=os.environ | {"XDG_CACHE_HOME": str(cache)})
     assert done.returncode == 0, done.stderr
     assert str(raw.parent) not in done.stdout
     result = json.loads(done.stdout)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 
 from cacl.benchmarks.scripts.loader_settings import DEFAULTS, Settings, configure, prepare_sets
 from cacl.loaders.decode.mp4 import find_fragments
+from tests import forked
 from tests.launch import ROOT
 
 
@@ -27,13 +26,8 @@ def videos(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
 def test_all_settings_are_searched(videos: Path) -> None:
     script = ROOT / "benchmarks" / "scripts" / "loader_settings.py"
     grid = ["--gops", "5", "16", "--threads", "1", "3", "--prefetch", "2"]
-    done = subprocess.run(
-        [sys.executable, script, videos, *grid, "--clips", "7", "--batch", "3", "--repeats", "2"],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    arguments = [videos, *grid, "--clips", "7", "--batch", "3", "--repeats", "2"]
+    done = forked.run(forked.script, script, *arguments, environment=os.environ)
     assert done.returncode == 0, done.stderr
     assert str(videos.parent) not in done.stdout
     result = json.loads(done.stdout)
