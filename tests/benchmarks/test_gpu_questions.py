@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ NEEDS_GPU = ["affinity", "memory", "xvid"]
 def loader(*arguments: str) -> None:
     """Is the benchmark. On a CPU, DALI outlives a fork: no question needs the second that it takes to import."""
     import_module("nvidia.dali.fn")
+    tempfile.tempdir = None  # The process that this one is forked from may have looked for it already.
     forked.module("benchmarks.gpu.loader", *arguments)
 
 
