@@ -7,6 +7,7 @@ interpreter.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import io
 import multiprocessing
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from multiprocessing import reduction
+from multiprocessing import forkserver, reduction
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,15 @@ IMPORTED = (
     "cacl.loaders.backends.yuv_to_rgb_resize",
     "cacl.training.finetuning",
     "cacl.training.trainer",
+    "tests.compiled_code",
     "torch.utils.tensorboard",
 )
 """The modules that the server imports, with all that they need."""
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(list(IMPORTED))
-if (root := str(Path(__file__).parents[1])) not in sys.path:
-    sys.path.append(root)  # where the processes find this file
+ROOT = Path(__file__).parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))  # where the processes find this file
 
 
 def start(
@@ -57,6 +60,8 @@ def start(
         stdout: The file descriptor that the process has as its own.
         stderr: Likewise.
     """
+    with contextlib.chdir(ROOT):  # where the server, which starts with the first process, finds the tests
+        forkserver.ensure_running()
     arguments = (program, arguments, dict(environment), _Sent(stdout), _Sent(stderr))
     process = SERVER.Process(target=_run, args=arguments)
     process.start()
