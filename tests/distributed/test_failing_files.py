@@ -158,6 +158,11 @@ def folder(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
     return folder
 
 
+@pytest.fixture(scope="module")
+def same_clips_alone(folder: Path) -> dict[str, Any]:
+    return train_same_clips(folder, [(SAME_CLIPS,)] * 3)
+
+
 def results_of(folder: Path, name: str) -> list[Any]:
     return launch.results_of(LAUNCHES, name, folder)
 
@@ -178,9 +183,9 @@ def assert_equal(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", ["uneven", "uneven groups", "uneven three"])
-def test_unequal_shares_are_the_same_step(folder: Path, name: str) -> None:
+def test_unequal_shares_are_the_same_step(folder: Path, same_clips_alone: dict[str, Any], name: str) -> None:
     """Keys come in the order of the clips, and the gradient is that of the mean over all clips."""
-    expected = train_same_clips(folder, [(SAME_CLIPS,)] * 3)
+    expected = same_clips_alone
     for result in results_of(folder, name):
         torch.testing.assert_close(result["keys"], expected["keys"], rtol=0, atol=2e-5)
         torch.testing.assert_close(result["norms"], expected["norms"], rtol=1e-4, atol=0)

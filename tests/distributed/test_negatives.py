@@ -124,6 +124,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def steps_alone(folder: Path) -> dict[str, dict[str, Any]]:
+    """What one process computes, with each kind of negatives."""
+    return {negatives: steps(folder, negatives) for negatives in NEGATIVES}
+
+
 def joined(parts: Sequence[dict[str, Tensor]], counts: Sequence[int]) -> dict[str, Tensor]:
     """Returns the means over all clips, from the means of each rank."""
     assert len({tuple(part) for part in parts}) == 1
@@ -152,13 +158,15 @@ def test_losses_and_gradients_are_those_of_one_batch(folder: Path, world: int, n
 
 @pytest.mark.parametrize("negatives", NEGATIVES)
 @pytest.mark.parametrize("world", COUNTS)
-def test_ranks_train_as_one_process_does(folder: Path, world: int, negatives: str) -> None:
+def test_ranks_train_as_one_process_does(
+    folder: Path, steps_alone: dict[str, dict[str, Any]], world: int, negatives: str
+) -> None:
     """The metrics of every step agree, and after the last one all weights, momentum copies and the queue.
 
     The shares of top-1 are left out, and compared in float64 above: an untrained transformer has embeddings so alike
     that single precision may turn a tie either way, and one clip is a ninth.
     """
-    expected = steps(folder, negatives)
+    expected = steps_alone[negatives]
     results = launch.results_of(LAUNCHES, f"{negatives} of {world}", folder)
     names = expected["metrics"][0].keys()
     assert {"loss", "contrast", "batch_top1/transformer_query.transformer_key"} <= names

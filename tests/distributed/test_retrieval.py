@@ -105,6 +105,11 @@ def results_of(folder: Path, name: str) -> list[Any]:
     return launch.results_of(LAUNCHES, name, folder)
 
 
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> dict[str, Any]:
+    return retrieved(folder / "whole", folder / "features of 1")
+
+
 def features_by_hand(run: Path, clips: Tensor) -> dict[str, np.ndarray]:
     """Returns the features of clips [B, 3, T, 16, 16], which need no scaling to 16 x 16, by the name of their file."""
     cnn, transformer = (load_encoder(run, which) for which in ("cnn", "transformer"))
@@ -123,8 +128,9 @@ def features_by_hand(run: Path, clips: Tensor) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(("launched", "shares"), [("retrieved", [8, 6]), ("retrieved by three", [6, 4, 4])])
-def test_several_ranks_retrieve_as_one_does(folder: Path, launched: str, shares: list[int]) -> None:
-    alone = retrieved(folder / "whole", folder / f"features of 1 beside {launched}")
+def test_several_ranks_retrieve_as_one_does(
+    folder: Path, alone: dict[str, Any], launched: str, shares: list[int]
+) -> None:
     results = results_of(folder, launched)
     every_clip = [(video, 2 * video + which) for video in range(VIDEOS) for which in range(2)]
     assert alone["clips"] == every_clip
@@ -132,7 +138,7 @@ def test_several_ranks_retrieve_as_one_does(folder: Path, launched: str, shares:
     assert [len(result["clips"]) for result in results] == shares
     assert all(result["tables"] == alone["tables"] for result in results)
 
-    (one,) = (folder / f"features of 1 beside {launched}").iterdir()
+    (one,) = (folder / "features of 1").iterdir()
     (several,) = (folder / f"features of {len(shares)}").iterdir()
     names = sorted(path.name for path in one.glob("*.npy"))
     assert len(names) == 6  # two encoders, trained and not, and two baselines

@@ -187,6 +187,11 @@ def folder(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
     return folder
 
 
+@pytest.fixture(scope="module")
+def same_clips_alone(folder: Path) -> dict[str, Any]:
+    return train_same_clips(folder, 1)
+
+
 def results_of(folder: Path, name: str) -> list[Any]:
     return launch.results_of(LAUNCHES, name, folder)
 
@@ -210,11 +215,11 @@ def assert_same_checkpoint(one: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize("launch", ["same clips of 2", "same clips of 2 in groups", "same clips of 4"])
-def test_many_processes_compute_what_one_does(folder: Path, launch: str) -> None:
+def test_many_processes_compute_what_one_does(folder: Path, same_clips_alone: dict[str, Any], launch: str) -> None:
     """The keys of all clips come in their order, though shuffled batch norm had dealt them out to other processes. The
     similarities of queries to the keys of their own clips agree, and, after three steps, all measures,
     weights and the queue."""
-    expected, results = train_same_clips(folder, 1), results_of(folder, launch)
+    expected, results = same_clips_alone, results_of(folder, launch)
     keys = expected["keys"][0]
     assert keys.shape == (2 * SAME_CLIPS_BATCH, 8)
     assert torch.cdist(keys, keys).fill_diagonal_(1).min() > 1e-3  # a key in the place of another would be seen
