@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
-from cacl.config import Config
+from cacl.config import Config, to_dict
+from cacl.registry import ENCODERS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +141,7 @@ def choose_settings(videos: VideoFacts, machine: MachineFacts, config: Config, g
     _choose_batch(draft, preset, videos, machine)
     _choose_length(draft, videos, machine)
     _choose_contrast(draft, videos)
+    _choose_order(draft, videos)
     _choose_optimizer(draft)
     return list(draft.choices.values())
 
@@ -149,7 +150,7 @@ class _Draft:
     """What was given, and the choices so far."""
 
     def __init__(self, config: Config, given: Collection[str]) -> None:
-        self.config, self.given = config, given
+        self.config, self.given = to_dict(config), given
         self.choices: dict[str, Choice] = {}
 
     def choose(self, key: str, value: Any, reason: str) -> Any:
@@ -160,7 +161,12 @@ class _Draft:
 
     def value_of(self, key: str) -> Any:
         """Returns the value that was chosen or given, or else the default."""
-        return self.choices[key].value if key in self.choices else attrgetter(key)(self.config)
+        if key in self.choices:
+            return self.choices[key].value
+        value: Any = self.config
+        for name in key.split("."):
+            value = value[name]
+        return value
 
 
 def _choose_encoders(draft: _Draft, preset: Preset) -> None:
@@ -248,8 +254,12 @@ def _choose_length(draft: _Draft, videos: VideoFacts, machine: MachineFacts) -> 
     draft.choose("train.epochs", epochs, f"{steps:,.0f} steps: {reason}")
 
 
+def _steps(draft: _Draft, videos: VideoFacts) -> float:
+    return draft.value_of("train.epochs") * videos.clips_per_epoch / draft.value_of("train.batch_size")
+
+
 def _choose_contrast(draft: _Draft, videos: VideoFacts) -> None:
-    steps = draft.value_of("train.epochs") * videos.clips_per_epoch / draft.value_of("train.batch_size")
+    steps = _steps(draft, videos)
     encoders = 1 if draft.value_of("contrast.pairs") in ("cnn", "transformer") else 2
     # Each encoder gives the queue a key of each video, so that these reach back by half an epoch.
     queue_size = min(PUBLISHED_QUEUE, max(1, videos.count * encoders // 2))
@@ -272,11 +282,22 @@ def _choose_contrast(draft: _Draft, videos: VideoFacts) -> None:
         draft.choose("contrast.momentum", 0.95, reason)
         draft.choose("contrast.temperature", 0.1, reason)
         draft.choose("contrast.cross_weight", 0.3, reason)
-        draft.choose("contrast.reversed_weight", 1.0, "motion is learnt early from clips played backwards")
+        draft.choose("contrast.reversed_weight", 0.3, "motion is learnt early from clips played backwards")
     if draft.value_of("contrast.reversed_weight") > 0:
         draft.choose("augment.flip_prob", 0.0, "mirrored clips would contradict those played backwards")
     else:
         draft.choose("augment.flip_prob", 0.5, "set it to 0 where left and right are to be told apart")
+
+
+def _choose_order(draft: _Draft, videos: VideoFacts) -> None:
+    if _steps(draft, videos) >= LONG_RUN_STEPS:
+        return  # The defaults of the schema are as published.
+    cnn = draft.value_of("model.cnn")
+    if ENCODERS.is_own(cnn) and cnn != "video_transformer":  # Others need not have the feature maps that it compares.
+        draft.choose("model.order_head", "difference", "the published one learns nothing in so few steps")
+    if draft.value_of("model.order_head") == "difference":
+        draft.choose("model.dropout", 0.0, "as in the recipe demo")
+        draft.choose("losses.order", 0.1, "as in the recipe demo")
 
 
 def _choose_optimizer(draft: _Draft) -> None:

@@ -7,9 +7,12 @@ from operator import attrgetter
 from typing import Any
 
 import pytest
+from torch import Tensor, nn
 
 from cacl import config as configuration
 from cacl.config import Config, load_given
+from cacl.method.cacl import CACL
+from cacl.registry import ENCODERS
 from cacl.training.choices import MachineFacts, VideoFacts, choose_settings
 
 SETS = {
@@ -45,6 +48,19 @@ GIVEN = (
     ("optim.schedule_per=epoch",),
     ("optim.name=sgd", "train.epochs=2.5"),
 )
+
+
+class MeanColor(nn.Module):
+    """An encoder as another package may have it, without feature maps."""
+
+    num_features = 3
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(Tensor([1.0]))
+
+    def forward(self, clips: Tensor) -> Tensor:
+        return self.gain * clips.mean((2, 3, 4))
 
 
 def chosen(videos: VideoFacts, machine: MachineFacts, *overrides: str) -> tuple[Config, dict[str, Any]]:
@@ -113,6 +129,29 @@ def test_a_run_on_a_cpu_is_short_and_contrasts_within_the_batch(videos: VideoFac
     assert 5_000 <= clips <= 15_000
     assert (config.contrast.negatives, config.model.cnn, config.model.width) == ("batch", "r3d10", 0.25)
     assert config.contrast.reversed_weight > 0, "motion comes too late otherwise"
+
+
+@pytest.mark.parametrize("encoder", ["r3d10", "c3d", "r2plus1d10_official", "video_transformer", "of_another_package"])
+def test_a_short_run_tells_the_order_by_feature_maps_where_there_are_any(
+    encoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENCODERS._targets, "of_another_package", MeanColor)
+    config, _ = chosen(SETS["HMDB51"], MACHINES["a CPU"], f"model.cnn={encoder}")
+    order = (config.model.order_head, config.model.dropout, config.losses["order"])
+    if encoder in ("video_transformer", "of_another_package"):
+        assert order == ("concatenation", 0.5, 1)
+    else:
+        assert order == ("difference", 0, 0.1)
+    CACL(config)  # the head fits the encoder
+
+
+def test_what_is_given_of_the_order_holds() -> None:
+    config, _ = chosen(SETS["HMDB51"], MACHINES["a CPU"], "losses.order=0")
+    assert config.losses["order"] == 0
+    _, choices = chosen(SETS["HMDB51"], MACHINES["a CPU"], "model.order_head=concatenation")
+    assert not {"model.order_head", "model.dropout", "losses.order"} & set(choices)
+    _, choices = chosen(SETS["UCF101"], MACHINES["a GPU"])
+    assert not {"model.order_head", "model.dropout", "losses.order"} & set(choices), "a long run is as published"
 
 
 @pytest.mark.parametrize(
