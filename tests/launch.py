@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import pytest
 import torch
 
 from tests import forked
@@ -24,9 +23,6 @@ Launches: TypeAlias = Mapping[str, tuple[int, Callable[[Path], Any]]]
 """The launches by name: the number of processes, and the function that each calls with the folder of the tests."""
 ROOT = Path(__file__).parents[1]
 """The root of the repository."""
-PATIENT = pytest.mark.timeout(900)
-"""The mark of tests that wait for launches, which take twenty seconds on two idle cores. The limit of 900 seconds is
-for ranks that wait for ever."""
 
 
 def run_script(script: str, folder: Path) -> None:

@@ -25,9 +25,6 @@ from cacl.training.train_state import TrainState
 from tests import launch
 from tests.distributed.small_runs import STEPS, configured, write_videos
 
-pytestmark = launch.PATIENT
-
-
 # ------------------------------------------------------------------------- what a process does; without torch's help
 
 

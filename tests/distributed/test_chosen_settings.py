@@ -26,8 +26,6 @@ from tests.distributed.small_runs import VIDEOS, write_videos
 choosing = import_module("cacl.training.choose_config")
 training = import_module("cacl.training.trainer")
 
-pytestmark = launch.PATIENT
-
 
 def settings(folder: Path) -> dict[str, Any]:
     """Trains without a configuration, and returns that of this rank. Rank 1 says that it has a GPU."""

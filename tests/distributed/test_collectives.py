@@ -16,9 +16,6 @@ import torch
 from cacl import distributed
 from tests import launch
 
-pytestmark = launch.PATIENT
-
-
 # ------------------------------------------------------------------------- what a process does; without torch's help
 
 

@@ -34,8 +34,6 @@ from tests.same_bits import leaves
 from tests.stand_ins import write_ucf101
 from tests.training.finetuning_runs import BATCH, finetune_config, write_labelled_videos
 
-pytestmark = launch.PATIENT
-
 STEPS, DIED = 8, 6
 
 

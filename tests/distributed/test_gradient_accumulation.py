@@ -20,8 +20,6 @@ from cacl.training.train_state import TrainState
 from tests import launch
 from tests.tiny import tiny_batch, tiny_config
 
-pytestmark = launch.PATIENT
-
 CLIPS, STEPS, RANKS = 16, 2, 4
 
 

@@ -34,8 +34,6 @@ from tests.method.contrast_truth import (
 )
 from tests.tiny import tiny_config
 
-pytestmark = launch.PATIENT
-
 CLIPS, TEMPERATURE, STEPS = 9, 0.07, 3
 COUNTS = {2: (2, 7), 3: (4, 2, 3)}
 NEGATIVES = ("batch", "both")

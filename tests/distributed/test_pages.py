@@ -17,8 +17,6 @@ from cacl.search.embed import embed, settings_for_videos
 from tests import launch
 from tests.tiny import tiny_weights
 
-pytestmark = launch.PATIENT
-
 
 def look(folder: Path) -> int:
     settings = ["clip.frames=4", "clip.stride=1", "clip.size=16", "train.device=cpu", "loader.backend=cpu"]

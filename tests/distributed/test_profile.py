@@ -19,8 +19,6 @@ from cacl.profiling.profile import profile
 from tests import launch
 from tests.distributed.small_runs import configured, write_videos
 
-pytestmark = launch.PATIENT
-
 
 def recorded(ranks: tuple[int, ...], folder: Path) -> Any:
     """Profiles two steps, and returns what each rank says of it."""

@@ -22,8 +22,6 @@ from cacl.training.trainer import train
 from tests import launch
 from tests.distributed.small_runs import VIDEOS, configured, write_videos
 
-pytestmark = launch.PATIENT
-
 
 def recognised(run: Path, features: Path) -> list[Any]:
     weights = EncoderWeights.read(run)

@@ -32,9 +32,6 @@ from cacl.training.trainer import train
 from tests import launch
 from tests.distributed.small_runs import VIDEOS, configured, write_videos
 
-pytestmark = launch.PATIENT
-
-
 # ------------------------------------------------------------------------- what a process does; without torch's help
 
 

@@ -18,8 +18,6 @@ from cacl.loaders.backends import trial, trial_memory
 from cacl.loaders.catalog.catalog import Catalog
 from tests import launch
 
-pytestmark = launch.PATIENT
-
 
 def choose_together(folder: Path) -> list[tuple[tuple[str, ...], int]]:
     """Returns each choice, and how often this rank has measured until then. Every rank has a disk of its own."""
