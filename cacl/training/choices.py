@@ -281,7 +281,7 @@ def _choose_contrast(draft: _Draft, videos: VideoFacts) -> None:
         reason = f"as in the recipe demo, for {steps:,.0f} steps"
         draft.choose("contrast.momentum", 0.95, reason)
         draft.choose("contrast.temperature", 0.1, reason)
-        draft.choose("contrast.cross_weight", 0.3, reason)
+        draft.choose("contrast.cross_weight", 0.6, reason)
         draft.choose("contrast.reversed_weight", 0.3, "motion is learnt early from clips played backwards")
     if draft.value_of("contrast.reversed_weight") > 0:
         draft.choose("augment.flip_prob", 0.0, "mirrored clips would contradict those played backwards")
