@@ -297,7 +297,7 @@ def _choose_order(draft: _Draft, videos: VideoFacts) -> None:
         draft.choose("model.order_head", "difference", "the published one learns nothing in so few steps")
     if draft.value_of("model.order_head") == "difference":
         draft.choose("model.dropout", 0.0, "as in the recipe demo")
-        draft.choose("losses.order", 0.1, "as in the recipe demo")
+        draft.choose("losses.order", 0.3, "as in the recipe demo")
 
 
 def _choose_optimizer(draft: _Draft) -> None:
