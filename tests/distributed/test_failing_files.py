@@ -31,7 +31,6 @@ from tests.tiny import tiny_config
 
 training = import_module("cacl.training.trainer")
 
-
 VIDEOS, BATCH, STEPS, EVERY = 9, 6, 9, 2
 DIED = 5
 EMPTY = 3

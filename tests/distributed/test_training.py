@@ -39,7 +39,6 @@ from tests.distributed.small_runs import BATCH, STEPS, VIDEOS, configured, write
 
 training = import_module("cacl.training.trainer")
 
-
 DIED = 5  # the step in which the interrupted runs end, after the checkpoint of step 4
 SAME_CLIPS_STEPS, SAME_CLIPS_BATCH = 3, 8
 
