@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Generator, Iterator
@@ -178,7 +179,10 @@ def encode(
     the codec. `muxer`: options of the container, such as {"movflags": "faststart"}.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", options={"fflags": "+bitexact", **(muxer or {})}) as container:
+    with (
+        _unchanged_scheduling(),
+        av.open(str(path), "w", options={"fflags": "+bitexact", **(muxer or {})}) as container,
+    ):
         stream = container.add_stream(codec, rate=rate)
         assert isinstance(stream, VideoStream)
         stream.width, stream.height = size
@@ -199,6 +203,28 @@ def encode(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+@contextlib.contextmanager
+def _unchanged_scheduling() -> Iterator[None]:
+    """Takes back what encoding does to the thread that calls it.
+
+    As root, SVT-AV1 makes it a real-time thread. All other processes would wait for this one, and for those that it
+    starts, to the end of the tests.
+    """
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
+
+
+@pytest.fixture(autouse=True)
+def _scheduled_as_before() -> Iterator[None]:
+    """Notices a test after which its process is more urgent than others."""
+    before = os.sched_getscheduler(0)
+    yield
+    assert os.sched_getscheduler(0) == before
 
 
 @pytest.fixture(scope="module")
