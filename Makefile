@@ -4,11 +4,12 @@
 # make test-lowest   the same with the lowest versions that pyproject.toml allows, in an environment of its own
 # make lint          ruff and pyright
 # make docs          the site, in build/site; a warning fails it
-# make browser       Debian's Chromium, in which the tests open pages; where it is missing, this needs root
+# make browser       the shell of Debian's Chromium, in which the tests open pages; where it is missing, this needs root
 # make venv          the environment in .venv with cacl and what it needs; enough for the demonstration
 # make tools         the same with what its developers need; the targets above make what is missing
 
 PYTHON ?= python3
+BROWSER = chromium-headless-shell
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 READY := .venv/.ready
@@ -57,7 +58,8 @@ docs: $(READY)
 	@echo build/site/index.html
 
 browser:
-	@command -v chromium || { apt-get update --quiet=2 && apt-get install --quiet=2 --no-install-recommends --yes chromium; }
+	@command -v $(BROWSER) || \
+		{ apt-get update --quiet=2 && apt-get install --quiet=2 --no-install-recommends --yes $(BROWSER); }
 
 venv: $(INSTALLED)
 

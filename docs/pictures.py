@@ -1,4 +1,4 @@
-"""Draws the pictures of reports in README and docs: `python docs/pictures.py`, with Debian's chromium.
+"""Draws the pictures of reports in README and docs: `python docs/pictures.py`, with the shell of Debian's Chromium.
 
 It trains the demonstration, writes a report of each kind into build/reports, and photographs these pages in a headless
 browser. docs/retrieval.webp moves: it has one picture for each frame of the previews. docs/gallery holds small reports.
@@ -21,6 +21,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from cacl.reports.previews import FRAMES
 
 ROOT = Path(__file__).parents[1]
+SHELL = "chromium-headless-shell"
 PICTURES, PAGES, REPORTS = ROOT / "docs/pictures", ROOT / "docs/gallery", ROOT / "build/reports"
 VIDEOS, FEW_VIDEOS, RUN, INDEX = (REPORTS / name for name in ("videos", "few_videos", "run", "index"))
 QUERY = VIDEOS / "videos/clockwise_bricks_16.mp4"
@@ -87,7 +88,7 @@ def draw() -> None:
     for name, report in GALLERY.items():
         shutil.copy(REPORTS / report / "index.html", PAGES / f"{name}.html")
     with sync_playwright() as playwright:
-        executable = shutil.which("chromium") or sys.exit("there is no chromium: `make browser` installs it")
+        executable = shutil.which(SHELL) or sys.exit(f"there is no {SHELL}: `make browser` installs it")
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
         for name in REPORT_NAMES:
             for form in FORMS:

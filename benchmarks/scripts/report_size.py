@@ -105,7 +105,7 @@ def main() -> None:
         times, cards, version = [], 0, ""
         for _ in range(options.repeats):
             browser = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+                executable_path=shutil.which("chromium-headless-shell"), args=["--no-sandbox", "--disable-gpu"]
             )
             seconds, cards = open_page(browser, file)
             times.append(seconds)

@@ -26,14 +26,18 @@ PATIENCE = 240_000
 else runs."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium. Without it the test is skipped, or fails if CACL_REQUIRE_BROWSER=1 promised one."""
-    executable = shutil.which("chromium")
+    """The shell of Debian's Chromium. Without it the test is skipped, or fails if CACL_REQUIRE_BROWSER=1 promised one.
+
+    It has none of the services that a whole browser keeps busy. As it takes itself to be more urgent than any other
+    process, it is closed after the tests of a file, and does not stay open beside those that show no page.
+    """
+    executable = shutil.which("chromium-headless-shell")
     if executable is None:
         if os.environ.get("CACL_REQUIRE_BROWSER") == "1":
-            pytest.fail("CACL_REQUIRE_BROWSER=1, but there is no chromium; `make browser` installs it")
-        pytest.skip("there is no chromium (`make browser` installs it)")
+            pytest.fail("CACL_REQUIRE_BROWSER=1, but there is no chromium-headless-shell; `make browser` installs it")
+        pytest.skip("there is no chromium-headless-shell (`make browser` installs it)")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=executable, args=["--no-sandbox", "--disable-gpu"], timeout=PATIENCE
