@@ -147,18 +147,33 @@ class CACL(nn.Module):
         return {name: x[first : first + num_clips] for name, x in keys.items()}, _keys_for_queue(keys)
 
     def _embed_keys(self, clips: Tensor, order: Tensor) -> dict[Embedding, Tensor]:
-        """Returns what the momentum copies make of clips, and of the same played backwards if they count."""
-        keys = self._embed_clips(clips, order, "key")
-        if self.config.contrast.reversed_weight > 0:
-            # The shuffled copy beside it shows the same frames in the same places.
-            keys |= self._embed_clips(clips.flip(2), clips.shape[2] - 1 - order, "reversed_key")
-        return keys
+        """Returns what the momentum copies make of clips, and of the same played backwards if they count.
 
-    def _embed_clips(self, clips: Tensor, order: Tensor, side: Side) -> dict[Embedding, Tensor]:
-        if self.config.contrast.key_first_input == "shuffled":
-            # The shuffled copy takes the place of the clip; its frames in the inverse order are the true clip.
-            clips, order = shuffle_frames(clips, order), order.argsort(1).to(order.dtype)
-        return {Embedding(name, side): x for name, x in self.key(clips, order)[CONTRAST].items()}
+        Both have the same shuffled copy beside them, which the CNN encodes once.
+        """
+        shuffled = shuffle_frames(clips, order)
+        shown: list[tuple[Side, Tensor, Tensor]] = [("key", clips, order)]
+        if self.config.contrast.reversed_weight > 0:
+            shown.append(("reversed_key", clips.flip(2), clips.shape[2] - 1 - order))
+        copy_first = self.config.contrast.key_first_input == "shuffled"
+        keys = {}
+        if self.key.cnn is not None:
+            with stage("cnn"):
+                copy_features = self.key.cnn(shuffled)
+                for side, true_clips, _ in shown:
+                    features = self.key.cnn(true_clips), copy_features
+                    both = torch.cat(features[::-1] if copy_first else features, dim=1)
+                    keys[Embedding("cnn", side)] = self.key.cnn_heads[CONTRAST](both)
+        if self.key.transformer is not None:
+            with stage("transformer"):
+                for side, true_clips, true_order in shown:
+                    if copy_first:  # The frames of the copy in the inverse order are the true clip.
+                        inputs = shuffled, true_order.argsort(1).to(order.dtype)
+                    else:
+                        inputs = true_clips, true_order
+                    features = self.key.transformer(*inputs)
+                    keys[Embedding("transformer", side)] = self.key.transformer_heads[CONTRAST](features)
+        return keys
 
 
 def _keys_for_queue(keys: Mapping[Embedding, Tensor]) -> Tensor:

@@ -106,15 +106,16 @@ def test_loss_is_made_of_its_parts(pairs: str, order_weight: float, negatives: s
 @pytest.mark.parametrize("first_input", ["clip", "shuffled"])
 @pytest.mark.parametrize("groups", [1, 2])
 def test_backward_clips_are_negatives_beside_the_same_shuffled_copy(groups: int, first_input: str) -> None:
-    """They are normalised in the same company as the keys, do not enter the queue, and are weighted."""
+    """They are normalised in the same company as the keys, do not enter the queue, and are weighted. The CNN encodes
+    the copy once for both."""
     config = tiny(reversed_weight=0.7, cross_weight=0.3, shuffle_bn_groups=groups, key_first_input=first_input)
     model, batch = CACL(config), a_batch()
     query, key = copy.deepcopy(model.query), copy.deepcopy(model.key)
-    seen: list[Tensor] = []
-    handle = model.key.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    seen, seen_by_cnn = inputs_of(model.key.transformer), inputs_of(model.key.cnn)
     parts, all_keys = model(batch, step=3)
-    handle.remove()
+    seen = [first for first, _ in seen]
     assert [len(clips) for clips in seen] == [6 // groups] * 2 * groups
+    assert [len(clips) for (clips,) in seen_by_cnn] == [6 // groups] * 3 * groups
 
     clips, order = batch.key.float(), batch.order
     shuffled = shuffle_frames(clips, order)
@@ -143,6 +144,13 @@ def test_backward_clips_are_negatives_beside_the_same_shuffled_copy(groups: int,
         torch.testing.assert_close(parts.metrics[name], value, msg=lambda m, name=name: f"{name}: {m}")
 
 
+def inputs_of(module: Any) -> list[tuple[Tensor, ...]]:
+    """Returns a list to which each call of a module adds its inputs."""
+    seen: list[tuple[Tensor, ...]] = []
+    module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    return seen
+
+
 def _embed_both(key: Any, true_clips: Tensor, shuffled: Tensor, first_input: str) -> dict[str, Tensor]:
     """Embeds clips and other shuffled copies of them, without an order that makes one of the other."""
     first, second = (true_clips, shuffled) if first_input == "clip" else (shuffled, true_clips)
@@ -152,10 +160,10 @@ def _embed_both(key: Any, true_clips: Tensor, shuffled: Tensor, first_input: str
 
 
 def test_without_a_weight_no_backward_clip_is_encoded() -> None:
-    model, calls = CACL(tiny()), []
-    model.key.register_forward_pre_hook(lambda module, inputs: calls.append(inputs))
+    model = CACL(tiny())
+    by_cnn, by_transformer = inputs_of(model.key.cnn), inputs_of(model.key.transformer)
     parts, _ = model(a_batch(), step=0)
-    assert len(calls) == 1
+    assert (len(by_cnn), len(by_transformer)) == (2, 1)
     assert not any("reversed" in name for name in parts.metrics)
 
 
@@ -248,10 +256,8 @@ def test_the_method_goes_on_from_its_state() -> None:
 
 def groups_seen(model: CACL, batch: ClipBatch, step: int) -> tuple[list[list[int]], dict[str, Tensor], Tensor]:
     """Returns which clips of the batch the key encoders got together, and the metrics and keys of that step."""
-    seen: list[tuple[Tensor, Tensor]] = []
-    handle = model.key.register_forward_pre_hook(lambda module, inputs: seen.append(inputs))
+    seen = inputs_of(model.key.transformer)
     parts, keys = model(batch, step)
-    handle.remove()
     groups = []
     for clips, order in seen:
         same = (clips[:, None] == batch.key.float()[None]).flatten(2).all(2)

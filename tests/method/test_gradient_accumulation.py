@@ -134,7 +134,8 @@ def test_the_method_embeds_queries_and_keys_in_parts(negatives: str, monkeypatch
     """Losses see the whole batch, and all they compute is what it is with the activations of all parts in memory."""
     model = CACL(accumulating(PARTS, negatives=negatives))
     lengths: dict[str, list[int]] = {"query": [], "key": []}
-    for name, encoder in (("query", model.query), ("key", model.key)):
+    key_transformer: Any = model.key.transformer
+    for name, encoder in (("query", model.query), ("key", key_transformer)):
         encoder.register_forward_pre_hook(partial(note_length, lengths[name]))
     twin, batch = copy.deepcopy(model), a_batch(12)
     losses, keys = model(batch, step=1)
