@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -30,6 +31,8 @@ WIDTH, HEIGHT, LEGEND_HEIGHT = 4.2, 2.5, 0.19
 """Inches of a figure, and of each line of its legend on top of it. A phone shows it nearly in its full size."""
 SHORT_LABEL = 16
 """Letters of labels of which two stand beside each other."""
+LABEL_LENGTH = 26
+"""Letters that fit along an axis. The heading of the figure tells the whole of what is longer than two lines."""
 
 
 class Curve(NamedTuple):
@@ -182,7 +185,7 @@ def _draw_curve(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str, n
 
 def _set_up_axes(axes: Axes, about: Group, last_step: float) -> None:
     axes.set_xlabel("step")
-    axes.set_ylabel(about.title)
+    axes.set_ylabel("\n".join(textwrap.wrap(about.title, LABEL_LENGTH, max_lines=2, placeholder="…")))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))

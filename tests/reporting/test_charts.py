@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from itertools import combinations
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.backend_bases import RendererBase
-from matplotlib.text import Text
 from PIL import Image
 
 from cacl.reporting.charts import COLORS, MARGIN, PAPER, Bar, draw_bars, draw_ratios
+from tests.drawn_texts import DrawnText, assert_in_the_picture_and_apart, observe_texts
 
 SIZES = ", ".join(f"{16 * n}x{12 * n}" for n in range(1, 41))
 LONG = "a sentence that goes on for very long, " * 12
@@ -37,19 +35,9 @@ def ratios(file: Path) -> None:
 
 
 @pytest.fixture
-def texts(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[float, float, float, float]]:
-    """Every text that a chart shows, and its box in pixels: left, bottom, right, top."""
-    boxes: dict[str, tuple[float, float, float, float]] = {}
-    draw = Text.draw
-
-    def observed(text: Text, renderer: RendererBase) -> None:
-        draw(text, renderer)
-        if text.get_visible() and text.get_text():
-            box = Text.get_window_extent(text, renderer)
-            boxes[f"{len(boxes)} {text.get_text()}"] = (box.x0, box.y0, box.x1, box.y1)
-
-    monkeypatch.setattr(Text, "draw", observed)
-    return boxes
+def texts(monkeypatch: pytest.MonkeyPatch) -> Collection[DrawnText]:
+    """Every text that a chart shows."""
+    return observe_texts(monkeypatch)
 
 
 def pixels_of(file: Path) -> np.ndarray:
@@ -63,7 +51,7 @@ def color(name: str) -> np.ndarray:
 
 @pytest.mark.parametrize("chart", [bars, ratios])
 def test_texts_stay_in_the_picture_and_apart(
-    chart: Callable[[Path], None], tmp_path: Path, texts: dict[str, tuple[float, float, float, float]]
+    chart: Callable[[Path], None], tmp_path: Path, texts: Collection[DrawnText]
 ) -> None:
     chart(tmp_path / "chart.png")
     pixels = pixels_of(tmp_path / "chart.png")
@@ -71,17 +59,12 @@ def test_texts_stay_in_the_picture_and_apart(
     assert (pixels[:, : MARGIN // 2] == color(PAPER)).all()
     assert (pixels[:, -MARGIN // 2 :] == color(PAPER)).all()
     assert len(texts) > 10
-    for text, (left, bottom, right, top) in texts.items():
-        assert 0 <= left <= right <= width, text
-        assert 0 <= bottom <= top <= height, text
-    for (one, a), (other, b) in combinations(texts.items(), 2):
-        apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
-        assert apart, f"{one!r} on {other!r}"
+    assert_in_the_picture_and_apart(texts, width, height)
 
 
-def test_a_legend_is_told_in_full(tmp_path: Path, texts: dict[str, tuple[float, float, float, float]]) -> None:
+def test_a_legend_is_told_in_full(tmp_path: Path, texts: Collection[DrawnText]) -> None:
     bars(tmp_path / "chart.png")
-    assert SIZES in " ".join(text.partition(" ")[2] for text in texts)
+    assert SIZES in " ".join(text.text for text in texts)
 
 
 def test_bars_are_as_long_as_their_medians(tmp_path: Path) -> None:

@@ -16,8 +16,11 @@ from cacl.reports.curves import MOST_POINTS, draw_curves, read_metrics, thin
 from cacl.reports.figures import SERIES
 from cacl.reports.scalar_groups import commonest_class_share, group_scalars
 from cacl.reports.training import Progress, write_training_page
+from tests.drawn_texts import assert_in_the_picture_and_apart, observe_texts
 from tests.reports.training_runs import levenshtein, made_up_run, values_in
 from tests.tiny import tiny_config
+
+ENCODERS = ("cnn", "transformer")
 
 
 def colored(file: Path, color: str) -> np.ndarray:
@@ -76,6 +79,20 @@ def test_what_is_not_finite_is_a_gap_in_the_curve(tmp_path: Path) -> None:
 
     assert np.diff(columns([1.0] * 11)).max() == 1
     assert np.diff(columns([1.0] * 4 + [None] * 3 + [1.0] * 4)).max() > 100
+
+
+@pytest.mark.parametrize("group", ["loss", "reversed_top1", "what another package logs of each pair", "word" * 40])
+def test_texts_stay_in_the_figure_and_apart(group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [f"{anchor}_query.{positive}_key" for anchor in ENCODERS for positive in ENCODERS]
+    lines = [{"step": n, **{f"{group}/{pair}": n / 4 for pair in pairs}} for n in (1, 2, 3)]
+    texts = observe_texts(monkeypatch)
+    draw_curves(lines, tiny_config("never written"), tmp_path)
+    (file,) = tmp_path.glob("*.png")
+    with Image.open(file) as image:
+        assert_in_the_picture_and_apart(texts, *image.size)
+    legend = [text for text in texts if " query, " in text.text]
+    assert len(legend) == len(pairs)
+    assert max(text.top for text in texts if text not in legend) < min(text.bottom for text in legend)
 
 
 def test_the_dotted_line_is_how_often_the_commonest_distance_is_right() -> None:
