@@ -24,17 +24,17 @@ class DrawnText(NamedTuple):
 
 def observe_texts(monkeypatch: pytest.MonkeyPatch) -> Collection[DrawnText]:
     """Returns what the texts of the PNG that is drawn next are entered in, each once, however often it is drawn."""
-    texts: dict[DrawnText, None] = {}
+    texts: dict[Text, DrawnText] = {}
     draw = Text.draw
 
     def observed(text: Text, renderer: RendererBase) -> None:
         draw(text, renderer)
         if isinstance(renderer, RendererAgg) and text.get_visible() and text.get_text():
             box = Text.get_window_extent(text, renderer)
-            texts[DrawnText(text.get_text(), box.x0, box.y0, box.x1, box.y1)] = None
+            texts[text] = DrawnText(text.get_text(), box.x0, box.y0, box.x1, box.y1)
 
     monkeypatch.setattr(Text, "draw", observed)
-    return texts.keys()
+    return texts.values()
 
 
 def assert_in_the_picture_and_apart(texts: Collection[DrawnText], width: int, height: int) -> None:
